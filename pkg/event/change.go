@@ -1,0 +1,31 @@
+package event
+
+// Change is what coalesce makes of one or more events on one file by one actor:
+// an operation that is over, whose result the next stages verify. It owns its
+// strings.
+type Change struct {
+	Anchor  uint32 // the marked inode below which it happened
+	Path    string // absolute, raw bytes as the kernel has them
+	PathTo  string // rename and link: the other name; "" if outside every watched tree
+	Op      Op
+	Ops     []Op
+	Count   uint64
+	Bytes   uint64
+	First   uint64 // ns since boot of the first and last folded event
+	Last    uint64
+	Dev     uint64
+	Ino     uint64
+	Gen     uint32
+	Nlink   uint32
+	FMode   uint16
+	Dir     bool
+	Blocked bool // refused by a hook: an attempt
+	Allowed bool // the kernel found the executable on the rule's list
+	Partial bool // the writer still holds the file open
+	Ret     int32
+	Hook    uint16
+
+	Actor   Actor
+	Process Process
+	Key     ProcKey
+}

@@ -1,0 +1,144 @@
+package event
+
+import "net/netip"
+
+// Kind says what a kernel event tells of (bpf/event.h, EV_*).
+type Kind uint8
+
+// The kinds of kernel events.
+const (
+	KindNone    Kind = iota
+	KindFile         // an operation on a watched file, done or refused
+	KindFork         // a process began as a copy of its parent
+	KindExec         // a process replaced its program
+	KindExit         // the last thread of a process ended
+	KindSession      // a login bound a session to a process
+	KindProc         // a process that lived before the daemon (BPF iterator)
+	KindSocket       // an inbound connection a process held before the daemon (BPF iterator)
+)
+
+// Event flags (bpf/event.h, EF_*).
+const (
+	// FlagBlocked: a hook refused the operation; nothing changed.
+	FlagBlocked uint16 = 1 << iota
+	// FlagAllowed: the executable is on the rule's list of allowed ones.
+	FlagAllowed
+	// FlagNamed: the place of the file is not known in the kernel. Base and
+	// Path are where the process started from and what it asked for; the user
+	// side resolves them and must be ready to find that the file is not watched.
+	FlagNamed
+	// FlagFollow (with FlagNamed): a symlink in the last component was followed.
+	FlagFollow
+	// FlagCreated: the open that this event tells of made the file.
+	FlagCreated
+	// FlagFirst: the first of the operations that are folded until the opener closes.
+	FlagFirst
+	// FlagAppeared: a name that a rule waits for appeared or went: resolve the rules again.
+	FlagAppeared
+	// FlagDir: the object is a directory.
+	FlagDir
+	// FlagTruncated: a string did not fit and was cut; it names less than the truth.
+	FlagTruncated
+)
+
+// ProcKey identifies one program running in one process, unique per boot: it is
+// read from the kernel (task_struct tgid, start_boottime of the group leader and
+// self_exec_id), so that a restarted daemon derives the same key.
+type ProcKey struct {
+	PID   uint32 // thread group id in the initial pid namespace
+	Execs uint32 // self_exec_id: grows by one at each exec
+	Start uint64 // ns since boot (CLOCK_BOOTTIME) at which the process was forked
+}
+
+// Creds are the credentials that were in force at the moment of an event.
+type Creds struct {
+	UID, EUID, SUID, FSUID uint32
+	GID, EGID, SGID, FSGID uint32
+}
+
+// Unset is the loginuid and audit session of a process outside any login
+// (linux include/linux/audit.h, AUDIT_UID_UNSET).
+const Unset = ^uint32(0)
+
+// How a session's source address is known (bpf/event.h, HOW_*).
+const (
+	HowNone      uint8 = iota
+	HowHeld            // the login process held an accepted TCP socket
+	HowInherited       // an ancestor accepted the connection and the process descends from it
+	HowFound           // the socket was found by an iterator: it was accepted before the daemon started
+)
+
+// Event is one kernel event, decoded. The byte slices are borrowed from the
+// ring's record: they are valid until the next event is decoded into the same
+// Event. Keep copies what is needed for longer.
+type Event struct {
+	Kind  Kind
+	Op    Op
+	Flags uint16
+	Hook  uint16 // index into the table of hooks; HookName tells its name
+	CPU   uint16
+	Seq   uint64 // per CPU, gap-free
+	Lost  uint64 // events of this CPU lost before this one, since the programs were attached
+	Time  uint64 // ns since boot (CLOCK_BOOTTIME) at which it happened
+	Ret   int32  // result of the operation: 0 or a negative errno
+
+	Key    ProcKey
+	TID    uint32
+	Parent ProcKey // at fork: who forked; else the present real parent
+	Creds  Creds
+	Login  uint32 // loginuid, Unset if none
+	Audit  uint32 // audit session id, Unset if none
+	// Session is the id of Holdfast's own, set once at login and inherited: the
+	// audit session id that the login was given. 0: not inside a login.
+	Session uint64
+	Cgroup  uint64 // id of the cgroup (v2 hierarchy)
+	MntNS   uint32 // inode number of the mount namespace
+	Kthread bool
+	Comm    [16]byte // NUL padded
+	ExeDev  uint64   // kernel dev_t of the executable's file system
+	ExeIno  uint64
+	TTY     [16]byte // NUL padded name of the controlling terminal; empty if none
+
+	// KindFile
+	Anchor uint32 // the marked inode found on the way up, 0 with FlagNamed
+	Dev    uint64 // kernel dev_t of the file system
+	Ino    uint64
+	Gen    uint32 // inode generation
+	Nlink  uint32
+	FMode  uint16 // type and permission bits of the inode
+	Opener uint64 // identity of the open file description, 0 if none
+	Count  uint64 // operations folded into this event
+	Bytes  uint64 // bytes written where known
+	First  uint64 // Time of the first folded operation
+	Arg    uint64 // op specific: attribute mask, open flags, mode, ioctl command
+
+	// Path is the place below the anchor ("" for the anchor itself), or with
+	// FlagNamed the string that the process passed. Base is the directory that
+	// it starts from. Path2 and Base2 are the second name of rename and link.
+	Path, Base, Path2, Base2 []byte
+
+	// KindExec and KindProc
+	Exe  []byte // absolute path of the executable
+	Argv []byte // arguments separated by NUL, cut at the wire's limit
+	Cwd  []byte // absolute path of the working directory
+
+	// KindSession and KindSocket
+	Peer      netip.AddrPort // the client
+	LocalPort uint16
+	How       uint8
+}
+
+// CommString returns the command name without its padding.
+func (e *Event) CommString() string { return cstr(e.Comm[:]) }
+
+// TTYString returns the terminal's name without its padding.
+func (e *Event) TTYString() string { return cstr(e.TTY[:]) }
+
+func cstr(b []byte) string {
+	for i, c := range b {
+		if c == 0 {
+			return string(b[:i])
+		}
+	}
+	return string(b)
+}

@@ -1,0 +1,182 @@
+package event
+
+// The kinds of records.
+const (
+	RecChange     = "change"
+	RecAttempt    = "attempt"
+	RecExec       = "exec"
+	RecExit       = "exit"
+	RecCredential = "credential"
+	RecSession    = "session"
+	RecResponse   = "response"
+	RecGap        = "gap"
+	RecPolicy     = "policy"
+	RecAgent      = "agent"
+)
+
+// The modes of a rule.
+const (
+	ModeObserve = "observe"
+	ModeRestore = "restore"
+	ModeBlock   = "block"
+)
+
+// The verdicts of a record.
+const (
+	VerdictObserved      = "observed"
+	VerdictExpected      = "expected"
+	VerdictUnauthorized  = "unauthorized"
+	VerdictBlocked       = "blocked"
+	VerdictRestored      = "restored"
+	VerdictRestoreFailed = "restore_failed"
+	VerdictPromoted      = "promoted"
+)
+
+// Origins and the evidence for them.
+const (
+	OriginSSH       = "ssh"
+	OriginConsole   = "console"
+	OriginCron      = "cron"
+	OriginAt        = "at"
+	OriginSystemd   = "systemd"
+	OriginContainer = "container"
+	OriginKernel    = "kernel"
+	OriginUnknown   = "unknown"
+
+	EvidenceAccepted  = "accepted_socket" // the kernel saw the accept and the login process held the socket
+	EvidenceInherited = "inherited"       // the session descends from the process that accepted
+	EvidenceProcScan  = "proc_scan"       // found by an iterator or in /proc: it began before the daemon
+	EvidenceUnit      = "unit"            // the cgroup names a systemd unit
+	EvidenceLogin     = "login"           // loginuid was set, by a program without a connection
+	EvidenceNone      = "none"
+)
+
+// Unknown is the value of a field that was looked for and could not be told.
+const Unknown = "unknown"
+
+// Record is one entry of the journal. The journal assigns ID, Boot, HostID, Host
+// and Seq when it appends; all else is the writer's. JSON is what log --json
+// prints, the journal's bytes are deterministic CBOR of the same names.
+type Record struct {
+	ID     string `json:"id"`
+	Host   string `json:"host"`
+	HostID string `json:"host_id"`
+	Boot   string `json:"boot"`
+	Seq    uint64 `json:"seq"`
+
+	Time    Time   `json:"time"`
+	TimeEnd Time   `json:"time_end,omitzero"`
+	Kind    string `json:"kind"`
+
+	Op    string   `json:"op,omitempty"`
+	Ops   []string `json:"ops,omitempty"`
+	Count uint64   `json:"count,omitempty"`
+	Bytes uint64   `json:"bytes,omitempty"`
+
+	Path     string `json:"path,omitempty"` // as Text writes it
+	PathTo   string `json:"path_to,omitempty"`
+	PathSeen string `json:"path_seen,omitempty"`
+
+	File   *File  `json:"file,omitempty"`
+	Before *State `json:"before,omitempty"`
+	After  *State `json:"after,omitempty"`
+
+	Rule    string `json:"rule,omitempty"`
+	Mode    string `json:"mode,omitempty"`
+	Verdict string `json:"verdict,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+
+	Actor    *Actor    `json:"actor,omitempty"`
+	Process  *Process  `json:"process,omitempty"`
+	Response *Response `json:"response,omitempty"`
+	Gap      *Gap      `json:"gap,omitempty"`
+	Sensor   *Sensor   `json:"sensor,omitempty"`
+
+	// Detail holds facts of agent and policy records: key and value, for people.
+	Detail map[string]string `json:"detail,omitempty"`
+}
+
+// File identifies the object behind the path.
+type File struct {
+	Type  string `json:"type,omitempty"`
+	Dev   uint64 `json:"dev,omitempty"`
+	Ino   uint64 `json:"ino,omitempty"`
+	Gen   uint32 `json:"gen,omitempty"`
+	Nlink uint32 `json:"nlink,omitempty"`
+}
+
+// Actor is the person behind an event, the credentials in force at that moment,
+// and how the person came in.
+type Actor struct {
+	User     string   `json:"user,omitempty"` // the person who logged in, "unknown" outside any login
+	Loginuid uint32   `json:"loginuid"`       // 4294967295 outside any login
+	UID      uint32   `json:"uid"`
+	EUID     uint32   `json:"euid"`
+	SUID     uint32   `json:"suid"`
+	FSUID    uint32   `json:"fsuid"`
+	GID      uint32   `json:"gid"`
+	EGID     uint32   `json:"egid"`
+	FSGID    uint32   `json:"fsgid"`
+	Via      []string `json:"via,omitempty"`
+
+	Session    string `json:"session,omitempty"`
+	Origin     string `json:"origin,omitempty"`
+	TTY        string `json:"tty,omitempty"`
+	SourceIP   string `json:"source_ip,omitempty"`
+	SourcePort uint16 `json:"source_port,omitempty"`
+	Evidence   string `json:"evidence,omitempty"`
+}
+
+// Process is the acting process and the way to it from its session's first one.
+type Process struct {
+	PID     uint32   `json:"pid"`
+	TID     uint32   `json:"tid,omitempty"`
+	ExecID  string   `json:"exec_id,omitempty"`
+	Comm    string   `json:"comm,omitempty"`
+	Exe     string   `json:"exe,omitempty"`
+	ExeHash Hash     `json:"exe_hash,omitzero"`
+	Argv    []string `json:"argv,omitempty"`
+	Cwd     string   `json:"cwd,omitempty"`
+	Start   Time     `json:"start,omitzero"`
+
+	Unit      string `json:"unit,omitempty"`
+	Cgroup    string `json:"cgroup,omitempty"`
+	Container string `json:"container,omitempty"`
+	MntNS     string `json:"mnt_ns,omitempty"`
+
+	Ancestors []Ancestor `json:"ancestors,omitempty"` // parent first
+}
+
+// Ancestor is one step of the chain back to the session's first process.
+type Ancestor struct {
+	PID    uint32   `json:"pid"`
+	ExecID string   `json:"exec_id,omitempty"`
+	Exe    string   `json:"exe,omitempty"`
+	Argv   []string `json:"argv,omitempty"`
+	User   string   `json:"user,omitempty"` // name of its real uid
+}
+
+// Response is what Holdfast did about another record.
+type Response struct {
+	Action   string `json:"action"`             // restore, remove, quarantine, undo, trust
+	Outcome  string `json:"outcome"`            // intended, done, failed, skipped
+	TookNS   uint64 `json:"took_ns,omitempty"`  // from the kernel event to the outcome
+	Of       string `json:"of,omitempty"`       // id of the record that it answers
+	Evidence string `json:"evidence,omitempty"` // where the displaced inode was kept
+	Error    string `json:"error,omitempty"`
+}
+
+// Gap declares that events may be missing.
+type Gap struct {
+	Lost   uint64   `json:"lost"`
+	From   Time     `json:"from"`
+	To     Time     `json:"to"`
+	Trees  []string `json:"trees,omitempty"`
+	Rescan string   `json:"rescan,omitempty"` // pending, done, failed
+}
+
+// Sensor is how an event was seen.
+type Sensor struct {
+	Tier string `json:"tier,omitempty"`
+	Hook string `json:"hook,omitempty"`
+}
