@@ -1,0 +1,114 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// Handler is what can be asked of the daemon. Errors wrap ErrNotFound,
+// ErrInvalid or ErrBusy where these say what went wrong.
+type Handler interface {
+	Status(context.Context) (Status, error)
+	Restore(context.Context, RestoreRequest) (Outcome, error)
+	Undo(context.Context, UndoRequest) (Outcome, error)
+	Trust(context.Context, TrustRequest) (Outcome, error)
+}
+
+// Path is a path in raw bytes; in JSON it is written as event.Text.
+type Path string
+
+// MarshalJSON implements json.Marshaler.
+func (p Path) MarshalJSON() ([]byte, error) { return json.Marshal(event.Text([]byte(p))) }
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (p *Path) UnmarshalJSON(b []byte) error {
+	var s string
+	if err := json.Unmarshal(b, &s); err != nil {
+		return err
+	}
+	*p = Path(event.Untext(s))
+	return nil
+}
+
+// RestoreRequest asks to bring paths back, directories with all below them. At
+// most one of Version and At is set; with neither, the trusted version is meant.
+type RestoreRequest struct {
+	Paths   []Path     `json:"paths"`
+	Version uint64     `json:"version,omitempty"`
+	At      event.Time `json:"at,omitzero"`
+	Into    Path       `json:"into,omitempty"` // write below this directory instead
+	DryRun  bool       `json:"dry_run,omitempty"`
+}
+
+// UndoRequest asks to take back what a cause changed. At least one of Session,
+// User, Source, Exec and Record is set; those that are set must all hold.
+type UndoRequest struct {
+	Session string     `json:"session,omitempty"`
+	User    string     `json:"user,omitempty"`
+	Source  string     `json:"source,omitempty"`
+	Exec    string     `json:"exec,omitempty"`
+	Record  string     `json:"record,omitempty"`
+	Since   event.Time `json:"since,omitzero"`
+	Until   event.Time `json:"until,omitzero"`
+	Path    Path       `json:"path,omitempty"`
+	DryRun  bool       `json:"dry_run,omitempty"`
+	Force   bool       `json:"force,omitempty"` // also where others changed the path since
+}
+
+// TrustRequest asks to make the present state of paths the trusted one,
+// directories with all below them.
+type TrustRequest struct {
+	Paths  []Path `json:"paths"`
+	Reason string `json:"reason"`
+}
+
+// The outcomes of a step.
+const (
+	StepPlanned = "planned" // dry run: nothing was done
+	StepDone    = "done"
+	StepFailed  = "failed"
+	StepSkipped = "skipped"
+)
+
+// Step is one path of a plan and, unless it was a dry run, what came of it.
+type Step struct {
+	Path     Path         `json:"path"`
+	Action   string       `json:"action"` // write, meta, remove, mkdir, rmdir, link, …; promote for trust
+	Version  uint64       `json:"version,omitempty"`
+	Want     *event.State `json:"want,omitempty"`
+	Have     *event.State `json:"have,omitempty"`
+	Reason   string       `json:"reason,omitempty"`
+	Outcome  string       `json:"outcome"`
+	Evidence string       `json:"evidence,omitempty"` // where the displaced file was kept
+	Record   string       `json:"record,omitempty"`   // the record of the outcome
+	TookNS   uint64       `json:"took_ns,omitempty"`
+	Error    string       `json:"error,omitempty"`
+}
+
+// Conflict is a path that was left for a person to decide.
+type Conflict struct {
+	Path   Path   `json:"path"`
+	Reason string `json:"reason"`
+	Record string `json:"record,omitempty"` // the later change that stands in the way
+}
+
+// Outcome answers Restore, Undo and Trust.
+type Outcome struct {
+	DryRun    bool       `json:"dry_run"`
+	Matched   int        `json:"matched"` // undo: records of the cause
+	Steps     []Step     `json:"steps"`
+	Conflicts []Conflict `json:"conflicts"`
+}
+
+// Count returns how many steps have the outcome.
+func (o *Outcome) Count(outcome string) int {
+	n := 0
+	for i := range o.Steps {
+		if o.Steps[i].Outcome == outcome {
+			n++
+		}
+	}
+	return n
+}

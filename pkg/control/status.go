@@ -1,0 +1,146 @@
+package control
+
+import "github.com/holdfast/holdfast/pkg/event"
+
+// The states of a rule's path.
+const (
+	PathArmed     = "armed"     // watched; its present files are protected as far as the mode says
+	PathWaiting   = "waiting"   // does not exist yet: armed when it appears
+	PathEnrolling = "enrolling" // watched; its files are being taken into the vault
+	PathFailed    = "failed"    // not watched: Reason says why
+)
+
+// Status is what the daemon says of itself; status --json prints it.
+type Status struct {
+	Version string     `json:"version"`
+	Host    string     `json:"host"`
+	HostID  string     `json:"host_id"`
+	Boot    string     `json:"boot"`
+	PID     int        `json:"pid"`
+	Started event.Time `json:"started"`
+	State   string     `json:"state"` // the state directory
+
+	Tier            string   `json:"tier"`        // how events are seen now
+	TierWanted      string   `json:"tier_wanted"` // what was configured
+	Degraded        bool     `json:"degraded"`    // works, but less than configured
+	DegradedReasons []string `json:"degraded_reasons"`
+	Armed           bool     `json:"armed"` // every path that exists is watched and, where its mode says so, protected
+
+	Rules    []RuleStatus      `json:"rules"`
+	Events   Events            `json:"events"`
+	Queues   []Queue           `json:"queues"`
+	Pipeline map[string]uint64 `json:"pipeline"` // counters of the stages, stage_what
+	Journal  Journal           `json:"journal"`
+	Index    Index             `json:"index"`
+	Ship     Ship              `json:"ship"`
+	Vault    Vault             `json:"vault"`
+	Limits   []Limit           `json:"limits"`
+}
+
+// RuleStatus is one rule and how far it is in force.
+type RuleStatus struct {
+	Name          string       `json:"name"`
+	Mode          string       `json:"mode"`
+	EffectiveMode string       `json:"effective_mode"` // less than Mode if the tier cannot block
+	Paths         []PathStatus `json:"paths"`
+	Reason        string       `json:"reason,omitempty"` // why the effective mode is less
+}
+
+// PathStatus is one path of a rule.
+type PathStatus struct {
+	Path      Path   `json:"path"`
+	State     string `json:"state"`
+	Files     uint64 `json:"files"`            // files at and below the path
+	Protected uint64 `json:"protected"`        // of these, with a trusted version that was read back
+	Reason    string `json:"reason,omitempty"` // why it failed, or what it waits for
+}
+
+// Counters add up: Seen = Sent + Skipped + Blocked + Lost + Failed, except that
+// a blocked event may also be sent, which Sent does not count.
+type Counters struct {
+	Seen    uint64 `json:"seen"`
+	Sent    uint64 `json:"sent"`
+	Skipped uint64 `json:"skipped"`
+	Blocked uint64 `json:"blocked"`
+	Lost    uint64 `json:"lost"`   // no room in the ring
+	Failed  uint64 `json:"failed"` // could not be put together
+}
+
+// Events are the kernel side's counters, in total and for each hook.
+type Events struct {
+	Counters
+	Hooks []Hook `json:"hooks"`
+}
+
+// Hook is one hook of the kernel side.
+type Hook struct {
+	Name string `json:"name"`
+	Counters
+}
+
+// Queue is one bounded queue.
+type Queue struct {
+	Name    string `json:"name"`
+	Len     int    `json:"len"`
+	Limit   int    `json:"limit"`
+	Dropped uint64 `json:"dropped"` // each declared by a gap record
+}
+
+// Journal is the state of the record log.
+type Journal struct {
+	Seq        uint64     `json:"seq"`
+	Durable    uint64     `json:"durable"` // last sequence number that is on disk and signed
+	Bytes      uint64     `json:"bytes"`
+	Segments   int        `json:"segments"`
+	Checkpoint uint64     `json:"checkpoint"` // records covered by the newest checkpoint
+	Signed     event.Time `json:"signed,omitzero"`
+	Errors     uint64     `json:"errors"`
+	Refused    uint64     `json:"refused"` // records not taken because the queue was full
+	LastError  string     `json:"last_error,omitempty"`
+	DiskFree   uint64     `json:"disk_free"`
+	Reserve    uint64     `json:"reserve"`
+}
+
+// Index is the state of the index behind the journal.
+type Index struct {
+	Seq       uint64 `json:"seq"`
+	Lag       uint64 `json:"lag"` // records not yet indexed; queries read them from the journal
+	Bytes     uint64 `json:"bytes"`
+	LastError string `json:"last_error,omitempty"`
+}
+
+// Ship is the state of shipping to ClickHouse.
+type Ship struct {
+	Enabled   bool   `json:"enabled"`
+	Connected bool   `json:"connected"`
+	Shipped   uint64 `json:"shipped"` // last sequence number the server confirmed
+	Lag       uint64 `json:"lag"`
+	Retries   uint64 `json:"retries"`
+	LastError string `json:"last_error,omitempty"`
+}
+
+// Vault is the state of the kept versions.
+type Vault struct {
+	Paths    uint64 `json:"paths"`
+	Versions uint64 `json:"versions"`
+	Objects  uint64 `json:"objects"`
+	Bytes    uint64 `json:"bytes"`  // of content kept
+	Stored   uint64 `json:"stored"` // of disk used for it
+}
+
+// Limit is a bound and how often it was reached.
+type Limit struct {
+	Name  string `json:"name"`
+	Value uint64 `json:"value"`
+	Hit   uint64 `json:"hit"`
+}
+
+// Losses counts what may be missing from the record: lost and failed events and
+// dropped queue entries.
+func (s *Status) Losses() uint64 {
+	n := s.Events.Lost + s.Events.Failed + s.Journal.Refused
+	for _, q := range s.Queues {
+		n += q.Dropped
+	}
+	return n
+}
