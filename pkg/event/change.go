@@ -7,6 +7,7 @@ type Change struct {
 	Anchor  uint32 // the marked inode below which it happened
 	Path    string // absolute, raw bytes as the kernel has them
 	PathTo  string // rename and link: the other name; "" if outside every watched tree
+	Seen    string // Path as the process saw it where its root or mount namespace differs, else ""
 	Op      Op
 	Ops     []Op
 	Count   uint64

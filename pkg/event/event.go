@@ -101,6 +101,9 @@ type Event struct {
 
 	// KindFile
 	Anchor uint32 // the marked inode found on the way up, 0 with FlagNamed
+	// Anchor2 is the same for the second name of a rename or link. One of the
+	// two is 0 when that name lies outside every watched tree.
+	Anchor2 uint32
 	Dev    uint64 // kernel dev_t of the file system
 	Ino    uint64
 	Gen    uint32 // inode generation
