@@ -1,0 +1,118 @@
+# Holdfast. `make` alone prints the targets; every target may be run as root on
+# a fresh Debian 12 machine and installs what it lacks.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS   += --no-print-directory
+
+# A Go that .ci/tools.sh fetched, when the machine has none.
+export PATH := $(CURDIR)/.cache/go/bin:$(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+export CGO_ENABLED := 0
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+PREFIX  ?= /usr/local
+KERNEL  ?=
+RUN     ?=
+STATE   ?= /var/lib/holdfast
+WATCH   ?= /etc=observe
+
+# Everything go test starts: -count=1 because these tests look at the machine, too.
+GOTEST  := go test -json -count=1
+TALLY   := .cache/bin/tally
+
+##@ Try
+
+.PHONY: help
+help: ## print this
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo 'make vmtest KERNEL=6.1 RUN=block   boots one kernel for one script'
+	@echo 'make run WATCH=/srv=restore        watches another tree'
+
+.PHONY: demo
+demo: ## a login tampers with files; see who, put back, undo, verify (as root, under three minutes)
+	@.ci/tools.sh demo
+	@$(MAKE) build
+	@demo/demo.sh bin/holdfast
+
+.PHONY: run
+run: build ## the daemon in the foreground (as root): STATE=DIR WATCH=PATH=MODE
+	bin/holdfast --state $(STATE) run --watch $(WATCH)
+
+##@ Build
+
+.PHONY: build
+build: ## bin/holdfast, one static binary
+	@.ci/tools.sh build
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/holdfast ./cmd/holdfast
+
+.PHONY: generate
+generate: ## compile bpf/*.c and write the Go types of the wire (clang 19)
+	@.ci/tools.sh
+	go generate ./bpf
+
+.PHONY: install
+install: build ## bin/holdfast, the systemd unit and an empty rules directory: PREFIX= DESTDIR=
+	install -D -m 0755 bin/holdfast $(DESTDIR)$(PREFIX)/sbin/holdfast
+	install -d -m 0700 $(DESTDIR)/etc/holdfast $(DESTDIR)/etc/holdfast/rules.d
+	install -d $(DESTDIR)/etc/systemd/system
+	sed 's,@PREFIX@,$(PREFIX),' packaging/holdfast.service >$(DESTDIR)/etc/systemd/system/holdfast.service
+	@echo 'Next: write /etc/holdfast/holdfast.yaml, then systemctl enable --now holdfast'
+
+##@ Test
+
+.PHONY: test
+test: ## everything: check, Go tests, tests on this kernel, tests in VMs; ends with N passed, M failed
+	@.ci/tools.sh
+	@$(MAKE) $(TALLY) engine
+	@$(TALLY) \
+		'check=$(MAKE) check' \
+		'build=$(MAKE) build' \
+		'unit=$(GOTEST) ./...' \
+		'live=$(GOTEST) -p 1 -tags live -run "^TestLive" $$(grep -rl --include="*_test.go" "^//go:build live" . | xargs -r dirname | sort -u)' \
+		'vm=$(GOTEST) -timeout 25m -tags vm -run "^TestScripts$$" ./vmtests'
+
+.PHONY: check
+check: ## formatting, vet, import rules, and: the committed BPF objects are what the sources give
+	@.ci/tools.sh
+	@bad=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); [ -z "$$bad" ] || { echo "gofmt -w: $$bad"; exit 1; }
+	go vet ./...
+	go vet -tags live,vm ./...
+	go test -count=1 ./pkg/internal/archtest
+	.ci/regenerated.sh
+
+.PHONY: vmtest
+vmtest: ## the scripts in VMs: KERNEL=6.1 RUN=block for one
+	@.ci/tools.sh
+	@$(MAKE) $(TALLY)
+	@VM_KERNEL='$(KERNEL)' VM_RUN='$(RUN)' $(TALLY) 'vm=$(GOTEST) -timeout 25m -tags vm -run "^TestScripts$$" ./vmtests'
+
+.PHONY: bench
+bench: engine ## Go benchmarks, then b3sum on the same kind of files
+	@.ci/bench.sh
+
+##@ Fetch
+
+.PHONY: tools
+tools: ## install by apt what this machine lacks
+	@.ci/tools.sh
+
+.PHONY: engine
+engine: ## the ClickHouse engine that the tests run against
+	@pkg/clickhouse/clickhousetest/fetch.sh >/dev/null
+
+.PHONY: kernels
+kernels: ## the kernels and the root file system that the VM tests boot
+	@.ci/tools.sh
+	go run ./vmtests/cmd/vm -prepare
+
+.PHONY: clean
+clean: ## remove what was built; .cache keeps what was fetched
+	rm -rf bin .cache/bin .cache/logs
+
+$(TALLY): $(wildcard vmtests/cmd/tally/*.go)
+	@go build -o $@ ./vmtests/cmd/tally
