@@ -104,16 +104,16 @@ type Event struct {
 	// Anchor2 is the same for the second name of a rename or link. One of the
 	// two is 0 when that name lies outside every watched tree.
 	Anchor2 uint32
-	Dev    uint64 // kernel dev_t of the file system
-	Ino    uint64
-	Gen    uint32 // inode generation
-	Nlink  uint32
-	FMode  uint16 // type and permission bits of the inode
-	Opener uint64 // identity of the open file description, 0 if none
-	Count  uint64 // operations folded into this event
-	Bytes  uint64 // bytes written where known
-	First  uint64 // Time of the first folded operation
-	Arg    uint64 // op specific: attribute mask, open flags, mode, ioctl command
+	Dev     uint64 // kernel dev_t of the file system
+	Ino     uint64
+	Gen     uint32 // inode generation
+	Nlink   uint32
+	FMode   uint16 // type and permission bits of the inode
+	Opener  uint64 // identity of the open file description, 0 if none
+	Count   uint64 // operations folded into this event
+	Bytes   uint64 // bytes written where known
+	First   uint64 // Time of the first folded operation
+	Arg     uint64 // op specific: attribute mask, open flags, mode, ioctl command
 
 	// Path is the place below the anchor ("" for the anchor itself), or with
 	// FlagNamed the string that the process passed. Base is the directory that
