@@ -54,7 +54,7 @@ func NewServer(h Handler, log *slog.Logger) *Server {
 // Listen creates the socket with mode 0600. A socket that nobody answers is
 // replaced; anything else at path is left alone.
 func Listen(path string) (net.Listener, error) {
-	if err := clear(path); err != nil {
+	if err := removeStale(path); err != nil {
 		return nil, err
 	}
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
@@ -74,8 +74,8 @@ func Listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// clear removes a socket that was left behind.
-func clear(path string) error {
+// removeStale removes a socket that was left behind.
+func removeStale(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

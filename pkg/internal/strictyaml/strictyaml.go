@@ -85,8 +85,8 @@ func Decode(file string, data []byte, v any) (*Document, error) {
 	if d.body == nil {
 		return d, nil
 	}
-	if n := firstAlias(d.body); n != nil {
-		return nil, &Error{File: file, Line: line(n), Message: "anchors and aliases are not supported", Hint: "write the value out where it is used"}
+	if n := firstExotic(d.body); n != nil {
+		return nil, &Error{File: file, Line: line(n), Message: "anchors, aliases and tags are not supported", Hint: "write the plain value where it is used; quote text that begins with & * or !"}
 	}
 	dec := yaml.NewDecoder(strings.NewReader(""), yaml.Strict())
 	if err := dec.DecodeFromNode(d.body, v); err != nil && !errors.Is(err, io.EOF) {
@@ -253,12 +253,12 @@ func keys(t reflect.Type) []string {
 	return k
 }
 
-type aliasFinder struct{ found ast.Node }
+type exoticFinder struct{ found ast.Node }
 
 // Visit implements ast.Visitor.
-func (f *aliasFinder) Visit(n ast.Node) ast.Visitor {
+func (f *exoticFinder) Visit(n ast.Node) ast.Visitor {
 	switch n.Type() {
-	case ast.AliasType, ast.AnchorType, ast.MergeKeyType:
+	case ast.AliasType, ast.AnchorType, ast.MergeKeyType, ast.TagType:
 		if f.found == nil {
 			f.found = n
 		}
@@ -266,10 +266,10 @@ func (f *aliasFinder) Visit(n ast.Node) ast.Visitor {
 	return f
 }
 
-// firstAlias finds anchors, aliases and merge keys: they make a small file
-// large, and hide which line a value came from.
-func firstAlias(n ast.Node) ast.Node {
-	var f aliasFinder
+// firstExotic finds anchors, aliases and merge keys, which make a small file
+// large and hide which line a value came from, and tags, which choose a Go type.
+func firstExotic(n ast.Node) ast.Node {
+	var f exoticFinder
 	ast.Walk(&f, n)
 	return f.found
 }

@@ -36,7 +36,8 @@ func TestDecode(t *testing.T) {
 		{"a second document", "size: 3\n---\nsize: 4\n", "f.yaml:3: a second document", "put everything into one document: remove the line ---"},
 		{"a number where a list belongs", "rules: 7\n", `f.yaml:1: "7" is not a list`, ""},
 		{"text where a number belongs", "size: many\n", `f.yaml:1: "many" is not a number`, ""},
-		{"an alias", "rules:\n  - &a {name: x}\n  - *a\n", "f.yaml:2: anchors and aliases are not supported", "write the value out where it is used"},
+		{"an alias", "rules:\n  - &a {name: x}\n  - *a\n", "f.yaml:2: anchors, aliases and tags are not supported", ""},
+		{"a tag", "size: !!str 3\n", "f.yaml:1: anchors, aliases and tags are not supported", ""},
 		{"a NUL byte", "size: 3\nx\x00\n", "f.yaml:2: a NUL byte: this is not YAML text", ""},
 		{"broken syntax has a line", "size: 3\nrules: [\n", "f.yaml:2: ", ""},
 	} {
