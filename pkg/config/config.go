@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -78,22 +77,22 @@ type Limits struct {
 	RestoreWindow time.Duration `yaml:"restore_window" json:"restore_window"`
 }
 
-// ClickHouse is where records are shipped to. Without a URL nothing is shipped.
-type ClickHouse struct {
-	// URL is clickhouse://user@host:9000/database, or http:// or https://.
-	URL string `yaml:"url" json:"url"`
-	// PasswordFile holds the password, so that the configuration needs none.
-	PasswordFile string `yaml:"password_file" json:"password_file,omitempty"`
-	// Cluster names the cluster for ON CLUSTER tables.
-	Cluster string `yaml:"cluster" json:"cluster,omitempty"`
-	// CAFile, CertFile and KeyFile are PEM files for TLS.
-	CAFile   string `yaml:"ca_file" json:"ca_file,omitempty"`
-	CertFile string `yaml:"cert_file" json:"cert_file,omitempty"`
-	KeyFile  string `yaml:"key_file" json:"key_file,omitempty"`
-}
+// Where things are in the state directory.
 
-// Enabled reports whether records are shipped.
-func (c ClickHouse) Enabled() bool { return c.URL != "" }
+// JournalDir holds segments and checkpoints.
+func (c *Config) JournalDir() string { return filepath.Join(c.State, "journal") }
+
+// KeysDir holds the keys that sign checkpoints.
+func (c *Config) KeysDir() string { return filepath.Join(c.State, "keys") }
+
+// IndexFile is the index behind the journal.
+func (c *Config) IndexFile() string { return filepath.Join(c.State, "index", "records.sqlite") }
+
+// VaultDir holds the kept versions.
+func (c *Config) VaultDir() string { return filepath.Join(c.State, "vault") }
+
+// EvidenceDir holds displaced files.
+func (c *Config) EvidenceDir() string { return filepath.Join(c.State, "evidence") }
 
 // Default returns the settings that hold where a file says nothing.
 func Default() Config {
@@ -252,51 +251,4 @@ func show(key string, n int64) string {
 		return (time.Duration(n) * time.Second).String()
 	}
 	return fmt.Sprint(n)
-}
-
-func (c *Config) checkClickHouse(bad func(key, msg, hint string)) {
-	ch := c.ClickHouse
-	if ch.URL == "" {
-		if ch != (ClickHouse{}) {
-			bad("clickhouse", "clickhouse settings without a url", "add url: clickhouse://user@host:9000/database, or remove the section")
-		}
-		return
-	}
-	scheme, rest, ok := strings.Cut(ch.URL, "://")
-	if !ok || rest == "" || !slices.Contains([]string{"clickhouse", "http", "https"}, scheme) {
-		bad("clickhouse.url", fmt.Sprintf("no ClickHouse url: %q", Redact(ch.URL)), "write clickhouse://user@host:9000/database, or http:// or https://")
-	}
-	if (ch.CertFile == "") != (ch.KeyFile == "") {
-		bad("clickhouse.cert_file", "a certificate needs its key, and a key its certificate", "give both cert_file and key_file")
-	}
-}
-
-// Redact takes the password out of a URL.
-func Redact(url string) string {
-	scheme, rest, ok := strings.Cut(url, "://")
-	if !ok {
-		return url
-	}
-	auth := rest
-	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
-		auth = rest[:i]
-	}
-	at := strings.LastIndexByte(auth, '@')
-	colon := strings.IndexByte(auth, ':')
-	if at < 0 || colon < 0 || colon > at {
-		return url
-	}
-	return scheme + "://" + rest[:colon] + ":xxxxx" + rest[at:]
-}
-
-// Secret returns the ClickHouse URL with the password of PasswordFile in it.
-func (c ClickHouse) Secret() (string, error) {
-	if c.PasswordFile == "" {
-		return c.URL, nil
-	}
-	b, err := os.ReadFile(c.PasswordFile)
-	if err != nil {
-		return "", fmt.Errorf("read ClickHouse password: %w", err)
-	}
-	return withPassword(c.URL, strings.TrimRight(string(b), "\r\n"))
 }

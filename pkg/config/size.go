@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"net/url"
 	"strconv"
 	"strings"
 )
@@ -54,14 +53,4 @@ func (s *Size) UnmarshalYAML(read func(any) error) error {
 	v, err := ParseSize(t)
 	*s = v
 	return err
-}
-
-// withPassword puts a password into a URL.
-func withPassword(raw, password string) (string, error) {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return "", fmt.Errorf("clickhouse url %s: no valid url", Redact(raw)) // err would show the password
-	}
-	u.User = url.UserPassword(u.User.Username(), password)
-	return u.String(), nil
 }
