@@ -1,0 +1,91 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+)
+
+// BenchmarkAppend is the sustained rate of durable, signed records: the clock stops when all are.
+func BenchmarkAppend(b *testing.B) {
+	l := newLog(b)
+	j := l.open()
+	r := sample(1)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		for {
+			_, err := j.Append(r)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, ErrFull) {
+				b.Fatal(err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	l.sync(j)
+	b.StopTimer()
+	s := j.Stats()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
+	b.ReportMetric(float64(s.Bytes)/float64(b.N), "bytes/record")
+	b.ReportMetric(float64(b.N)/float64(s.Commits), "records/commit")
+	l.close(j)
+}
+
+func BenchmarkAppendDurable(b *testing.B) {
+	l := newLog(b)
+	j := l.open()
+	r := sample(1)
+	took := make([]time.Duration, 0, b.N)
+	b.ResetTimer()
+	for range b.N {
+		t := time.Now()
+		if _, err := j.AppendDurable(context.Background(), r); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(t))
+	}
+	b.StopTimer()
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+	l.close(j)
+}
+
+func BenchmarkRead(b *testing.B) {
+	l := newLog(b)
+	l.fill(20000)
+	b.ResetTimer()
+	n := 0
+	for n < b.N {
+		n += len(l.read())
+	}
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "records/s")
+}
+
+func BenchmarkEncode(b *testing.B) {
+	r := sample(1)
+	b.ReportAllocs()
+	for range b.N {
+		if _, err := Encode(r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	e, err := Encode(sample(1))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for range b.N {
+		if _, err := Decode(e); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

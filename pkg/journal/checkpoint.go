@@ -1,0 +1,284 @@
+package journal
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// The files beside the segments, and the key files.
+const (
+	lockName       = "lock"
+	hashesName     = "hashes"
+	checkpointName = "checkpoint"
+	historyName    = "checkpoints"
+	reserveName    = "reserve"
+	keyName        = "journal.key"
+	pubName        = "journal.pub"
+)
+
+// Checkpoint is what the host signed: that its log had this size and root at
+// that time. As text it is a note of golang.org/x/mod/sumdb/note whose lines are
+// those of a C2SP tlog checkpoint:
+//
+//	holdfast.journal/HOST_ID
+//	SIZE
+//	ROOT in base64
+//	time RFC3339
+//	recovered N        (only at an open that found N whole records unsigned)
+//
+//	— NAME SIGNATURE
+type Checkpoint struct {
+	Origin    string
+	Size      uint64
+	Root      tlog.Hash
+	Time      event.Time
+	Recovered uint64
+}
+
+// origin is the first line of a host's checkpoints and the name of its key.
+func origin(hostID string) string {
+	return "holdfast.journal/" + strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) || r == '+' || r == unicode.ReplacementChar || unicode.IsControl(r) {
+			return '_'
+		}
+		return r
+	}, hostID)
+}
+
+func (c *Checkpoint) text() string {
+	s := fmt.Sprintf("%s\n%d\n%s\ntime %s\n", c.Origin, c.Size, c.Root, c.Time)
+	if c.Recovered > 0 {
+		s += fmt.Sprintf("recovered %d\n", c.Recovered)
+	}
+	return s
+}
+
+func (c *Checkpoint) sign(s note.Signer) ([]byte, error) {
+	b, err := note.Sign(&note.Note{Text: c.text()}, s)
+	if err != nil {
+		return nil, fmt.Errorf("sign checkpoint: %w", err)
+	}
+	return b, nil
+}
+
+// parseCheckpoint reads the signed text without looking at the signature.
+func parseCheckpoint(text string) (Checkpoint, error) {
+	var c Checkpoint
+	bad := func(what string) (Checkpoint, error) {
+		return Checkpoint{}, fmt.Errorf("parse checkpoint: %s", what)
+	}
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	if len(lines) < 4 || !strings.HasPrefix(lines[0], "holdfast.journal/") {
+		return bad("not a journal's checkpoint")
+	}
+	var err error
+	c.Origin = lines[0]
+	if c.Size, err = strconv.ParseUint(lines[1], 10, 62); err != nil {
+		return bad("size " + strconv.Quote(lines[1]))
+	}
+	if c.Root, err = tlog.ParseHash(lines[2]); err != nil {
+		return bad("root " + strconv.Quote(lines[2]))
+	}
+	for _, l := range lines[3:] {
+		key, val, _ := strings.Cut(l, " ")
+		switch key {
+		case "time":
+			if err = c.Time.UnmarshalJSON([]byte(`"` + val + `"`)); err != nil {
+				return bad("time " + strconv.Quote(val))
+			}
+		case "recovered":
+			if c.Recovered, err = strconv.ParseUint(val, 10, 62); err != nil {
+				return bad("recovered " + strconv.Quote(val))
+			}
+		}
+	}
+	return c, nil
+}
+
+// OpenCheckpoint checks a signed note against a verifier key and reads it.
+func OpenCheckpoint(signed []byte, pub string) (Checkpoint, error) {
+	v, err := note.NewVerifier(strings.TrimSpace(pub))
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("verifier key: %w", err)
+	}
+	n, err := note.Open(signed, note.VerifierList(v))
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("checkpoint: %w", err)
+	}
+	return parseCheckpoint(n.Text)
+}
+
+// splitNotes cuts a checkpoint file into its signed notes; each is followed by an
+// empty line. whole is how many bytes belong to complete notes.
+func splitNotes(b []byte) (notes [][]byte, whole int) {
+	for {
+		rest := b[whole:]
+		text := bytes.Index(rest, []byte("\n\n"))
+		if text < 0 {
+			return notes, whole
+		}
+		sigs := bytes.Index(rest[text+2:], []byte("\n\n"))
+		if sigs < 0 {
+			return notes, whole
+		}
+		end := text + 2 + sigs + 1
+		notes = append(notes, rest[:end:end])
+		whole += end + 1
+	}
+}
+
+// unsigned reads the text part of a signed note.
+func unsigned(signed []byte) (Checkpoint, error) {
+	text, _, ok := bytes.Cut(signed, []byte("\n\n"))
+	if !ok {
+		return Checkpoint{}, errors.New("parse checkpoint: no signature")
+	}
+	return parseCheckpoint(string(text) + "\n")
+}
+
+// latestNote returns the last complete note of the checkpoint file; nil without
+// an error if there is none. It reads only the end of the file.
+func latestNote(dir string) ([]byte, error) {
+	f, err := os.Open(filepath.Join(dir, checkpointName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	const tail = 4 << 10
+	for span := int64(tail); ; span *= 4 {
+		from := max(0, st.Size()-span)
+		b := make([]byte, st.Size()-from)
+		n, err := f.ReadAt(b, from)
+		if n < len(b) {
+			return nil, fmt.Errorf("read checkpoint: %w", err)
+		}
+		if from > 0 { // the first note in b is cut: begin at the first whole one
+			i := bytes.Index(b, []byte("\n\nholdfast.journal/"))
+			if i < 0 {
+				continue
+			}
+			b = b[i+2:]
+		}
+		notes, _ := splitNotes(b)
+		if len(notes) > 0 {
+			return notes[len(notes)-1], nil
+		}
+		if from == 0 {
+			return nil, nil
+		}
+	}
+}
+
+// sealedSize returns the size that the newest checkpoint names, without looking
+// at its signature: how far reading may go.
+func sealedSize(dir string) (uint64, error) {
+	n, err := latestNote(dir)
+	if err != nil || n == nil {
+		return 0, err
+	}
+	c, err := unsigned(n)
+	return c.Size, err
+}
+
+// loadKey reads the signer from the key directory; nil if there is no key.
+func loadKey(keyDir string) (note.Signer, error) {
+	b, err := os.ReadFile(filepath.Join(keyDir, keyName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read journal key: %w", err)
+	}
+	s, err := note.NewSigner(strings.TrimSpace(string(b)))
+	if err != nil {
+		return nil, fmt.Errorf("read journal key %s: %w", filepath.Join(keyDir, keyName), err)
+	}
+	return s, nil
+}
+
+// newKey makes a key pair. It is written by keep, after the log that it signs exists.
+func newKey(hostID string) (s note.Signer, skey, vkey string, err error) {
+	skey, vkey, err = note.GenerateKey(rand.Reader, origin(hostID))
+	if err == nil {
+		s, err = note.NewSigner(skey)
+	}
+	if err != nil {
+		return nil, "", "", fmt.Errorf("make journal key: %w", err)
+	}
+	return s, skey, vkey, nil
+}
+
+// keepKey writes a new key pair, the public half first: a private key on disk
+// means that its log was begun.
+func keepKey(keyDir, skey, vkey string) error {
+	if err := writeFile(keyDir, pubName, []byte(vkey+"\n"), 0o644); err != nil {
+		return err
+	}
+	return writeFile(keyDir, keyName, []byte(skey+"\n"), 0o600)
+}
+
+// writeFile replaces dir/name by way of a temporary file, durably.
+func writeFile(dir, name string, data []byte, mode os.FileMode) error {
+	tmp := filepath.Join(dir, "."+name+".tmp")
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(tmp, filepath.Join(dir, name))
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", filepath.Join(dir, name), err), os.Remove(tmp))
+	}
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// verifierOf derives the verifier's key of a signing key.
+func verifierOf(skey string) (string, error) {
+	bad := errors.New("malformed signing key")
+	f := strings.SplitN(skey, "+", 5) // PRIVATE+KEY+name+hash+base64
+	if len(f) != 5 {
+		return "", bad
+	}
+	k, err := base64.StdEncoding.DecodeString(f[4])
+	if err != nil || len(k) != 1+ed25519.SeedSize {
+		return "", bad
+	}
+	pub, ok := ed25519.NewKeyFromSeed(k[1:]).Public().(ed25519.PublicKey)
+	if !ok {
+		return "", bad
+	}
+	return note.NewEd25519VerifierKey(f[2], pub)
+}

@@ -1,0 +1,449 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+	"golang.org/x/sys/unix"
+)
+
+// Open opens the journal in dir for writing, or begins one, with the signing key
+// in keyDir. It repairs what a crash leaves and refuses what a crash cannot have
+// done; see the package comment.
+func Open(dir, keyDir string, o Options) (*Journal, error) {
+	o = o.withDefaults()
+	if o.HostID == "" {
+		return nil, errors.New("open journal: no host id")
+	}
+	fail := func(err error) (*Journal, error) { return nil, fmt.Errorf("open journal %s: %w", dir, err) }
+	for _, d := range []string{dir, keyDir} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return fail(err)
+		}
+	}
+	lock, err := takeLock(dir)
+	if err != nil {
+		return fail(err)
+	}
+	r := &recovery{dir: dir, keyDir: keyDir, o: o}
+	w, err := r.open()
+	if err != nil {
+		return fail(errors.Join(err, lock.Close()))
+	}
+	j := &Journal{
+		dir: dir, o: o, prefix: o.HostID + "/" + o.Boot + "/", opened: r.opened, lock: lock,
+		kick: make(chan struct{}, 1), done: make(chan struct{}), changed: make(chan struct{}),
+		queue: new(batch), next: w.written + 1,
+	}
+	w.fill(&j.stats)
+	go j.run(w)
+	return j, nil
+}
+
+// takeLock takes the writer's lock. Verify holds it shared for a moment, so a
+// refusal is asked again a few times.
+func takeLock(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for try := 0; ; try++ {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("lock: %w", err), f.Close())
+		}
+		if try == 5 {
+			return nil, errors.Join(ErrLocked, f.Close())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// listSegments returns the first records of the segments in dir, in order.
+func listSegments(dir string) ([]uint64, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var firsts []uint64
+	for _, e := range entries {
+		if n, ok := parseSegmentName(e.Name()); ok {
+			firsts = append(firsts, n)
+		}
+	}
+	slices.Sort(firsts)
+	return firsts, nil
+}
+
+// recovery is one run of Open.
+type recovery struct {
+	dir, keyDir string
+	o           Options
+	opened      Opened
+
+	signer note.Signer
+	pub    string
+	segs   []uint64
+	check  Checkpoint // the one in force
+	hashes hashFile
+	w      *writer
+}
+
+// wrong notes tampering.
+func (r *recovery) wrong(kind, text string, args ...any) {
+	r.opened.Tampered = append(r.opened.Tampered, Problem{Kind: kind, Text: fmt.Sprintf(text, args...)})
+}
+
+// refuse returns ErrTampered if something is wrong and the caller did not ask to continue.
+func (r *recovery) refuse(always bool) error {
+	t := r.opened.Tampered
+	if len(t) == 0 || r.o.Continue && !always {
+		return nil
+	}
+	more := ""
+	if len(t) > 1 {
+		more = fmt.Sprintf(" (and %d more)", len(t)-1)
+	}
+	return fmt.Errorf("%w: %s%s; nothing was changed: keep a copy of the directory and verify it", ErrTampered, t[0].Text, more)
+}
+
+func (r *recovery) open() (*writer, error) {
+	var err error
+	if r.segs, err = listSegments(r.dir); err != nil {
+		return nil, err
+	}
+	fresh, err := r.identify()
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{dir: r.dir, o: r.o, signer: r.signer, segments: len(r.segs)}
+	r.w = w
+	if fresh {
+		return w, r.begin()
+	}
+	if err := r.openFiles(); err != nil {
+		return nil, err
+	}
+	err = r.openTree()
+	if err == nil {
+		err = r.openSegments()
+	}
+	if err != nil {
+		return nil, errors.Join(err, w.abandon())
+	}
+	r.opened.Size = w.written
+	return w, nil
+}
+
+// identify finds out whose journal this is and which checkpoint is in force.
+func (r *recovery) identify() (fresh bool, err error) {
+	n, err := latestNote(r.dir)
+	if err != nil {
+		return false, err
+	}
+	if r.signer, err = loadKey(r.keyDir); err != nil {
+		return false, err
+	}
+	want := origin(r.o.HostID)
+	var c Checkpoint
+	if n != nil {
+		if c, err = unsigned(n); err != nil {
+			r.wrong(ProblemCheckpoint, "%s: %v", checkpointName, err)
+			c = Checkpoint{}
+		} else if c.Origin != want {
+			return false, fmt.Errorf("%w: it is %s, this is %s", ErrOtherHost, c.Origin, want)
+		}
+	}
+	if r.signer != nil && r.signer.Name() != want {
+		return false, fmt.Errorf("%w: the key in %s is %s, this is %s", ErrOtherHost, r.keyDir, r.signer.Name(), want)
+	}
+	if err := r.checkHosts(); err != nil {
+		return false, err
+	}
+	empty := len(r.segs) == 0 && c.Size == 0
+	switch {
+	case r.signer == nil && empty:
+		return true, nil
+	case r.signer == nil:
+		return false, fmt.Errorf("%w: put %s back, or move the journal aside to begin another", ErrKey, filepath.Join(r.keyDir, keyName))
+	case n == nil && empty:
+		r.wrong(ProblemRemoved, "the log of the key in %s is gone", r.keyDir)
+		return true, r.refuse(false)
+	}
+	if r.pub, err = r.verifierKey(); err != nil {
+		return false, err
+	}
+	return false, r.force(n)
+}
+
+// checkHosts looks whether the segments name this host.
+func (r *recovery) checkHosts() error {
+	for _, first := range r.segs {
+		h, err := readSegmentHead(r.dir, first)
+		if err == nil && h.HostID != r.o.HostID {
+			return fmt.Errorf("%w: %s is of host %s, this is %s", ErrOtherHost, segmentName(first), h.HostID, r.o.HostID)
+		}
+	}
+	return nil
+}
+
+func readSegmentHead(dir string, first uint64) (segmentHead, error) {
+	var h segmentHead
+	f, err := os.Open(filepath.Join(dir, segmentName(first)))
+	if err != nil {
+		return h, err
+	}
+	defer f.Close()
+	sc := &scanner{f: f}
+	fr, err := sc.at(0)
+	if err == nil && fr.Kind != frameHeader {
+		err = errors.New("no header")
+	}
+	if err != nil {
+		return h, fmt.Errorf("read %s: %w", segmentName(first), err)
+	}
+	return decodeSegmentHead(fr.Payload)
+}
+
+// verifierKey derives the verifier's key from the signing key and keeps its file right.
+func (r *recovery) verifierKey() (string, error) {
+	b, err := os.ReadFile(filepath.Join(r.keyDir, keyName))
+	if err != nil {
+		return "", err
+	}
+	pub, err := verifierOf(strings.TrimSpace(string(b)))
+	if err != nil {
+		return "", err
+	}
+	have, err := os.ReadFile(filepath.Join(r.keyDir, pubName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return pub, writeFile(r.keyDir, pubName, []byte(pub+"\n"), 0o644)
+	case err != nil:
+		return "", err
+	case strings.TrimSpace(string(have)) != pub:
+		r.wrong(ProblemKey, "%s does not belong to %s", filepath.Join(r.keyDir, pubName), keyName)
+	}
+	return pub, nil
+}
+
+// force sets the checkpoint in force: the newest, or a later one of the history if that was rolled back.
+func (r *recovery) force(newest []byte) error {
+	var other *note.UnverifiedNoteError
+	signed := false
+	if newest == nil {
+		r.wrong(ProblemCheckpoint, "there are segments, but no checkpoint")
+	} else if c, err := OpenCheckpoint(newest, r.pub); err == nil {
+		r.check, signed = c, true
+	} else if errors.As(err, &other) {
+		return fmt.Errorf("%w: the newest checkpoint is not signed by %s", ErrKey, filepath.Join(r.keyDir, keyName))
+	} else {
+		r.wrong(ProblemCheckpoint, "newest checkpoint: %v", err)
+	}
+	b, err := os.ReadFile(filepath.Join(r.dir, historyName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	notes, _ := splitNotes(b)
+	for i := len(notes) - 1; i >= 0; i-- {
+		c, err := OpenCheckpoint(notes[i], r.pub)
+		if err != nil {
+			r.wrong(ProblemCheckpoint, "history of checkpoints: %v", err)
+			continue
+		}
+		if c.Size > r.check.Size {
+			if signed {
+				r.wrong(ProblemRollback, "the newest checkpoint has size %d, the history has one of size %d", r.check.Size, c.Size)
+			}
+			r.check = c
+		}
+		signed = true
+		break
+	}
+	return r.refuse(!signed) // without any signed size there is nothing to continue from
+}
+
+// begin starts an empty log. The key is kept last: a crash before leaves nothing that counts.
+func (r *recovery) begin() error {
+	var skey, vkey string
+	var err error
+	if r.signer == nil {
+		if r.signer, skey, vkey, err = newKey(r.o.HostID); err != nil {
+			return err
+		}
+		r.w.signer = r.signer
+	}
+	for _, name := range []string{hashesName, checkpointName, historyName} {
+		if err := os.Remove(filepath.Join(r.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	r.opened.Created = true
+	err = r.openFiles()
+	if err == nil {
+		err = errors.Join(r.w.seal(true), syncDir(r.dir))
+	}
+	if err == nil && skey != "" {
+		err = keepKey(r.keyDir, skey, vkey)
+	}
+	if err != nil {
+		return errors.Join(err, r.w.abandon())
+	}
+	return nil
+}
+
+func (r *recovery) openFiles() error {
+	var err error
+	w := r.w
+	for _, f := range []struct {
+		to   **appendFile
+		name string
+	}{{&w.hashes, hashesName}, {&w.check, checkpointName}, {&w.history, historyName}} {
+		if *f.to, err = openAppend(r.dir, f.name); err != nil {
+			return errors.Join(err, w.abandon())
+		}
+	}
+	if w.reserve, err = openReserve(r.dir, r.o.ReserveBytes); err != nil {
+		return errors.Join(err, w.abandon())
+	}
+	r.hashes = hashFile{w.hashes.f}
+	return nil
+}
+
+// abandon closes what was opened by an Open that fails.
+func (w *writer) abandon() error {
+	var err error
+	for _, a := range []*appendFile{w.seg, w.hashes, w.check, w.history} {
+		if a != nil {
+			err = errors.Join(err, a.f.Close())
+		}
+	}
+	return errors.Join(err, w.reserve.close())
+}
+
+// cutNotes cuts a note that a crash left half written.
+func cutNotes(a *appendFile) error {
+	b := make([]byte, a.size)
+	if _, err := a.f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if _, whole := splitNotes(b); int64(whole) < a.size {
+		return a.cut(int64(whole))
+	}
+	return nil
+}
+
+func (a *appendFile) cut(size int64) error {
+	if err := a.f.Truncate(size); err != nil {
+		return err
+	}
+	a.size = size
+	return a.f.Sync()
+}
+
+// openTree makes the hash file give the signed root, or finds that it cannot.
+func (r *recovery) openTree() error {
+	w, size := r.w, int64(r.check.Size)
+	if t, err := loadTree(r.hashes, size); err != nil || t.root() != r.check.Root {
+		if err := r.rebuildHashes(); err != nil {
+			return err
+		}
+	}
+	t, err := loadTree(r.hashes, size)
+	if err != nil {
+		return err
+	}
+	w.hashed, w.sealed, w.written, w.last = *t, r.check.Size, r.check.Size, r.check
+	n := tlog.StoredHashCount(size) * tlog.HashSize
+	if w.hashes.size <= n {
+		return nil
+	}
+	if len(r.opened.Tampered) > 0 {
+		if _, err := r.keep(w.hashes.f, n, hashesName); err != nil {
+			return err
+		}
+	}
+	return w.hashes.cut(n)
+}
+
+// rebuildHashes computes the hash file from the records. If they do not give the
+// signed root there is no tree to continue, whatever the options say.
+func (r *recovery) rebuildHashes() error {
+	const tmp = "." + hashesName + ".tmp"
+	f, err := os.OpenFile(filepath.Join(r.dir, tmp), os.O_CREATE|os.O_TRUNC|os.O_RDWR|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	var t tree
+	var out bytes.Buffer
+	err = eachRecord(r.dir, r.segs, func(seq uint64, b []byte) error {
+		if seq != uint64(t.size)+1 || seq > r.check.Size {
+			return errStop
+		}
+		out.Write(t.add(tlog.RecordHash(b), nil))
+		if out.Len() >= window {
+			_, err := out.WriteTo(f)
+			return err
+		}
+		return nil
+	})
+	if err == nil || errors.Is(err, errStop) {
+		_, err = out.WriteTo(f)
+	}
+	if err == nil && (uint64(t.size) != r.check.Size || t.root() != r.check.Root) {
+		r.wrong(ProblemHashes, "neither the hash file nor the records give the root signed at size %d", r.check.Size)
+		err = r.refuse(true)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	old := r.w.hashes
+	if err == nil && hashesIn(old.size) >= t.size { // long enough, so it was changed: evidence
+		err = os.Link(old.f.Name(), filepath.Join(r.dir, fmt.Sprintf("torn-%s-%d", hashesName, r.o.Now().UnixNano())))
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), old.f.Name())
+	}
+	if err != nil {
+		return errors.Join(err, f.Close(), os.Remove(filepath.Join(r.dir, tmp)))
+	}
+	r.opened.HashesRebuilt = true
+	if r.w.hashes, err = openAppend(r.dir, hashesName); err != nil {
+		r.w.hashes = old
+		return errors.Join(err, f.Close())
+	}
+	r.hashes = hashFile{r.w.hashes.f}
+	return errors.Join(f.Close(), old.f.Close(), syncDir(r.dir))
+}
+
+// keep copies what f holds from off on to a file of its own.
+func (r *recovery) keep(f *os.File, off int64, name string) (string, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	to := filepath.Join(r.dir, fmt.Sprintf("torn-%s-%d", name, r.o.Now().UnixNano()))
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(out, io.NewSectionReader(f, off, st.Size()-off))
+	err = errors.Join(err, out.Sync(), out.Close())
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("keep the end of %s: %w", f.Name(), err), os.Remove(to))
+	}
+	return to, nil
+}
