@@ -1,0 +1,220 @@
+package ship
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// Entry is one record of the journal.
+type Entry struct {
+	Seq   uint64
+	Bytes []byte // the reader of the entry owns them
+}
+
+// Source is the journal, read by the goroutine of Run.
+type Source interface {
+	// Seek makes Next return record seq, or the first later one that is kept.
+	Seek(seq uint64) error
+	// Next returns the next durable record, io.EOF where there is none yet; a later
+	// call goes on from there.
+	Next(ctx context.Context) (Entry, error)
+	// Newest is the number of the newest durable record, 0 if there is none. Unlike
+	// the others it may be called at any time by any goroutine.
+	Newest() (uint64, error)
+}
+
+// Sink is where records go. Its methods speak of the records of one host.
+type Sink interface {
+	// Ready reports whether records can be sent, with an error that says what to do.
+	Ready(ctx context.Context) error
+	// Reach returns the end of the run of records without a gap that the sink holds
+	// behind after (after itself if there is none), and the newest it holds at all.
+	Reach(ctx context.Context, hostID string, after uint64) (unbroken, newest uint64, err error)
+	// Holds returns the leaf hashes of the records first to last that the sink has.
+	Holds(ctx context.Context, hostID string, first, last uint64) (map[uint64][32]byte, error)
+	// Send stores the records. The same records with the same token are stored once.
+	Send(ctx context.Context, token string, records [][]byte) error
+	// SendCheckpoint stores a signed checkpoint over the first size records.
+	SendCheckpoint(ctx context.Context, hostID string, size uint64, note []byte) error
+}
+
+// Options say whose journal it is and how to ship it.
+type Options struct {
+	HostID       string        // required
+	PositionFile string        // "" keeps no hint
+	BatchRows    int           // 10,000
+	BatchBytes   int           // 8 MiB; one record may be larger
+	FlushEvery   time.Duration // 1 s: how long a record waits for a batch to fill
+	ConfirmEvery time.Duration // 5 s between questions whether all is there
+	CheckEvery   time.Duration // 30 s between looks at a sink that there is nothing for
+	Poll         time.Duration // 200 ms between looks at a journal without news
+	Timeout      time.Duration // 60 s for one answer of the sink
+	BackoffMin   time.Duration // 500 ms
+	BackoffMax   time.Duration // 1 min
+
+	// Checkpoint returns the newest signed checkpoint, nil if there is none. May be nil.
+	Checkpoint func(ctx context.Context) (size uint64, note []byte, err error)
+
+	Now    func() time.Time
+	Jitter func() float64 // in [0,1)
+	Logger *slog.Logger
+}
+
+func (o *Options) setDefaults() {
+	def(&o.BatchRows, 10_000)
+	def(&o.BatchBytes, 8<<20)
+	def(&o.FlushEvery, time.Second)
+	def(&o.ConfirmEvery, 5*time.Second)
+	def(&o.CheckEvery, 30*time.Second)
+	def(&o.Poll, 200*time.Millisecond)
+	def(&o.Timeout, time.Minute)
+	def(&o.BackoffMin, 500*time.Millisecond)
+	def(&o.BackoffMax, time.Minute)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Jitter == nil {
+		o.Jitter = rand.Float64
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+func def[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// Stats are what status shows.
+type Stats struct {
+	Connected  bool      `json:"connected"`
+	Shipped    uint64    `json:"shipped"`    // last record that the sink acknowledged
+	Confirmed  uint64    `json:"confirmed"`  // last record that the sink, asked, said it holds
+	Newest     uint64    `json:"newest"`     // newest durable record of the journal
+	Lag        uint64    `json:"lag"`        // Newest - Shipped
+	Batches    uint64    `json:"batches"`    // acknowledged since the start
+	Retries    uint64    `json:"retries"`    // times that shipping had to begin again
+	Repaired   uint64    `json:"repaired"`   // records sent again because the sink did not hold them
+	Skipped    uint64    `json:"skipped"`    // records that the journal no longer had
+	Checkpoint uint64    `json:"checkpoint"` // size of the last checkpoint sent
+	LastError  string    `json:"last_error,omitempty"`
+	ErrorTime  time.Time `json:"error_time,omitzero"`
+}
+
+// Shipper copies one host's journal to one sink.
+type Shipper struct {
+	src Source
+	dst Sink
+	o   Options
+
+	// owned by Run
+	pos      position
+	attempts int    // failures since the last acknowledged batch
+	sealed   uint64 // size of the checkpoint last sent
+	pending  uint64 // a checkpoint that waits until its records are confirmed
+	note     []byte
+
+	mu    sync.Mutex
+	stats Stats
+}
+
+// New makes a Shipper. Nothing happens before Run.
+func New(src Source, dst Sink, o Options) (*Shipper, error) {
+	if o.HostID == "" {
+		return nil, errors.New("ship: no host id")
+	}
+	o.setDefaults()
+	return &Shipper{src: src, dst: dst, o: o}, nil
+}
+
+// Run ships until ctx is done and then returns nil. An error that is not the
+// sink's or the journal's (the position file cannot be opened) is returned; all
+// others are kept in Stats and tried again after a pause.
+func (s *Shipper) Run(ctx context.Context) (err error) {
+	f, err := openPosition(s.o.PositionFile, s.o.HostID)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.close()) }()
+	s.pos, err = f.load()
+	if err != nil {
+		return err
+	}
+	for {
+		err := s.session(ctx, f)
+		if ctx.Err() != nil {
+			s.update(func(st *Stats) { st.Connected = false })
+			return nil
+		}
+		s.lost(err)
+		if !sleep(ctx, s.pause()) {
+			return nil
+		}
+	}
+}
+
+// Stats may be called at any time.
+func (s *Shipper) Stats() Stats {
+	newest, err := s.src.Newest()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.stats
+	if err == nil {
+		st.Newest = newest
+	}
+	if st.Newest > st.Shipped {
+		st.Lag = st.Newest - st.Shipped
+	}
+	return st
+}
+
+func (s *Shipper) update(f func(*Stats)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(&s.stats)
+}
+
+// lost records why a session ended. The log tells of the first failure and of one
+// with another text, not of each attempt.
+func (s *Shipper) lost(err error) {
+	s.attempts++
+	s.mu.Lock()
+	news := s.stats.LastError != err.Error() || s.stats.Connected
+	s.stats.Connected = false
+	s.stats.Retries++
+	s.stats.LastError, s.stats.ErrorTime = err.Error(), s.o.Now()
+	s.mu.Unlock()
+	if news {
+		s.o.Logger.Warn("shipping stopped, will try again", "stage", "ship", "error", err)
+	}
+}
+
+// pause doubles with each failure up to BackoffMax; half of it is random, so that
+// a fleet does not come back in one moment.
+func (s *Shipper) pause() time.Duration {
+	d := s.o.BackoffMin
+	for i := 1; i < s.attempts && d < s.o.BackoffMax; i++ {
+		d *= 2
+	}
+	d = min(d, s.o.BackoffMax)
+	return d/2 + time.Duration(s.o.Jitter()*float64(d/2))
+}
+
+// sleep waits and reports whether ctx is still good.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
