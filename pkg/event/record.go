@@ -48,6 +48,9 @@ const (
 	EvidenceProcScan  = "proc_scan"       // found by an iterator or in /proc: it began before the daemon
 	EvidenceUnit      = "unit"            // the cgroup names a systemd unit
 	EvidenceLogin     = "login"           // loginuid was set, by a program without a connection
+	EvidenceCgroup    = "cgroup"          // the cgroup names a container
+	EvidenceAncestor  = "ancestor"        // the executable of an ancestor tells
+	EvidenceKernel    = "kernel"          // a task of the kernel's own
 	EvidenceNone      = "none"
 )
 
@@ -138,6 +141,9 @@ type Process struct {
 	Argv    []string `json:"argv,omitempty"`
 	Cwd     string   `json:"cwd,omitempty"`
 	Start   Time     `json:"start,omitzero"`
+	// Evidence says how Exe, Argv and Cwd are known if not from the kernel's
+	// report of the exec: EvidenceProcScan, or EvidenceNone where they are unknown.
+	Evidence string `json:"evidence,omitempty"`
 
 	Unit      string `json:"unit,omitempty"`
 	Cgroup    string `json:"cgroup,omitempty"`

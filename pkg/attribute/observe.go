@@ -1,0 +1,214 @@
+package attribute
+
+import (
+	"strings"
+
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// Observe takes in a process event and returns a session record to append, or
+// nil. An event that ends a session and begins another yields one record now and
+// one at the next call, whatever the event. Events that tell nothing of processes
+// are ignored. The event's bytes are copied.
+func (t *Table) Observe(ev *event.Event) *event.Record {
+	switch ev.Kind {
+	case event.KindFork:
+		t.fork(ev)
+	case event.KindExec:
+		t.exec(ev)
+	case event.KindExit:
+		t.exit(ev)
+	case event.KindProc:
+		t.learn(ev)
+	case event.KindSession:
+		t.login(ev)
+	case event.KindSocket:
+		t.socket(ev)
+	}
+	t.expire(ev.Time)
+	if len(t.pending) == 0 {
+		return nil
+	}
+	r := t.pending[0]
+	t.pending = t.pending[1:]
+	return r
+}
+
+// fork links the child to the program that forked it, of which it is a copy.
+func (t *Table) fork(ev *event.Event) {
+	if t.find(ev.Key) != nil {
+		return // the iterator was faster
+	}
+	parent := t.parent(ev)
+	if parent != nil {
+		defer t.done(parent)
+	}
+	if parent != nil && parent.is(flagTabled) && ev.Session != 0 {
+		t.setSession(parent, ev) // a child is in its parent's session
+	}
+	if cur := t.current(ev.Key); cur != nil {
+		// A later program of the child came first: put the copy below it.
+		t.adopt(ev, cur, parent)
+		return
+	}
+	img := &image{dev: ev.ExeDev, ino: ev.ExeIno}
+	if parent != nil && parent.image != nil && !parent.is(flagStub) {
+		img = parent.image
+	}
+	n := t.node(ev.Key, parent, img)
+	n.flags |= flagCopy
+	t.note(n, ev)
+	t.admit(n, ev.Time)
+	t.setSession(n, ev)
+}
+
+// adopt gives a process that was met before its fork was reported its parent.
+func (t *Table) adopt(ev *event.Event, cur, parent *node) {
+	if parent == nil || cur.up != nil && !cur.up.is(flagStub) {
+		return
+	}
+	old := cur.up
+	parent.refs++
+	cur.up = parent
+	if old != nil {
+		t.release(old)
+	}
+}
+
+// parent returns the forking program of a fork event; it is made if it was never
+// reported. nil if the event names none that can be true.
+func (t *Table) parent(ev *event.Event) *node {
+	k := ev.Parent
+	if k.PID == 0 || k.Start >= ev.Key.Start {
+		return nil
+	}
+	if n := t.find(k); n != nil {
+		return n
+	}
+	t.n.lost.Add(1)
+	// The child is a copy: what the event says of its executable and its ids is
+	// true of the parent.
+	img := &image{dev: ev.ExeDev, ino: ev.ExeIno}
+	cur := t.current(k)
+	switch {
+	case cur == nil:
+		n := t.node(k, nil, img)
+		t.note(n, ev)
+		t.admit(n, ev.Time)
+		return n
+	case cur.key.Execs < k.Execs:
+		n := t.node(k, cur, img)
+		t.note(n, ev)
+		t.succeed(cur, n)
+		return n
+	}
+	return t.between(k)
+}
+
+// exec puts a new program above the one that the process ran until now.
+func (t *Table) exec(ev *event.Event) {
+	img := imageOf(ev)
+	if n := t.find(ev.Key); n != nil {
+		t.complete(n, img, ev)
+		return
+	}
+	cur := t.current(ev.Key)
+	var n *node
+	switch {
+	case cur == nil: // its fork was not reported
+		t.n.lost.Add(1)
+		n = t.orphan(ev, img)
+	case cur.key.Execs < ev.Key.Execs:
+		n = t.node(ev.Key, cur, img)
+		t.note(n, ev)
+		t.succeed(cur, n)
+	default:
+		return // older than what is known: nothing refers to it
+	}
+	t.setSession(n, ev)
+}
+
+// learn takes in a process that lived before the daemon.
+func (t *Table) learn(ev *event.Event) {
+	img := imageOf(ev)
+	if len(ev.Argv) == 0 || len(ev.Cwd) == 0 {
+		img.flags |= imagePartial
+	}
+	img.flags |= imageProc
+	n := t.find(ev.Key)
+	if n != nil {
+		if n.image.exe == "" {
+			t.complete(n, img, ev)
+		}
+	} else if cur := t.current(ev.Key); cur == nil {
+		n = t.orphan(ev, img)
+	} else if cur.key.Execs < ev.Key.Execs {
+		n = t.node(ev.Key, cur, img)
+		t.note(n, ev)
+		t.succeed(cur, n)
+	} else {
+		return
+	}
+	t.setSession(n, ev)
+	if n.sess != nil {
+		t.candidate(n)
+	}
+}
+
+// orphan admits a process whose fork was not seen; its parent is looked for
+// when it is asked for.
+func (t *Table) orphan(ev *event.Event, img *image) *node {
+	var up *node
+	if ev.Parent.PID != 0 && ev.Parent.Start < ev.Key.Start {
+		up = t.stub(ev.Parent)
+	}
+	n := t.node(ev.Key, up, img)
+	t.note(n, ev)
+	t.admit(n, ev.Time)
+	return n
+}
+
+// complete gives a program that was met before its exec was reported what the
+// report says.
+func (t *Table) complete(n *node, img *image, ev *event.Event) {
+	if n.is(flagCopy) || n.image.exe != "" && n.image.flags&imageProc == 0 {
+		return
+	}
+	*n.image = *img
+	t.note(n, ev)
+}
+
+func (t *Table) exit(ev *event.Event) {
+	if n := t.current(ev.Key); n != nil {
+		t.retire(n, ev.Time)
+	}
+}
+
+// note keeps what every event tells of its process.
+func (t *Table) note(n *node, ev *event.Event) {
+	n.ids = idsOf(&ev.Creds)
+	n.cgroup = ev.Cgroup
+	if ev.Kthread {
+		n.flags |= flagKthread
+	}
+}
+
+// imageOf copies the strings of an exec event, into one block.
+func imageOf(ev *event.Event) *image {
+	img := &image{dev: ev.ExeDev, ino: ev.ExeIno}
+	a, b := len(ev.Exe), len(ev.Exe)+len(ev.Argv)
+	n := b + len(ev.Cwd)
+	if n > 0 {
+		var block strings.Builder
+		block.Grow(n)
+		block.Write(ev.Exe)
+		block.Write(ev.Argv)
+		block.Write(ev.Cwd)
+		s := block.String()
+		img.exe, img.argv, img.cwd = s[:a], s[a:b], s[b:]
+	}
+	if ev.Flags&event.FlagTruncated != 0 {
+		img.flags |= imageCut | imagePartial
+	}
+	return img
+}

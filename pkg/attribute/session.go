@@ -1,0 +1,345 @@
+package attribute
+
+import (
+	"net/netip"
+	"sort"
+
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// session is one login. The fields are written by the pipeline's goroutine
+// under Table.mu.
+type session struct {
+	id       uint64
+	login    uint32
+	opener   proc   // the process that loginuid was set in; zero if not known
+	program  string // its executable's base name, else its comm
+	origin   string
+	evidence string
+	tty      string
+	peer     netip.AddrPort
+	start    uint64
+	end      uint64
+
+	live   int  // processes that run
+	unsure bool // a process was dropped: the end cannot be told
+	found  bool // began before the daemon, or its beginning was lost
+	asked  bool // origin was looked for since the last candidate
+	cands  []event.ProcKey
+}
+
+// Session is a login as Sessions lists it.
+type Session struct {
+	ID       string
+	User     string
+	Loginuid uint32
+	Origin   string
+	Evidence string
+	TTY      string
+	Source   netip.AddrPort // not valid if not known
+	Start    event.Time     // 0 if it began before the daemon and its first process is gone
+	End      event.Time     // 0 while it runs
+}
+
+// Sessions lists the logins that run and those that ended lately, by start. It
+// may be called from any goroutine.
+func (t *Table) Sessions() []Session {
+	t.mu.Lock()
+	all := make([]session, 0, len(t.sessions))
+	for _, s := range t.sessions {
+		all = append(all, *s)
+	}
+	t.mu.Unlock()
+	sort.Slice(all, func(i, j int) bool {
+		if all[i].start != all[j].start {
+			return all[i].start < all[j].start
+		}
+		return all[i].id < all[j].id
+	})
+	out := make([]Session, len(all))
+	for i, s := range all {
+		out[i] = Session{
+			ID: loginSession(s.id), User: t.user(s.login), Loginuid: s.login, Origin: s.origin,
+			Evidence: s.evidence, TTY: s.tty, Source: s.peer, Start: t.wall(s.start), End: t.wall(s.end),
+		}
+	}
+	return out
+}
+
+// sessionID is the login that an event belongs to, 0 for none. The kernel side's
+// word comes first; what began before it was loaded is known by the audit
+// session, which has the same numbers.
+func sessionID(ev *event.Event, inherited *session) uint64 {
+	switch {
+	case ev.Session != 0:
+		return ev.Session
+	case inherited != nil:
+		return inherited.id
+	case ev.Login != event.Unset && ev.Audit != event.Unset && ev.Audit != 0:
+		return uint64(ev.Audit)
+	}
+	return 0
+}
+
+// setSession makes n a member of the session that ev names.
+func (t *Table) setSession(n *node, ev *event.Event) {
+	id := sessionID(ev, n.sess)
+	if id == 0 || n.sess != nil && n.sess.id == id {
+		return
+	}
+	s := t.sessions[id]
+	if s == nil {
+		s = &session{id: id, login: ev.Login, origin: event.OriginUnknown, evidence: event.EvidenceNone, found: true}
+		if ev.Kind == event.KindProc || ev.Kind == event.KindSocket {
+			s.evidence = event.EvidenceProcScan
+		}
+		t.addSession(s)
+	}
+	t.join(n, s, ev.Time)
+}
+
+func (t *Table) addSession(s *session) {
+	t.mu.Lock()
+	t.sessions[s.id] = s
+	t.mu.Unlock()
+	t.n.sessions.Add(1)
+}
+
+func (t *Table) join(n *node, s *session, now uint64) {
+	old := n.sess
+	if old == s {
+		return
+	}
+	n.sess = s
+	if n.exited != 0 || !n.is(flagTabled) {
+		return
+	}
+	if s.end != 0 { // a process of it was still there
+		t.mu.Lock()
+		s.end = 0
+		t.mu.Unlock()
+		t.n.sessions.Add(1)
+	}
+	s.live++
+	if old != nil {
+		t.leave(old, n, now)
+	}
+}
+
+// leave counts a process out, and ends the session with the last one.
+func (t *Table) leave(s *session, n *node, now uint64) {
+	if s.live--; s.live > 0 || s.end != 0 {
+		return
+	}
+	t.resolve(s)
+	t.mu.Lock()
+	s.end = max(now, 1)
+	s.cands = nil
+	t.ended = append(t.ended, s.id)
+	if len(t.ended) > maxEnded {
+		if o := t.sessions[t.ended[0]]; o != nil && o.end != 0 {
+			delete(t.sessions, t.ended[0])
+		}
+		t.ended = t.ended[1:]
+	}
+	t.mu.Unlock()
+	t.n.sessions.Add(-1)
+	if !s.unsure {
+		t.pending = append(t.pending, t.sessionRecord(s, n, s.sentence(t)+" ended"))
+	}
+}
+
+// login takes in the beginning of a session.
+func (t *Table) login(ev *event.Event) {
+	n, _ := t.ensure(ev)
+	defer t.done(n)
+	id := sessionID(ev, nil)
+	if id == 0 {
+		return
+	}
+	s := t.sessions[id]
+	if s != nil && s.end == 0 && !s.found {
+		t.rewritten(s, n, ev)
+		t.join(n, s, ev.Time)
+		return
+	}
+	opened := &session{id: id, login: ev.Login, opener: procOf(ev.Key), tty: ttyText(ev.TTYString()), start: ev.Time}
+	opened.program = program(n.image, ev.CommString())
+	opened.origin, opened.evidence, opened.peer = originOf(opened.program, ev.Peer, ev.How)
+	if s == nil {
+		s = opened
+		t.addSession(s)
+	} else { // met before its beginning was reported, or the number was used again
+		over := s.end != 0
+		t.mu.Lock()
+		opened.live, opened.unsure = s.live, s.unsure
+		*s = *opened
+		t.mu.Unlock()
+		if over {
+			t.n.sessions.Add(1)
+		}
+	}
+	t.join(n, s, ev.Time)
+	t.pending = append(t.pending, t.sessionRecord(s, n, s.sentence(t)))
+}
+
+// rewritten reports that a session that runs was given another loginuid, which
+// does not change whose it is.
+func (t *Table) rewritten(s *session, n *node, ev *event.Event) {
+	if ev.Login == s.login {
+		return
+	}
+	r := t.sessionRecord(s, n, "loginuid set to "+t.user(ev.Login)+" inside the "+s.sentence(t))
+	r.Time, r.TimeEnd = t.wall(ev.Time), 0
+	t.pending = append(t.pending, r)
+}
+
+// sentence says what session this is, for people.
+func (s *session) sentence(t *Table) string {
+	who := t.user(s.login)
+	from := ""
+	if s.peer.IsValid() {
+		from = " from " + s.peer.String()
+	}
+	switch s.origin {
+	case event.OriginSSH:
+		if from == "" {
+			from = " from an unknown address"
+		}
+		return "ssh login of " + who + from
+	case event.OriginConsole:
+		if s.tty != "" {
+			return "console login of " + who + " on " + s.tty
+		}
+		return "console login of " + who
+	case event.OriginCron:
+		return "cron job of " + who
+	case event.OriginAt:
+		return "at job of " + who
+	case event.OriginSystemd:
+		return "systemd session of " + who
+	}
+	if s.program != "" {
+		return "login of " + who + from + " by " + s.program
+	}
+	return "login of " + who + from
+}
+
+// sessionRecord makes a record about s; n is the process that began or ended it.
+func (t *Table) sessionRecord(s *session, n *node, reason string) *event.Record {
+	ev := event.Event{Key: n.key, TID: n.key.PID, Login: s.login, Session: s.id, Cgroup: n.cgroup}
+	ev.Creds = event.Creds{UID: n.ids.uid, EUID: n.ids.euid, SUID: n.ids.suid, FSUID: n.ids.euid,
+		GID: n.ids.gid, EGID: n.ids.egid, SGID: n.ids.sgid, FSGID: n.ids.egid}
+	c := t.chain(n)
+	a := t.actor(&ev, n, s, c)
+	a.TTY = s.tty
+	p := t.process(&ev, n, c, false)
+	return &event.Record{Kind: event.RecSession, Time: t.wall(s.start), TimeEnd: t.wall(s.end), Reason: reason, Actor: &a, Process: &p}
+}
+
+// held are the connections that a process was found to hold.
+type held struct{ peers []netip.AddrPort }
+
+const (
+	maxHeld  = 8    // peers kept of one process: more than one already say that it is not known
+	maxHolds = 4096 // processes
+	maxCands = 16
+)
+
+// socket takes in a connection that a process holds since before the daemon.
+func (t *Table) socket(ev *event.Event) {
+	n, _ := t.ensure(ev)
+	defer t.done(n)
+	t.setSession(n, ev)
+	p := procOf(ev.Key)
+	h := t.held[p]
+	if h == nil {
+		if len(t.held) >= maxHolds {
+			return
+		}
+		h = &held{}
+		t.held[p] = h
+	}
+	peer := unmap(ev.Peer)
+	for _, o := range h.peers {
+		if o == peer {
+			return
+		}
+	}
+	if len(h.peers) < maxHeld {
+		h.peers = append(h.peers, peer)
+	}
+	if n.sess != nil {
+		t.candidate(n)
+	}
+}
+
+// candidate keeps n in mind as the process that may have opened its session.
+func (t *Table) candidate(n *node) {
+	s := n.sess
+	if !s.found || originOfProgram(program(n.image, "")) == event.OriginUnknown {
+		return
+	}
+	s.asked = false
+	for _, k := range s.cands {
+		if k == n.key {
+			return
+		}
+	}
+	if len(s.cands) < maxCands {
+		s.cands = append(s.cands, n.key)
+	}
+}
+
+// resolve looks for the origin of a session that began before the daemon. What
+// opened it is a login program that descends from no process of the session; the
+// address is the one that this process holds a connection to. Several different
+// answers are no answer.
+func (t *Table) resolve(s *session) {
+	if !s.found || s.asked || s.opener != (proc{}) {
+		return
+	}
+	s.asked = true
+	var top *node
+	origin, peer, peers := "", netip.AddrPort{}, 0
+	for _, k := range s.cands {
+		n := t.find(k)
+		if n == nil || n.sess != s {
+			continue
+		}
+		part, _ := inSession(t.chain(n))
+		if last := part[len(part)-1]; last != n {
+			continue
+		}
+		o := originOfProgram(program(n.image, ""))
+		if origin != "" && o != origin {
+			return
+		}
+		origin = o
+		if top == nil || n.key.Start < top.key.Start {
+			top = n
+		}
+		if h := t.held[procOf(k)]; h != nil {
+			for _, p := range h.peers {
+				if peers == 0 || p != peer {
+					peers++
+				}
+				peer = p
+			}
+		}
+	}
+	if top == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.opener, s.program, s.origin, s.start = procOf(top.key), program(top.image, ""), origin, top.key.Start
+	if s.evidence != event.EvidenceProcScan {
+		s.evidence = event.EvidenceAncestor
+	}
+	if peers == 1 && origin == event.OriginSSH {
+		s.peer = peer
+	}
+	s.asked = false
+	s.found = false
+}

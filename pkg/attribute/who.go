@@ -1,0 +1,257 @@
+package attribute
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+const (
+	maxAncestors = 32
+	// CutMark is the Exe of a last ancestor that stands for those left out.
+	CutMark = "(more)"
+	// CutArg is the last of the arguments of a program whose other ones did not fit.
+	CutArg = "(cut)"
+)
+
+// Who tells who is behind a file event. The answer shares no memory with the
+// table or the event. It may read /proc about a process whose fork or exec was
+// not reported, and hash the executable of a program at its first change.
+func (t *Table) Who(ev *event.Event) (event.Actor, event.Process) {
+	n, known := t.ensure(ev)
+	defer t.done(n)
+	t.setSession(n, ev)
+	n.cgroup = ev.Cgroup
+	if n.image.ino == 0 {
+		n.image.dev, n.image.ino = ev.ExeDev, ev.ExeIno
+	}
+	alive := t.fill(n)
+	if !known && !alive && n.is(flagTabled) {
+		t.retire(n, ev.Time) // its end may never be reported
+	}
+	c := t.chain(n)
+	s := n.sess
+	if s != nil && s.found {
+		part, _ := inSession(c)
+		t.candidate(part[len(part)-1])
+		t.resolve(s)
+		c = t.chain(n)
+	}
+	a := t.actor(ev, n, s, c)
+	p := t.process(ev, n, c, true)
+	t.expire(ev.Time)
+	return a, p
+}
+
+// ensure returns the program that an event is about; if it was never reported,
+// it is made from what the event says. known is false then.
+func (t *Table) ensure(ev *event.Event) (n *node, known bool) {
+	if n = t.find(ev.Key); n != nil {
+		return n, true
+	}
+	t.n.lost.Add(1)
+	img := &image{dev: ev.ExeDev, ino: ev.ExeIno}
+	cur := t.current(ev.Key)
+	switch {
+	case cur == nil:
+		return t.orphan(ev, img), false
+	case cur.key.Execs < ev.Key.Execs:
+		n = t.node(ev.Key, cur, img)
+		t.note(n, ev)
+		t.succeed(cur, n)
+		return n, true
+	}
+	n = t.between(ev.Key)
+	n.image = img
+	t.note(n, ev)
+	return n, true
+}
+
+// done lets go of a program that was made for one answer only.
+func (t *Table) done(n *node) {
+	if n.refs == 0 {
+		n.refs = 1
+		t.release(n)
+	}
+}
+
+// fill completes a program from /proc, once. It reports whether the process was
+// found there.
+func (t *Table) fill(n *node) bool {
+	i := n.image
+	if i.exe != "" && i.flags&imagePartial == 0 || n.is(flagLooked) || n.is(flagKthread) {
+		return false
+	}
+	n.flags |= flagLooked
+	if t.o.Proc == nil || t.current(n.key) == nil || t.current(n.key).key != n.key {
+		return false // /proc shows a later program, or another process
+	}
+	p, err := t.o.Proc(n.key.PID)
+	if err != nil || p.Ticks != n.key.Start/nsPerTick {
+		t.n.procRefused.Add(1)
+		return false
+	}
+	if i.ino != 0 && !sameInode(p.ExeDev, p.ExeIno, i.dev, i.ino) {
+		t.n.procRefused.Add(1)
+		return true
+	}
+	if i.exe == "" {
+		i.exe = p.Exe
+	}
+	i.flags |= imageProc
+	if i.argv == "" || i.flags&imageCut != 0 {
+		i.argv = string(p.Argv)
+	}
+	if i.cwd == "" {
+		i.cwd = p.Cwd
+	}
+	if i.ino == 0 {
+		i.dev, i.ino = p.ExeDev, p.ExeIno
+	}
+	i.flags &^= imagePartial | imageCut
+	t.n.procRead.Add(1)
+	return true
+}
+
+func (t *Table) actor(ev *event.Event, n *node, s *session, c []*node) event.Actor {
+	cr := &ev.Creds
+	a := event.Actor{
+		User: t.user(ev.Login), Loginuid: ev.Login,
+		UID: cr.UID, EUID: cr.EUID, SUID: cr.SUID, FSUID: cr.FSUID,
+		GID: cr.GID, EGID: cr.EGID, FSGID: cr.FSGID,
+		TTY: ttyText(ev.TTYString()),
+	}
+	part, whole := inSession(c)
+	a.Via = t.via(part, whole, idsOf(cr))
+	switch {
+	case s != nil:
+		// The person is who opened the session, also if root wrote another
+		// number to loginuid since.
+		a.User = t.user(s.login)
+		a.Session, a.Origin, a.Evidence = loginSession(s.id), s.origin, s.evidence
+		if s.peer.IsValid() {
+			a.SourceIP, a.SourcePort = s.peer.Addr().String(), s.peer.Port()
+		}
+	case ev.Kthread:
+		a.Session = kernelSession
+		a.Origin, a.Evidence = t.service(ev, c)
+	default:
+		a.Session = serviceSession(t.root(c))
+		a.Origin, a.Evidence = t.service(ev, c)
+	}
+	return a
+}
+
+func (t *Table) process(ev *event.Event, n *node, c []*node, hash bool) event.Process {
+	g := t.cgroup(ev.Cgroup)
+	p := event.Process{
+		PID: ev.Key.PID, TID: ev.TID, ExecID: ExecID(ev.Key), Comm: text(ev.CommString()),
+		Start: t.wall(ev.Key.Start), Unit: g.unit, Cgroup: g.path, Container: g.container,
+	}
+	if ev.MntNS != 0 {
+		p.MntNS = "mnt:[" + strconv.FormatUint(uint64(ev.MntNS), 10) + "]"
+	}
+	i := n.image
+	if !n.is(flagKthread) {
+		p.Exe, p.Argv, p.Cwd = exeText(i), i.args(), text(i.cwd)
+		switch {
+		case i.exe == "":
+			p.Evidence = event.EvidenceNone
+		case i.flags&imageProc != 0:
+			p.Evidence = event.EvidenceProcScan
+		}
+		if hash {
+			t.hash(n)
+		}
+		if i.hash != nil {
+			p.ExeHash = *i.hash
+		}
+	}
+	p.Ancestors = t.ancestors(c)
+	return p
+}
+
+// hash has the executable of n hashed, once.
+func (t *Table) hash(n *node) {
+	i := n.image
+	if i.flags&imageHashed != 0 || t.o.HashExe == nil || i.ino == 0 {
+		return
+	}
+	i.flags |= imageHashed
+	h, err := t.o.HashExe(n.key.PID, i.exe, i.dev, i.ino)
+	if err != nil {
+		t.n.hashError.Add(1)
+		return
+	}
+	t.n.hashed.Add(1)
+	i.hash = &h
+}
+
+// ancestors lists the rest of the session, parent first.
+func (t *Table) ancestors(c []*node) []event.Ancestor {
+	part, _ := inSession(c)
+	var out []event.Ancestor
+	uid, name := event.Unset, ""
+	for k, n := range part[1:] {
+		if n.is(flagCopy) && procOf(n.key) == procOf(part[k].key) {
+			continue // what the process was between its fork and its exec
+		}
+		if len(out) == maxAncestors-1 && k+2 < len(part) {
+			return append(out, event.Ancestor{Exe: CutMark})
+		}
+		t.fill(n)
+		if n.ids.uid != uid || name == "" {
+			uid, name = n.ids.uid, t.user(n.ids.uid)
+		}
+		out = append(out, event.Ancestor{PID: n.key.PID, ExecID: ExecID(n.key), Exe: exeText(n.image), Argv: n.image.args(), User: name})
+	}
+	end := part[len(part)-1].up
+	switch {
+	case end == nil || !end.is(flagStub):
+	case end.is(flagCut):
+		if end.sess == part[0].sess {
+			out = append(out, event.Ancestor{Exe: CutMark})
+		}
+	case !outermost(end) && (part[0].sess == nil || procOf(part[len(part)-1].key) != part[0].sess.opener):
+		out = append(out, event.Ancestor{PID: end.key.PID, ExecID: ExecID(end.key), Exe: event.Unknown})
+	}
+	return out
+}
+
+// args splits the arguments.
+func (i *image) args() []string {
+	s := i.argv
+	if s == "" {
+		return nil
+	}
+	s = strings.TrimSuffix(s, "\x00")
+	n := strings.Count(s, "\x00") + 1
+	if i.flags&imageCut != 0 {
+		n++
+	}
+	out := make([]string, 0, n)
+	for {
+		a, rest, more := strings.Cut(s, "\x00")
+		out = append(out, text(a))
+		if !more {
+			break
+		}
+		s = rest
+	}
+	if i.flags&imageCut != 0 {
+		out = append(out, CutArg)
+	}
+	return out
+}
+
+// text is event.Text of what the kernel wrote, without a copy if there is
+// nothing to escape.
+func text(s string) string {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < 0x20 || c >= 0x7f || c == '\\' {
+			return event.Text([]byte(s))
+		}
+	}
+	return s
+}
