@@ -5,7 +5,7 @@ package event
 // strings.
 type Change struct {
 	Anchor  uint32 // the marked inode below which it happened
-	Path    string // absolute, raw bytes as the kernel has them
+	Path    string // absolute, raw bytes as the kernel has them; "" for a rename or link from outside every watched tree
 	PathTo  string // rename and link: the other name; "" if outside every watched tree
 	Seen    string // Path as the process saw it where its root or mount namespace differs, else ""
 	Op      Op

@@ -110,7 +110,7 @@ type Event struct {
 	Nlink   uint32
 	FMode   uint16 // type and permission bits of the inode
 	Opener  uint64 // identity of the open file description, 0 if none
-	Count   uint64 // operations folded into this event
+	Count   uint64 // operations since the last event about this opener: counts add up
 	Bytes   uint64 // bytes written where known
 	First   uint64 // Time of the first folded operation
 	Arg     uint64 // op specific: attribute mask, open flags, mode, ioctl command

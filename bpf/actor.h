@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Name an actor: fill a head from a task, and keep the session of a task.
+ */
+#ifndef HOLDFAST_ACTOR_H
+#define HOLDFAST_ACTOR_H
+
+static __always_inline struct inode *exe_inode(struct task_struct *t)
+{
+	struct mm_struct *mm = BPF_CORE_READ(t, mm);
+	struct file *f = mm ? BPF_CORE_READ(mm, exe_file) : 0;
+
+	return f ? BPF_CORE_READ(f, f_inode) : 0;
+}
+
+static __always_inline void fill_key(struct event_head *h, struct task_struct *t)
+{
+	h->tid = BPF_CORE_READ(t, pid);
+	h->tgid = BPF_CORE_READ(t, tgid);
+	h->start = BPF_CORE_READ(t, group_leader, start_boottime);
+	h->execs = BPF_CORE_READ(t, self_exec_id);
+}
+
+static __always_inline void fill_parent(struct event_head *h, struct task_struct *p)
+{
+	h->ptgid = BPF_CORE_READ(p, tgid);
+	h->pstart = BPF_CORE_READ(p, group_leader, start_boottime);
+	h->pexecs = BPF_CORE_READ(p, self_exec_id);
+}
+
+static __always_inline void fill_creds(struct event_head *h, const struct cred *c)
+{
+	h->uid = BPF_CORE_READ(c, uid.val);
+	h->euid = BPF_CORE_READ(c, euid.val);
+	h->suid = BPF_CORE_READ(c, suid.val);
+	h->fsuid = BPF_CORE_READ(c, fsuid.val);
+	h->gid = BPF_CORE_READ(c, gid.val);
+	h->egid = BPF_CORE_READ(c, egid.val);
+	h->sgid = BPF_CORE_READ(c, sgid.val);
+	h->fsgid = BPF_CORE_READ(c, fsgid.val);
+}
+
+/* Fills the head of a new event about t, and empties the body and the strings. */
+static __always_inline void fill_head(struct slot *s, struct task_struct *t, u32 kind, u32 op, u32 hook)
+{
+	struct event_head *h = head_of(s);
+	struct inode *exe = exe_inode(t);
+	struct tty_struct *tty;
+
+	h->version = WIRE_VERSION;
+	h->kind = kind;
+	h->op = op;
+	h->flags = 0;
+	h->hook = hook;
+	h->cpu = bpf_get_smp_processor_id();
+	h->time = bpf_ktime_get_boot_ns();
+	h->ret = 0;
+	fill_key(h, t);
+	fill_parent(h, BPF_CORE_READ(t, real_parent));
+	fill_creds(h, BPF_CORE_READ(t, cred));
+	h->loginuid = BPF_CORE_READ(t, loginuid.val);
+	h->audit = BPF_CORE_READ(t, sessionid);
+	h->session = 0;
+	h->cgroup = BPF_CORE_READ(t, cgroups, dfl_cgrp, kn, id);
+	h->mntns = BPF_CORE_READ(t, nsproxy, mnt_ns, ns.inum);
+	h->kthread = !!(BPF_CORE_READ(t, flags) & PF_KTHREAD);
+	h->exe_dev = exe ? BPF_CORE_READ(exe, i_sb, s_dev) : 0;
+	h->exe_ino = exe ? BPF_CORE_READ(exe, i_ino) : 0;
+	__builtin_memset(h->comm, 0, COMM_LEN);
+	__builtin_memset(h->tty, 0, TTY_LEN);
+	bpf_probe_read_kernel_str(h->comm, COMM_LEN, &t->comm);
+	tty = BPF_CORE_READ(t, signal, tty);
+	if (tty)
+		bpf_probe_read_kernel_str(h->tty, TTY_LEN, &tty->name);
+	h->len[0] = h->len[1] = h->len[2] = h->len[3] = 0;
+	s->size = sizeof(*h);
+	if (kind == EV_FILE) {
+		__builtin_memset(file_of(s), 0, sizeof(struct file_body));
+		s->size += sizeof(struct file_body);
+	} else if (kind == EV_SESSION || kind == EV_SOCKET) {
+		__builtin_memset(peer_of(s), 0, sizeof(struct peer_body));
+		s->size += sizeof(struct peer_body);
+	}
+}
+
+/* The peer of an internet socket; false if it has none. */
+static __always_inline bool read_peer(struct sock *sk, u8 *addr, u16 *port, u16 *lport)
+{
+	u16 fam = BPF_CORE_READ(sk, __sk_common.skc_family);
+
+	__builtin_memset(addr, 0, 16);
+	if (fam == AF_INET) {
+		u32 ip = BPF_CORE_READ(sk, __sk_common.skc_daddr);
+
+		addr[10] = addr[11] = 0xff;
+		__builtin_memcpy(addr + 12, &ip, 4);
+	} else if (fam == AF_INET6) {
+		struct in6_addr a;
+
+		BPF_CORE_READ_INTO(&a, sk, __sk_common.skc_v6_daddr);
+		__builtin_memcpy(addr, &a, 16);
+	} else {
+		return false;
+	}
+	*port = __builtin_bswap16(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	*lport = BPF_CORE_READ(sk, __sk_common.skc_num);
+	return *port != 0;
+}
+
+/* The sock behind a descriptor, if it is a stream socket. */
+static __always_inline struct sock *stream_sock(struct file *f)
+{
+	struct socket *so;
+
+	if (!f || (BPF_CORE_READ(f, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return 0;
+	so = BPF_CORE_READ(f, private_data);
+	if (!so || BPF_CORE_READ(so, type) != SOCK_STREAM)
+		return 0;
+	return BPF_CORE_READ(so, sk);
+}
+
+static __always_inline struct file *file_at(struct task_struct *t, u32 fd)
+{
+	struct fdtable *fdt = BPF_CORE_READ(t, files, fdt);
+	struct file **fds, *f = 0;
+
+	if (!fdt || fd >= BPF_CORE_READ(fdt, max_fds))
+		return 0;
+	fds = BPF_CORE_READ(fdt, fd);
+	bpf_probe_read_kernel(&f, sizeof(f), fds + fd);
+	return f;
+}
+
+#define FD_SCAN 64	/* descriptors looked at when a login begins; a login process holds a handful */
+
+/* Does t hold a socket that we saw come out of accept? Fills st if so. */
+static __always_inline bool held_peer(struct task_struct *t, struct task_state *st)
+{
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < FD_SCAN; i++) {
+		struct sock *sk = stream_sock(file_at(t, i));
+		u64 k = (u64)sk;
+		u8 addr[16];
+		u16 port, lport;
+
+		if (!sk || !bpf_map_lookup_elem(&accepted, &k))
+			continue;
+		if (!read_peer(sk, addr, &port, &lport))
+			continue;
+		__builtin_memcpy(st->peer, addr, 16);
+		st->port = port;
+		st->lport = lport;
+		return true;
+	}
+	return false;
+}
+
+/*
+ * Binds the current task to a session when the kernel gave it a new audit
+ * session id since we last looked. Called wherever the task does something that
+ * we report, and before it forks, so that no event of a login misses it.
+ *
+ * A task that is in a session keeps it when loginuid is written again outside a
+ * login: only a process that holds or inherited a connection accepted after its
+ * session began is a new login.
+ */
+static __always_inline struct task_state *session_check(struct task_struct *t)
+{
+	u32 audit = BPF_CORE_READ(t, sessionid);
+	struct task_state *st = bpf_task_storage_get(&tasks, t, 0, 0);
+	struct slot *s;
+	struct peer_body *b;
+	bool held;
+
+	if (audit == UNSET || (st && st->audit == audit))
+		return st;
+	st = bpf_task_storage_get(&tasks, t, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!st)
+		return 0;
+	held = held_peer(t, st);
+	if (st->session && !held && !st->accepted) {
+		st->audit = audit;	/* rewritten: the session stays */
+		return st;
+	}
+	st->how = held ? HOW_HELD : st->accepted ? HOW_INHERITED : HOW_NONE;
+	st->audit = audit;
+	st->session = audit;
+	st->accepted = 0;	/* used up: what comes after belongs to this session */
+	COUNT(HOOK_SESSION, seen);
+	s = slot_get(HOOK_SESSION);
+	if (!s)
+		return st;
+	fill_head(s, t, EV_SESSION, OP_NONE, HOOK_SESSION);
+	head_of(s)->session = st->session;
+	b = peer_of(s);
+	b->how = st->how;
+	if (st->how != HOW_NONE) {
+		__builtin_memcpy(b->addr, st->peer, 16);
+		b->port = st->port;
+		b->lport = st->lport;
+	}
+	submit(s);
+	return st;
+}
+
+/* session_check of the current task, verified once for all its callers. */
+__noinline int session_current(void)
+{
+	session_check(bpf_get_current_task_btf());
+	return 0;
+}
+
+/* A connection came out of accept in the current task. */
+static __always_inline void on_accept(struct sock *sk)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct task_state *st;
+	u64 k = (u64)sk, now = bpf_ktime_get_boot_ns();
+	u8 addr[16];
+	u16 port, lport;
+
+	if (!sk || !read_peer(sk, addr, &port, &lport))
+		return;
+	bpf_map_update_elem(&accepted, &k, &now, BPF_ANY);
+	st = bpf_task_storage_get(&tasks, t, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!st)
+		return;
+	__builtin_memcpy(st->peer, addr, 16);
+	st->port = port;
+	st->lport = lport;
+	st->accepted = now;
+}
+
+/* An event by the current task, its session included. */
+static __always_inline struct slot *event_by_current(u32 kind, u32 op, u32 hook)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct task_state *st;
+	struct slot *s;
+
+	session_current();
+	s = slot_get(hook);
+	if (!s)
+		return 0;
+	fill_head(s, t, kind, op, hook);
+	st = bpf_task_storage_get(&tasks, t, 0, 0);
+	if (st)
+		head_of(s)->session = st->session;
+	return s;
+}
+
+#endif

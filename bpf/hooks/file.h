@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Files: what every tier does about an operation. report() tells of one that is
+ * over, refuse() decides one that is not; on_open, on_write and on_close fold
+ * the writes of an opener.
+ */
+#ifndef HOLDFAST_FILE_H
+#define HOLDFAST_FILE_H
+
+struct request {
+	struct dentry *d;	/* the object, or with leaf the directory that holds it */
+	struct inode *in;	/* of the object, 0 if there is none (any more) */
+	const char *leaf;	/* user memory: name below d */
+	u64 arg;
+	u64 opener;
+	u32 hook, op, flags;
+	s32 ret;
+	struct place place;
+};
+
+static __always_inline void fill_file(struct slot *s, struct request *r)
+{
+	struct event_head *h = head_of(s);
+	struct file_body *b = file_of(s);
+	struct inode *in = r->in;	/* a local: BPF_CORE_READ would relocate r->in too */
+
+	h->flags |= r->flags;
+	h->ret = r->ret;
+	if (r->place.appeared)
+		h->flags |= EF_APPEARED;
+	if (r->place.anchor && is_allowed(r->place.rule))
+		h->flags |= EF_ALLOWED;
+	b->anchor = r->place.anchor;
+	b->opener = r->opener;
+	b->arg = r->arg;
+	b->count = 1;
+	b->first = h->time;
+	if (in) {
+		b->dev = BPF_CORE_READ(in, i_sb, s_dev);
+		b->ino = BPF_CORE_READ(in, i_ino);
+		b->gen = BPF_CORE_READ(in, i_generation);
+		b->nlink = BPF_CORE_READ(in, i_nlink);
+		b->fmode = BPF_CORE_READ(in, i_mode);
+		if ((b->fmode & S_IFMT) == S_IFDIR)
+			h->flags |= EF_DIR;
+	}
+}
+
+/* Appends the place of r below its anchor as string i. */
+__noinline int put_place(struct slot *s, u32 i, struct request *r)
+{
+	u32 depth;
+
+	if (!s || !r)
+		return 0;
+	depth = r->place.depth;
+	if (r->leaf) {
+		if (depth) {
+			put_user_str(s, i, r->leaf);
+			*tail(s) = 0;
+			grew(s, i, 1);
+			depth--;
+		}
+	}
+	put_names(s, i, r->d, depth);
+	return 0;
+}
+
+/* Sends an event about a watched object whose place is known. */
+__noinline int report(struct request *r)
+{
+	struct slot *s;
+
+	if (!r)
+		return 0;
+	s = event_by_current(EV_FILE, r->op, r->hook);
+	if (!s)
+		return 0;
+	fill_file(s, r);
+	put_place(s, 0, r);
+	submit(s);
+	return 0;
+}
+
+/* Finds the place of r; false if it is not watched. */
+__noinline int locate(struct request *r)
+{
+	struct settings *c = settings();
+	u64 leaf = 0;
+
+	if (!r || !c || !c->armed)
+		return 0;
+	if (r->leaf)
+		leaf = name_hash((u64)r->leaf, 1);
+	return find_place(r->d, leaf, &r->place);
+}
+
+/* The same, counted. */
+static __always_inline bool place(struct request *r)
+{
+	COUNT(r->hook, seen);
+	if (locate(r))
+		return true;
+	COUNT(r->hook, skipped);
+	return false;
+}
+
+/* Reports an operation that is over, if it succeeded on something watched. */
+static __always_inline void done(struct request *r)
+{
+	if (r->ret < 0)
+		return;
+	if (place(r))
+		report(r);
+}
+
+/* ---- folding ----------------------------------------------------------- */
+
+static __always_inline bool is_regular(struct inode *in)
+{
+	return in && (BPF_CORE_READ(in, i_mode) & S_IFMT) == S_IFREG;
+}
+
+static __always_inline void request_file(struct request *r, struct file *f, u32 op, u32 hook)
+{
+	__builtin_memset(r, 0, sizeof(*r));
+	r->d = BPF_CORE_READ(f, f_path.dentry);
+	r->in = BPF_CORE_READ(f, f_inode);
+	r->opener = (u64)f;
+	r->op = op;
+	r->hook = hook;
+}
+
+/*
+ * Sends the event and makes the file an opener: what it writes from now on is
+ * folded. With writes, the event tells of count operations and bytes.
+ */
+__noinline int report_opener(struct request *r, u64 writes, u64 count, u64 bytes)
+{
+	struct opener o = {};
+	struct slot *s;
+	u64 k;
+
+	if (!r)
+		return 0;
+	s = event_by_current(EV_FILE, r->op, r->hook);
+	if (!s)
+		return 0;
+	k = r->opener;
+	fill_file(s, r);
+	if (writes)
+		file_of(s)->count = count;
+	file_of(s)->bytes = bytes;
+	put_place(s, 0, r);
+	o.head = *head_of(s);
+	o.sent = head_of(s)->time;
+	o.inode = (u64)r->in;
+	o.writes = writes;
+	bpf_map_update_elem(&openers, &k, &o, BPF_ANY);
+	submit(s);
+	return 0;
+}
+
+/* f was opened. Returns -EPERM if that must not be. */
+static __noinline int on_open(struct file *f, u32 hook, u32 may_refuse)
+{
+	struct request r;
+	u32 mode = BPF_CORE_READ(f, f_mode), flags = BPF_CORE_READ(f, f_flags);
+
+	if (!(mode & (FMODE_WRITE | FMODE_CREATED)) && !(flags & O_TRUNC))
+		return 0;
+	if (flags & O_TMPFILE_BIT)
+		return 0;	/* has no name; the link that gives it one is an operation of its own */
+	request_file(&r, f, OP_OPEN, hook);
+	if (!is_regular(r.in))
+		return 0;
+	if (!place(&r))
+		return 0;
+	r.arg = flags;
+	if (mode & FMODE_CREATED)
+		r.flags |= EF_CREATED;
+	if (may_refuse && refuses(&r.place)) {
+		r.flags |= EF_BLOCKED;
+		r.ret = -EPERM;
+		report(&r);
+		return -EPERM;
+	}
+	report_opener(&r, 0, 0, 0);
+	return 0;
+}
+
+/* f is being written (before: bytes 0) or was (after). Returns -EPERM if that must not be. */
+static __noinline int on_write(struct file *f, u64 bytes, u32 hook, u32 may_refuse)
+{
+	struct request r;
+	struct opener *o;
+	u64 k = (u64)f, now, count = 1, pt = bpf_get_current_pid_tgid();
+
+	request_file(&r, f, OP_WRITE, hook);
+	if (!is_regular(r.in))
+		return 0;
+	o = bpf_map_lookup_elem(&openers, &k);
+	if (o && o->inode != (u64)r.in)
+		o = 0;
+	if (o && o->writes && o->head.tgid == (u32)(pt >> 32)) {
+		now = bpf_ktime_get_boot_ns();
+		if (now - o->sent < FOLD_NS) {
+			COUNT(hook, seen);
+			COUNT(hook, folded);
+			if (!o->count)
+				o->first = now;
+			__sync_fetch_and_add(&o->count, 1);
+			__sync_fetch_and_add(&o->bytes, bytes);
+			return 0;
+		}
+		count += o->count;
+		bytes += o->bytes;
+	}
+	if (!place(&r))
+		return 0;
+	/* who opened it with leave may write it; who got the descriptor before the rule may not */
+	if (may_refuse && !o && refuses(&r.place)) {
+		r.flags |= EF_BLOCKED;
+		r.ret = -EPERM;
+		report(&r);
+		return -EPERM;
+	}
+	if (!o || !o->writes)
+		r.flags |= EF_FIRST;
+	report_opener(&r, 1, count, bytes);
+	return 0;
+}
+
+/* f is closed: sends what was folded, in the name of who wrote. */
+static __noinline int on_close(struct file *f, u32 hook)
+{
+	struct request r;
+	struct opener *o;
+	struct slot *s;
+	u64 k = (u64)f;
+
+	if (!(BPF_CORE_READ(f, f_mode) & FMODE_WRITE))
+		return 0;
+	request_file(&r, f, OP_CLOSE, hook);
+	if (!is_regular(r.in))
+		return 0;
+	if (!place(&r))
+		return 0;
+	o = bpf_map_lookup_elem(&openers, &k);
+	if (o && o->inode != (u64)r.in)
+		o = 0;
+	if (!o) {
+		report(&r);
+		return 0;
+	}
+	s = event_by_current(EV_FILE, OP_CLOSE, hook);
+	if (!s)
+		return 0;
+	if (o->writes) {
+		u64 now = head_of(s)->time;
+
+		*head_of(s) = o->head;
+		head_of(s)->op = OP_CLOSE;
+		head_of(s)->flags = 0;
+		head_of(s)->hook = hook;
+		head_of(s)->cpu = bpf_get_smp_processor_id();
+		head_of(s)->time = now;
+		head_of(s)->len[0] = 0;
+	}
+	fill_file(s, &r);
+	file_of(s)->count = o->count;
+	file_of(s)->bytes = o->bytes;
+	file_of(s)->first = o->count ? o->first : head_of(s)->time;
+	put_place(s, 0, &r);
+	bpf_map_delete_elem(&openers, &k);
+	submit(s);
+	return 0;
+}
+
+/* A descriptor of f is mapped shared. Returns -EPERM if that must not be. */
+static __noinline int on_map(struct file *f, u32 hook, u32 may_refuse)
+{
+	struct request r;
+
+	if (!(BPF_CORE_READ(f, f_mode) & FMODE_WRITE))
+		return 0;
+	request_file(&r, f, OP_MAP_WRITE, hook);
+	if (!is_regular(r.in) || !place(&r))
+		return 0;
+	if (may_refuse && refuses(&r.place)) {
+		r.flags |= EF_BLOCKED;
+		r.ret = -EPERM;
+		report(&r);
+		return -EPERM;
+	}
+	report(&r);
+	return 0;
+}
+
+/* Which operation an attribute change is (linux v6.1 fs/attr.c:notify_change). */
+static __always_inline u32 op_of_attr(u32 valid)
+{
+	if (valid & ATTR_SIZE)
+		return OP_TRUNCATE;
+	if (valid & (ATTR_UID | ATTR_GID))
+		return OP_CHOWN;
+	if (valid & ATTR_MODE)
+		return OP_CHMOD;
+	return OP_UTIMES;
+}
+
+#endif

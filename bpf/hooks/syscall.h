@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Tier tracepoint: the operations of event.h as system calls, for kernels that
+ * refuse hooks. It sees what succeeded, after the fact; it cannot refuse.
+ *
+ * sys_enter   close: the file is still there
+ * sys_exit    everything else: the result is known, and the strings that the
+ *             kernel read are resident
+ *
+ * What has a descriptor is placed exactly. A name without '/' that is not
+ * followed is placed exactly too: its directory is the base. Any other path is
+ * sent as the process passed it (EF_NAMED), and user space resolves it.
+ */
+#ifndef HOLDFAST_SYSCALL_H
+#define HOLDFAST_SYSCALL_H
+
+#define F_NONE 0
+#define F_FD 1		/* a descriptor at dir */
+#define F_OPEN 2	/* the result is a descriptor */
+#define F_WRITE 3	/* a descriptor at dir, the result is a number of bytes */
+#define F_PATH 4	/* a path at path, below the descriptor at dir */
+#define F_PATHS 5	/* and a second one */
+#define F_MMAP 6
+#define F_ACCEPT 7
+#define F_CLOSE 8
+#define F_IOCTL 9
+
+#define NOFOLLOW 0
+#define FOLLOW 1
+#define FOLLOW_UNLESS 2	/* AT_SYMLINK_NOFOLLOW in the argument at flags */
+#define FOLLOW_IF 3	/* AT_SYMLINK_FOLLOW in it */
+
+#define CWD 7		/* no argument: the working directory */
+
+struct call {
+	u8 form, op;
+	u8 dir, path, dir2, path2;
+	u8 follow, flags;
+};
+
+#define FD(o, d) { .form = F_FD, .op = o, .dir = d }
+#define WRITES(d) { .form = F_WRITE, .op = OP_WRITE, .dir = d }
+#define PATH(o, d, p, f, fl) { .form = F_PATH, .op = o, .dir = d, .path = p, .follow = f, .flags = fl }
+#define PATHS(o, d, p, d2, p2, f, fl) { .form = F_PATHS, .op = o, .dir = d, .path = p, .dir2 = d2, .path2 = p2, .follow = f, .flags = fl }
+
+/* Numbers of x86-64 (linux v6.18 arch/x86/entry/syscalls/syscall_64.tbl). */
+#define CALLS 512
+#define NR_FALLOCATE 285	/* the one writer whose success is 0 */
+const volatile struct call calls[CALLS] = {
+	[1] = WRITES(0),	/* write */
+	[18] = WRITES(0),	/* pwrite64 */
+	[20] = WRITES(0),	/* writev */
+	[296] = WRITES(0),	/* pwritev */
+	[328] = WRITES(0),	/* pwritev2 */
+	[40] = WRITES(0),	/* sendfile */
+	[275] = WRITES(2),	/* splice */
+	[326] = WRITES(2),	/* copy_file_range */
+	[285] = WRITES(0),	/* fallocate */
+	[77] = FD(OP_TRUNCATE, 0),	/* ftruncate */
+	[2] = { .form = F_OPEN },	/* open */
+	[85] = { .form = F_OPEN },	/* creat */
+	[257] = { .form = F_OPEN },	/* openat */
+	[304] = { .form = F_OPEN },	/* open_by_handle_at */
+	[437] = { .form = F_OPEN },	/* openat2 */
+	[3] = { .form = F_CLOSE },	/* close */
+	[9] = { .form = F_MMAP },	/* mmap */
+	[16] = { .form = F_IOCTL },	/* ioctl */
+	[43] = { .form = F_ACCEPT },	/* accept */
+	[288] = { .form = F_ACCEPT },	/* accept4 */
+	[76] = PATH(OP_TRUNCATE, CWD, 0, FOLLOW, 0),	/* truncate */
+	[90] = PATH(OP_CHMOD, CWD, 0, FOLLOW, 0),	/* chmod */
+	[268] = PATH(OP_CHMOD, 0, 1, FOLLOW, 0),	/* fchmodat */
+	[452] = PATH(OP_CHMOD, 0, 1, FOLLOW_UNLESS, 3),	/* fchmodat2 */
+	[91] = FD(OP_CHMOD, 0),	/* fchmod */
+	[92] = PATH(OP_CHOWN, CWD, 0, FOLLOW, 0),	/* chown */
+	[94] = PATH(OP_CHOWN, CWD, 0, NOFOLLOW, 0),	/* lchown */
+	[260] = PATH(OP_CHOWN, 0, 1, FOLLOW_UNLESS, 4),	/* fchownat */
+	[93] = FD(OP_CHOWN, 0),	/* fchown */
+	[132] = PATH(OP_UTIMES, CWD, 0, FOLLOW, 0),	/* utime */
+	[235] = PATH(OP_UTIMES, CWD, 0, FOLLOW, 0),	/* utimes */
+	[261] = PATH(OP_UTIMES, 0, 1, FOLLOW, 0),	/* futimesat */
+	[280] = PATH(OP_UTIMES, 0, 1, FOLLOW_UNLESS, 3),	/* utimensat */
+	[188] = PATH(OP_SETXATTR, CWD, 0, FOLLOW, 0),	/* setxattr */
+	[189] = PATH(OP_SETXATTR, CWD, 0, NOFOLLOW, 0),	/* lsetxattr */
+	[190] = FD(OP_SETXATTR, 0),	/* fsetxattr */
+	[463] = PATH(OP_SETXATTR, 0, 1, FOLLOW_UNLESS, 2),	/* setxattrat */
+	[197] = PATH(OP_REMOVEXATTR, CWD, 0, FOLLOW, 0),	/* removexattr */
+	[198] = PATH(OP_REMOVEXATTR, CWD, 0, NOFOLLOW, 0),	/* lremovexattr */
+	[199] = FD(OP_REMOVEXATTR, 0),	/* fremovexattr */
+	[466] = PATH(OP_REMOVEXATTR, 0, 1, FOLLOW_UNLESS, 2),	/* removexattrat */
+	[82] = PATHS(OP_RENAME, CWD, 0, CWD, 1, NOFOLLOW, 0),	/* rename */
+	[264] = PATHS(OP_RENAME, 0, 1, 2, 3, NOFOLLOW, 0),	/* renameat */
+	[316] = PATHS(OP_RENAME, 0, 1, 2, 3, NOFOLLOW, 0),	/* renameat2 */
+	[86] = PATHS(OP_LINK, CWD, 0, CWD, 1, NOFOLLOW, 0),	/* link */
+	[265] = PATHS(OP_LINK, 0, 1, 2, 3, FOLLOW_IF, 4),	/* linkat */
+	[88] = PATH(OP_SYMLINK, CWD, 1, NOFOLLOW, 0),	/* symlink */
+	[266] = PATH(OP_SYMLINK, 1, 2, NOFOLLOW, 0),	/* symlinkat */
+	[83] = PATH(OP_MKDIR, CWD, 0, NOFOLLOW, 0),	/* mkdir */
+	[258] = PATH(OP_MKDIR, 0, 1, NOFOLLOW, 0),	/* mkdirat */
+	[84] = PATH(OP_RMDIR, CWD, 0, NOFOLLOW, 0),	/* rmdir */
+	[87] = PATH(OP_UNLINK, CWD, 0, NOFOLLOW, 0),	/* unlink */
+	[263] = PATH(OP_UNLINK, 0, 1, NOFOLLOW, 2),	/* unlinkat */
+	[133] = PATH(OP_MKNOD, CWD, 0, NOFOLLOW, 0),	/* mknod */
+	[259] = PATH(OP_MKNOD, 0, 1, NOFOLLOW, 0),	/* mknodat */
+};
+
+#define SIMPLE 2	/* one name, not "." or ".." */
+#define EMPTY 3
+#define COMPLEX 4
+
+/* What kind of path is at str in user memory? */
+__noinline u32 path_kind(u64 str)
+{
+	u32 named = 0;	/* a byte that is not a dot was seen */
+
+	if (!str)
+		return EMPTY;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i <= NAME_MAX_; i++) {
+		u8 c = 0;
+
+		if (bpf_probe_read_user(&c, 1, (void *)(str + i)))
+			return COMPLEX;
+		if (!c)
+			return !i ? EMPTY : named || i > 2 ? SIMPLE : COMPLEX;
+		if (c == '/')
+			return COMPLEX;
+		if (c != '.')
+			named = 1;
+	}
+	return COMPLEX;
+}
+
+struct base {
+	struct vfsmount *mnt;
+	struct dentry *d;
+};
+
+/* Where a path starts from: the root if it begins with '/', else a descriptor or the working directory. */
+static __always_inline void find_base(struct task_struct *t, s32 dirfd, const char *path, struct base *b)
+{
+	struct fs_struct *fs = BPF_CORE_READ(t, fs);
+	u8 c = 0;
+
+	b->mnt = 0;
+	b->d = 0;
+	if (path)
+		bpf_probe_read_user(&c, 1, path);
+	if (c == '/') {
+		b->mnt = BPF_CORE_READ(fs, root.mnt);
+		b->d = BPF_CORE_READ(fs, root.dentry);
+	} else if (dirfd == AT_FDCWD) {
+		b->mnt = BPF_CORE_READ(fs, pwd.mnt);
+		b->d = BPF_CORE_READ(fs, pwd.dentry);
+	} else {
+		struct file *f = file_at(t, dirfd);
+
+		if (!f)
+			return;
+		b->mnt = BPF_CORE_READ(f, f_path.mnt);
+		b->d = BPF_CORE_READ(f, f_path.dentry);
+	}
+}
+
+struct paths {
+	const char *path, *path2;
+	struct base base, base2;
+	u64 arg;
+	u32 op, flags;
+};
+
+/* Sends a path, or two, as the process passed them. */
+__noinline int report_named(struct paths *p)
+{
+	struct slot *s;
+
+	if (!p)
+		return 0;
+	s = event_by_current(EV_FILE, p->op, HOOK_SYS_EXIT);
+	if (!s)
+		return 0;
+	head_of(s)->flags |= EF_NAMED | p->flags;
+	file_of(s)->arg = p->arg;
+	file_of(s)->count = 1;
+	file_of(s)->first = head_of(s)->time;
+	put_user_str(s, 0, p->path);
+	put_path(s, 1, (u64)p->base.mnt, (u64)p->base.d);
+	if (p->path2) {
+		put_user_str(s, 2, p->path2);
+		put_path(s, 3, (u64)p->base2.mnt, (u64)p->base2.d);
+	}
+	submit(s);
+	return 0;
+}
+
+/* Both names are simple: each is placed exactly, and nothing is sent if neither is watched. */
+__noinline int report_simple_pair(struct paths *p)
+{
+	struct request r = {}, q = {};
+	struct slot *s;
+
+	if (!p)
+		return 0;
+	r.d = p->base.d;
+	r.leaf = p->path;
+	r.op = p->op;
+	r.hook = HOOK_SYS_EXIT;
+	r.flags = p->flags;
+	q.d = p->base2.d;
+	q.leaf = p->path2;
+	locate(&r);
+	locate(&q);
+	if (!r.place.anchor && !q.place.anchor && !r.place.appeared && !q.place.appeared) {
+		COUNT(HOOK_SYS_EXIT, skipped);
+		return 0;
+	}
+	r.place.appeared |= q.place.appeared;
+	s = event_by_current(EV_FILE, p->op, HOOK_SYS_EXIT);
+	if (!s)
+		return 0;
+	fill_file(s, &r);
+	file_of(s)->anchor2 = q.place.anchor;
+	if (r.place.anchor)
+		put_place(s, 0, &r);
+	if (q.place.anchor)
+		put_place(s, 2, &q);
+	submit(s);
+	return 0;
+}
+
+static __always_inline void on_fd(struct file *f, u32 op, u64 arg)
+{
+	struct request r;
+
+	if (!f)
+		return;
+	request_file(&r, f, op, HOOK_SYS_EXIT);
+	r.arg = arg;
+	done(&r);
+}
+
+static __noinline int on_path(struct task_struct *t, u64 *a, u32 nr)
+{
+	const volatile struct call *c;
+	struct paths p = {};
+	u32 kind, follow;
+	s32 dirfd, dirfd2;
+	u64 fl;
+
+	if (nr >= CALLS)
+		return 0;
+	c = &calls[nr];
+	p.op = c->op;
+	p.path = (const char *)a[c->path & 7];
+	dirfd = c->dir == CWD ? AT_FDCWD : (s32)a[c->dir & 7];
+	fl = a[c->flags & 7];
+	follow = c->follow == FOLLOW || (c->follow == FOLLOW_UNLESS && !(fl & AT_SYMLINK_NOFOLLOW)) ||
+		 (c->follow == FOLLOW_IF && (fl & AT_SYMLINK_FOLLOW));
+	if (p.op == OP_UNLINK && c->flags && (fl & AT_REMOVEDIR))
+		p.op = OP_RMDIR;
+	if (follow)
+		p.flags |= EF_FOLLOW;
+	kind = path_kind((u64)p.path);
+	if (kind == EMPTY && c->form == F_PATH) {
+		on_fd(dirfd == AT_FDCWD ? 0 : file_at(t, dirfd), p.op, 0);
+		return 0;
+	}
+	find_base(t, dirfd, p.path, &p.base);
+	if (c->form == F_PATHS) {
+		p.path2 = (const char *)a[c->path2 & 7];
+		dirfd2 = c->dir2 == CWD ? AT_FDCWD : (s32)a[c->dir2 & 7];
+		find_base(t, dirfd2, p.path2, &p.base2);
+		COUNT(HOOK_SYS_EXIT, seen);
+		if (kind == SIMPLE && !follow && path_kind((u64)p.path2) == SIMPLE)
+			report_simple_pair(&p);
+		else
+			report_named(&p);
+		return 0;
+	}
+	if (kind == SIMPLE && !follow) {
+		struct request r = {};
+
+		r.d = p.base.d;
+		r.leaf = p.path;
+		r.op = p.op;
+		r.hook = HOOK_SYS_EXIT;
+		done(&r);
+		return 0;
+	}
+	COUNT(HOOK_SYS_EXIT, seen);
+	report_named(&p);
+	return 0;
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
+{
+	struct task_struct *t;
+	struct file *f;
+
+	if ((u64)nr >= CALLS || calls[nr & (CALLS - 1)].form != F_CLOSE)
+		return 0;
+	t = bpf_get_current_task_btf();
+	if (in_compat_syscall(t))
+		return 0;
+	f = file_at(t, (u32)regs->di);
+	if (f)
+		on_close(f, HOOK_SYS_ENTER);
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
+{
+	u64 a[8] = {};
+	u64 nr = regs->orig_ax;
+	struct task_struct *t;
+	struct file *f;
+	u32 form;
+
+	if (nr >= CALLS || ret < 0)
+		return 0;
+	form = calls[nr].form;
+	if (form == F_NONE || form == F_CLOSE)
+		return 0;
+	t = bpf_get_current_task_btf();
+	if (in_compat_syscall(t)) {
+		COUNT(HOOK_SYS_EXIT, seen);
+		COUNT(HOOK_SYS_EXIT, failed);
+		return 0;
+	}
+	a[0] = regs->di;
+	a[1] = regs->si;
+	a[2] = regs->dx;
+	a[3] = regs->r10;
+	a[4] = regs->r8;
+	a[5] = regs->r9;
+	switch (form) {
+	case F_WRITE:
+		f = file_at(t, (u32)a[calls[nr].dir & 7]);
+		if (f && (ret || nr == NR_FALLOCATE))
+			on_write(f, ret, HOOK_SYS_EXIT, 0);
+		break;
+	case F_OPEN:
+		f = file_at(t, (u32)ret);
+		if (f)
+			on_open(f, HOOK_SYS_EXIT, 0);
+		break;
+	case F_FD:
+		on_fd(file_at(t, (u32)a[calls[nr].dir & 7]), calls[nr].op, 0);
+		break;
+	case F_PATH:
+	case F_PATHS:
+		on_path(t, a, nr);
+		break;
+	case F_MMAP:
+		if ((a[2] & PROT_WRITE) && ((a[3] & MAP_TYPE) == MAP_SHARED || (a[3] & MAP_TYPE) == MAP_SHARED_VALIDATE)) {
+			f = file_at(t, (u32)a[4]);
+			if (f)
+				on_map(f, HOOK_SYS_EXIT, 0);
+		}
+		break;
+	case F_IOCTL:
+		if ((u32)a[1] == FS_IOC_SETFLAGS || (u32)a[1] == FS_IOC_FSSETXATTR)
+			on_fd(file_at(t, (u32)a[0]), OP_SETFLAGS, a[1]);
+		break;
+	case F_ACCEPT:
+		on_accept(stream_sock(file_at(t, (u32)ret)));
+		break;
+	}
+	return 0;
+}
+
+#endif

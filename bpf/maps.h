@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Every map: why this size, what happens when it is full, typed accessors.
+ * User space writes marks, names, filesystems, allowed and settings; the rest is
+ * ours.
+ */
+#ifndef HOLDFAST_MAPS_H
+#define HOLDFAST_MAPS_H
+
+/* ---- what is watched -------------------------------------------------- */
+
+#define MARK_ROOT 1	/* everything below is watched under anchor */
+#define MARK_NAMES 2	/* names below are in the map names */
+#define MARK_ANCESTOR 4	/* of a root: must not move in block mode */
+#define MARK_EXCEPT 8	/* names only: not watched from here down */
+#define MARK_PENDING 16	/* names only: a rule waits for this name */
+
+#define MODE_OBSERVE 1
+#define MODE_RESTORE 2
+#define MODE_BLOCK 3
+
+struct mark {
+	u32 anchor;
+	u32 rule;
+	u8 flags;	/* MARK_* */
+	u8 mode;	/* MODE_* */
+	u16 pad;
+};
+
+struct name_key {
+	u64 dir;	/* address of the directory's inode */
+	u64 hash;	/* name_hash() of the name */
+};
+
+struct exe_key {
+	u64 inode;	/* address of the executable's inode */
+	u64 rule;
+};
+
+/*
+ * Key: address of an in-memory inode. User space holds each of them open, so an
+ * address means one inode for as long as it is in the map. Full: arming fails,
+ * loudly, in user space.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, struct mark);
+} marks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct name_key);
+	__type(value, struct mark);
+} names SEC(".maps");
+
+/* Addresses of super blocks that hold a mark: the first and cheapest question. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u64);
+	__type(value, u32);
+} filesystems SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct exe_key);
+	__type(value, u32);
+} allowed SEC(".maps");
+
+struct settings {
+	u32 self;	/* tgid of the daemon */
+	u32 armed;	/* 0: nothing is looked at */
+	u32 blocking;	/* a rule in block mode exists */
+	u32 learn;	/* tgid whose descriptors the learning iterator prints */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct settings);
+} config SEC(".maps");
+
+/* ---- what we remember -------------------------------------------------- */
+
+struct task_state {
+	u64 session;	/* own session id, 0: none */
+	u32 audit;	/* audit session id when session was set */
+	u8 how;		/* HOW_* of peer */
+	u8 pad[3];
+	u8 peer[16];	/* of the last connection accepted here or by an ancestor */
+	u16 port;
+	u16 lport;
+	u32 pad2;
+	u64 accepted;	/* when, 0: never */
+};
+
+/* Per task, inherited at fork, gone with the task. No room: the session is unknown. */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct task_state);
+} tasks SEC(".maps");
+
+/* Sockets that came out of accept. Full: the oldest goes and its session says "inherited". */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, u64);
+} accepted SEC(".maps");
+
+struct opener {
+	struct event_head head;	/* who writes */
+	u64 count, bytes;	/* since the last event that was sent */
+	u64 first;	/* of these */
+	u64 sent;	/* when the last event was sent */
+	u64 inode;
+	u64 writes;	/* 0: opened, not written yet */
+};
+
+/*
+ * A write less than this after the last event about its opener is folded. User
+ * space looks at a file no sooner than FOLD_NS after an event (it waits for
+ * twice as long), so it sees every write that was folded even if no close tells
+ * of it.
+ */
+#define FOLD_NS 25000000ULL
+
+/*
+ * Open file descriptions that write to watched files: folds writes until the
+ * close. Key: address of struct file. Full: the oldest goes, its later writes
+ * are sent again as first ones.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, u64);
+	__type(value, struct opener);
+} openers SEC(".maps");
+
+/* ---- the way out ------------------------------------------------------- */
+
+#define STRING_MAX 4096
+#define SLOT_DATA 24576	/* head, body and four strings of STRING_MAX, with slack for the verifier */
+
+struct slot {
+	u32 busy;
+	u32 size;
+	u8 data[SLOT_DATA];
+};
+
+/*
+ * Where events are put together. A program can be preempted by another one on
+ * the same CPU, hence four of them; all taken: counted as failed.
+ */
+#define SLOTS 4
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SLOTS);
+	__type(key, u32);
+	__type(value, struct slot);
+} slots SEC(".maps");
+
+/*
+ * Renames between hook and result, by thread. More than this many threads inside
+ * rename(2) at one moment: the oldest event goes, its tree is found by the next scan.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 128);
+	__type(key, u64);
+	__type(value, struct slot);
+} renames SEC(".maps");
+
+/* Size is set at load. Full: the event is lost, and counted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 16 << 20);
+} events SEC(".maps");
+
+struct counters {
+	u64 seen, skipped, folded, blocked, sent, lost, failed;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, HOOK_MAX);
+	__type(key, u32);
+	__type(value, struct counters);
+} stats SEC(".maps");
+
+struct stream {
+	u64 seq, lost;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct stream);
+} streams SEC(".maps");
+
+/* ---- accessors --------------------------------------------------------- */
+
+static __always_inline struct settings *settings(void)
+{
+	u32 k = 0;
+
+	return bpf_map_lookup_elem(&config, &k);
+}
+
+static __always_inline struct mark *mark_of(struct inode *in)
+{
+	u64 k = (u64)in;
+
+	return bpf_map_lookup_elem(&marks, &k);
+}
+
+static __always_inline struct mark *name_of(struct inode *dir, u64 hash)
+{
+	struct name_key k = { .dir = (u64)dir, .hash = hash };
+
+	return bpf_map_lookup_elem(&names, &k);
+}
+
+static __always_inline bool on_watched_fs(struct super_block *sb)
+{
+	u64 k = (u64)sb;
+
+	return bpf_map_lookup_elem(&filesystems, &k) != 0;
+}
+
+static __always_inline struct counters *counters(u32 hook)
+{
+	return bpf_map_lookup_elem(&stats, &hook);
+}
+
+#define COUNT(hook, what) do { \
+	struct counters *c_ = counters(hook); \
+	if (c_) __sync_fetch_and_add(&c_->what, 1); \
+} while (0)
+
+#endif

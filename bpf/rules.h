@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Give a verdict. The same cases are judged by pkg/judge; one table of cases is
+ * run against both.
+ */
+#ifndef HOLDFAST_RULES_H
+#define HOLDFAST_RULES_H
+
+/* Is the current program on the list of the rule, or are we it ourselves? */
+static __always_inline bool is_allowed(u32 rule)
+{
+	struct exe_key k = { .rule = rule };
+
+	k.inode = (u64)exe_inode(bpf_get_current_task_btf());
+	return k.inode && bpf_map_lookup_elem(&allowed, &k);
+}
+
+/*
+ * Our own restores inside a protected tree are let through by pid, and seen and
+ * recorded like everything else.
+ */
+static __always_inline bool is_self(void)
+{
+	struct settings *c = settings();
+
+	return c && c->self == (u32)(bpf_get_current_pid_tgid() >> 32);
+}
+
+static __always_inline bool refuses(const struct place *p)
+{
+	return p->anchor && p->mode == MODE_BLOCK && !is_self() && !is_allowed(p->rule);
+}
+
+#endif

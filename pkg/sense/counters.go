@@ -1,0 +1,51 @@
+package sense
+
+import (
+	"fmt"
+
+	"github.com/holdfast/holdfast/bpf"
+)
+
+// Counters are what the kernel side did at one hook since it was loaded. They
+// add up: Seen = Skipped + Folded + Blocked + Sent + Lost + Failed.
+type Counters struct {
+	Hook    string
+	Seen    uint64
+	Skipped uint64 // not watched, or failed by itself
+	Folded  uint64 // counted into an event that is sent later
+	Blocked uint64 // refused, and sent
+	Sent    uint64
+	Lost    uint64 // no room in the ring
+	Failed  uint64 // no room to put the event together, or a system call of another ABI
+}
+
+// Counters reads the counters of all hooks that fired.
+func (s *Sensor) Counters() ([]Counters, error) {
+	var out []Counters
+	for i := range hookNames() {
+		var cpus []bpf.TracerCounters
+		k := uint32(i)
+		if err := s.maps["stats"].Lookup(&k, &cpus); err != nil {
+			return nil, fmt.Errorf("read kernel counters: %w", err)
+		}
+		c := Counters{Hook: HookName(uint16(i))}
+		for _, v := range cpus {
+			c.Seen += v.Seen
+			c.Skipped += v.Skipped
+			c.Folded += v.Folded
+			c.Blocked += v.Blocked
+			c.Sent += v.Sent
+			c.Lost += v.Lost
+			c.Failed += v.Failed
+		}
+		if c != (Counters{Hook: c.Hook}) {
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+// RingUse returns how many bytes wait in the ring, and its size.
+func (s *Sensor) RingUse() (used, size int) {
+	return s.reader.AvailableBytes(), s.reader.BufferSize()
+}

@@ -1,0 +1,276 @@
+// Package sense is stage 1: it loads and attaches the kernel side, tells it what
+// to watch, and reads its ring.
+//
+// A Sensor owns the BPF programs, maps and links, and a descriptor of every
+// inode that it marked: a mark is the inode's address in the kernel, which means
+// that inode only while it is held open. Closing the Sensor takes everything
+// away; nothing is pinned.
+//
+// Run hands out the bytes of each record and never waits for anybody: what it
+// calls must not block. Arm is called at start and whenever an event says that a
+// name that a rule waits for has appeared. The daemon is the only caller.
+//
+// What this package does not promise: that an event was not lost (Counters tell),
+// or that a program that could not be loaded is made up for (Missing tells, with
+// what it costs).
+package sense
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/holdfast/holdfast/bpf"
+)
+
+// Options say what to load.
+type Options struct {
+	Tier string // TierLSM or TierTracepoint
+	Ring uint32 // bytes of the ring, a power of two and a multiple of the page size
+	Self uint32 // pid of the daemon: its own changes are let through and seen
+}
+
+// Missing is a program that this kernel would not take.
+type Missing struct {
+	Program string
+	Cost    string // what is not seen or not refused without it
+	Err     error
+}
+
+// Sensor is the loaded kernel side.
+type Sensor struct {
+	tier    string
+	self    uint32
+	spec    *ebpf.CollectionSpec
+	maps    map[string]*ebpf.Map
+	progs   map[string]*ebpf.Program
+	links   []link.Link
+	missing []Missing
+	reader  *ringbuf.Reader
+	badRing atomic.Uint64
+
+	armMu sync.Mutex // Arm
+	held  []*os.File
+	keys  keys
+	next  uint32
+	ids   map[identity]uint32
+
+	anchors atomic.Pointer[map[uint32]Anchor]
+}
+
+// Open loads the programs of a tier and attaches them. Nothing is looked at
+// until Arm. An error means that the tier does not work here; a single program
+// that is not required only goes into Missing.
+func Open(o Options) (*Sensor, error) {
+	// kernels before 5.11 charge maps to RLIMIT_MEMLOCK
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("raise memory lock limit: %w", err)
+	}
+	spec, err := bpf.LoadTracer()
+	if err != nil {
+		return nil, fmt.Errorf("read bpf object: %w", err)
+	}
+	if o.Ring != 0 {
+		spec.Maps["events"].MaxEntries = o.Ring
+	}
+	s := &Sensor{
+		tier: o.Tier, self: o.Self, spec: spec, next: 1,
+		progs: make(map[string]*ebpf.Program), ids: make(map[identity]uint32), keys: newKeys(),
+	}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Sensor) load() error {
+	maps := s.spec.Copy()
+	maps.Programs = nil
+	coll, err := ebpf.NewCollection(maps)
+	if err != nil {
+		return fmt.Errorf("create bpf maps: %w", err)
+	}
+	s.maps = coll.Maps
+	if err := s.settings(func(c *bpf.TracerSettings) { c.Self = s.self }); err != nil {
+		return err
+	}
+	if s.reader, err = ringbuf.NewReader(s.maps["events"]); err != nil {
+		return fmt.Errorf("open ring: %w", err)
+	}
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return fmt.Errorf("read kernel type information: %w", err)
+	}
+	for _, p := range programs() {
+		if !p.in(s.tier) || !p.fits(kernel) {
+			continue
+		}
+		if err := s.attach(p); err != nil {
+			if p.required {
+				return fmt.Errorf("load %s: %w", p.name, err)
+			}
+			s.missing = append(s.missing, Missing{Program: p.name, Cost: p.cost, Err: err})
+		}
+	}
+	return nil
+}
+
+// attach loads one program on its own, so that one that a kernel refuses costs
+// that one alone.
+func (s *Sensor) attach(p program) error {
+	one := s.spec.Copy()
+	for name := range one.Programs {
+		if name != p.name {
+			delete(one.Programs, name)
+		}
+	}
+	coll, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: s.maps})
+	if err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	prog := coll.DetachProgram(p.name)
+	coll.Close()
+	s.progs[p.name] = prog
+	var l link.Link
+	switch p.how {
+	case byTrampoline, byTracepoint:
+		l, err = link.AttachTracing(link.TracingOptions{Program: prog})
+	case byLSM:
+		l, err = link.AttachLSM(link.LSMOptions{Program: prog})
+	case byIterator:
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("attach: %w", err)
+	}
+	s.links = append(s.links, l)
+	return nil
+}
+
+// Tier is the tier that was loaded.
+func (s *Sensor) Tier() string { return s.tier }
+
+// Missing lists the programs that this kernel would not take.
+func (s *Sensor) Missing() []Missing { return s.missing }
+
+// Close detaches and frees everything, and ends Run.
+func (s *Sensor) Close() error {
+	var errs []error
+	for _, l := range s.links {
+		errs = append(errs, l.Close())
+	}
+	if s.reader != nil {
+		errs = append(errs, s.reader.Close())
+	}
+	for _, p := range s.progs {
+		errs = append(errs, p.Close())
+	}
+	for _, m := range s.maps {
+		errs = append(errs, m.Close())
+	}
+	for _, f := range s.held {
+		errs = append(errs, f.Close())
+	}
+	s.links, s.held = nil, nil
+	return errors.Join(errs...)
+}
+
+// Run reads the ring until ctx ends and calls handle for each record, in the
+// kernel's order. The bytes are reused for the next record.
+func (s *Sensor) Run(ctx context.Context, handle func(raw []byte)) error {
+	stop := context.AfterFunc(ctx, func() { s.reader.Close() })
+	defer stop()
+	var rec ringbuf.Record
+	for {
+		err := s.reader.ReadInto(&rec)
+		if errors.Is(err, ringbuf.ErrClosed) {
+			return ctx.Err()
+		}
+		if err != nil {
+			return fmt.Errorf("read ring: %w", err)
+		}
+		handle(rec.RawSample)
+	}
+}
+
+// Learn sends an event for every process that lives now, and for every
+// connection that a process inside a login holds. It is called once, when Run
+// is reading.
+func (s *Sensor) Learn() error {
+	for _, name := range []string{"learn_tasks", "learn_sockets"} {
+		if _, err := s.iterate(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// iterate runs an iterator over all tasks and returns what it printed.
+func (s *Sensor) iterate(name string) ([]byte, error) {
+	prog := s.progs[name]
+	if prog == nil {
+		return nil, fmt.Errorf("run iterator %s: not loaded", name)
+	}
+	it, err := link.AttachIter(link.IterOptions{Program: prog})
+	if err != nil {
+		return nil, fmt.Errorf("attach iterator %s: %w", name, err)
+	}
+	defer it.Close()
+	r, err := it.Open()
+	if err != nil {
+		return nil, fmt.Errorf("open iterator %s: %w", name, err)
+	}
+	defer r.Close()
+	out, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("read iterator %s: %w", name, err)
+	}
+	return out, nil
+}
+
+// settings changes the settings that the kernel side reads.
+func (s *Sensor) settings(change func(*bpf.TracerSettings)) error {
+	var c bpf.TracerSettings
+	k := uint32(0)
+	if err := s.maps["config"].Lookup(&k, &c); err != nil {
+		return fmt.Errorf("read kernel settings: %w", err)
+	}
+	change(&c)
+	if err := s.maps["config"].Put(&k, &c); err != nil {
+		return fmt.Errorf("write kernel settings: %w", err)
+	}
+	return nil
+}
+
+// learnInodes returns the kernel's names of the inodes behind descriptors of
+// this process, by descriptor.
+func (s *Sensor) learnInodes() (map[int]bpf.TracerInodeRow, error) {
+	if err := s.settings(func(c *bpf.TracerSettings) { c.Learn = s.self }); err != nil {
+		return nil, err
+	}
+	out, err := s.iterate("learn_inodes")
+	if err != nil {
+		return nil, err
+	}
+	rows := make(map[int]bpf.TracerInodeRow)
+	for r := bytes.NewReader(out); r.Len() > 0; {
+		var row bpf.TracerInodeRow
+		if err := binary.Read(r, binary.NativeEndian, &row); err != nil {
+			return nil, fmt.Errorf("read iterator learn_inodes: %w", err)
+		}
+		rows[int(row.Fd)] = row
+	}
+	return rows, nil
+}
