@@ -7,10 +7,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build='ca-certificates git make'
-demo='openssh-server openssh-client sudo iproute2 acl attr'
+demo='openssh-server openssh-client sudo iproute2 acl attr jq b3sum procps passwd'
 test='clang-19 llvm-19 libbpf-dev linux-libc-dev
 	qemu-system-x86 busybox-static cpio kmod xz-utils zstd e2fsprogs mmdebstrap debian-archive-keyring
-	acl attr libcap2-bin b3sum stress-ng ed vim sshpass procps passwd'
+	libcap2-bin stress-ng ed vim sshpass'
 case ${1:-test} in
 build) want=$build ;;
 demo) want="$build $demo" ;;

@@ -1,0 +1,131 @@
+//go:build vm
+
+package vmtests
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast/holdfast/vmtests/vm"
+)
+
+// TestScripts runs each script in each kernel. VM_KERNEL and VM_RUN select one
+// kernel and the scripts whose name matches a pattern of path.Match.
+func TestScripts(t *testing.T) {
+	text, err := os.ReadFile("kernels.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernels, err := vm.ParseKernels(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name := os.Getenv("VM_KERNEL"); name != "" {
+		k, err := vm.Find(kernels, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kernels = []vm.Kernel{k}
+	}
+	pattern := os.Getenv("VM_RUN")
+	if pattern == "" {
+		pattern = "*"
+	}
+	files, err := filepath.Glob("scripts/" + pattern + ".txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no script matches %s: %v", pattern, err)
+	}
+	bin := programs(t)
+	for _, k := range kernels {
+		t.Run(k.Name, func(t *testing.T) {
+			for _, f := range files {
+				t.Run(strings.TrimSuffix(filepath.Base(f), ".txt"), func(t *testing.T) {
+					runScript(t, k, f, bin)
+				})
+			}
+		})
+	}
+}
+
+const logs = "../.cache/logs"
+
+// runScript boots k for the script in file and evaluates its expectations. The
+// serial line and the files of the guest stay in .cache/logs if it fails.
+func runScript(t *testing.T, k vm.Kernel, file string, bin map[string]string) {
+	t.Parallel()
+	s, err := readScript(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keep := filepath.Join(logs, k.Name, strings.TrimSuffix(filepath.Base(file), ".txt"))
+	if err := os.RemoveAll(keep); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(keep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{"/run/vm/lib.sh": "scripts/lib.sh", "/run/vm/scene.sh": "../demo/scene.sh"}
+	for name, host := range bin {
+		files["/usr/local/bin/"+name] = host
+	}
+	dir := t.TempDir()
+	for name, text := range s.sections {
+		if name == "run.sh" || name == "expect" {
+			continue
+		}
+		host := filepath.Join(dir, filepath.Base(name))
+		if err := os.WriteFile(host, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		files["/run/vm/files/"+name] = host
+	}
+	res, err := vm.Run(context.Background(), vm.Options{
+		Cache: "../.cache", Kernel: k, Files: files, Out: keep, Log: filepath.Join(keep, "serial.log"), Timeout: 10 * time.Minute,
+		Script: "#!/bin/bash\nset -euo pipefail\n. /run/vm/lib.sh\n" + s.sections["run.sh"],
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("kernel %s, %s\n%s", res.Release, res.Took.Round(time.Second), res.Output)
+	if res.Exit != 0 {
+		t.Errorf("exit code %d", res.Exit)
+	}
+	for _, err := range check(keep, s.sections["expect"]) {
+		t.Error(err)
+	}
+	if t.Failed() {
+		t.Logf("kept: vmtests/%s", keep)
+		return
+	}
+	if err := os.RemoveAll(keep); err != nil {
+		t.Error(err)
+	}
+}
+
+// programs returns the programs that go into the guest: name → file on the host.
+// HOLDFAST names a finished binary to test instead of the one of this tree.
+func programs(t *testing.T) map[string]string {
+	t.Helper()
+	bin := map[string]string{"holdfast": os.Getenv("HOLDFAST")}
+	for name, pkg := range map[string]string{"holdfast": "../cmd/holdfast", "acts": "./acts"} {
+		if bin[name] == "" {
+			bin[name] = build(t, pkg, filepath.Join(t.TempDir(), name))
+		}
+	}
+	return bin
+}
+
+func build(t *testing.T, pkg, file string) string {
+	t.Helper()
+	cmd := exec.Command("go", "build", "-trimpath", "-o", file, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", pkg, err, out)
+	}
+	return file
+}
