@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
 // batch is a run of records that is sent at once.
@@ -33,33 +34,62 @@ func (b *batch) token(hostID string) string {
 	return fmt.Sprintf("%s/%d-%d/%x", hostID, b.first, b.last, b.leaf[:8])
 }
 
-// collect reads a batch that begins at first: it is full, or its first record has
-// waited FlushEvery. It is empty if there was nothing for as long.
-func (s *Shipper) collect(ctx context.Context, first uint64) (*batch, error) {
+// collect reads a batch, from first on: it is full, or its first record has waited
+// FlushEvery, or the next record is not the next number. It is empty if nothing
+// came for idle.
+func (s *Shipper) collect(ctx context.Context, first uint64, idle time.Duration) (*batch, error) {
 	b := &batch{}
-	until := s.o.Now().Add(s.o.FlushEvery)
+	until := s.o.Now().Add(idle)
 	for b.rows() < s.o.BatchRows && b.bytes < s.o.BatchBytes {
-		e, err := s.src.Next(ctx)
-		switch {
-		case err == nil:
-			if want := first + uint64(b.rows()); e.Seq != want { // the next session sorts it out
-				return nil, fmt.Errorf("%w from %d to %d", errGap, want, e.Seq-1)
-			}
-			if b.rows() == 0 {
-				until = s.o.Now().Add(s.o.FlushEvery)
-			}
-			b.add(e)
-			continue
-		case !errors.Is(err, io.EOF):
-			return nil, fmt.Errorf("read journal: %w", err)
-		}
-		left := until.Sub(s.o.Now())
-		if left <= 0 {
+		e, err := s.next(ctx, until)
+		if errors.Is(err, errNoNews) {
 			break
 		}
-		if !sleep(ctx, min(left, s.o.Poll)) {
-			return nil, ctx.Err()
+		if err != nil {
+			return nil, err
 		}
+		want := first + uint64(b.rows())
+		switch {
+		case e.Seq < want:
+			return nil, fmt.Errorf("read journal: record %d where %d or a later one was to come", e.Seq, want)
+		case b.rows() == 0:
+			first = e.Seq
+			until = s.o.Now().Add(s.o.FlushEvery)
+		case e.Seq > want:
+			s.held = &e
+			return b, nil
+		}
+		b.add(e)
 	}
 	return b, nil
+}
+
+var errNoNews = errors.New("nothing new in the journal")
+
+// next returns the next record, or errNoNews when the time has come.
+func (s *Shipper) next(ctx context.Context, until time.Time) (Entry, error) {
+	if s.held != nil {
+		e := *s.held
+		s.held = nil
+		return e, nil
+	}
+	for {
+		left := until.Sub(s.o.Now())
+		wait, cancel := context.WithTimeout(ctx, max(left, 0))
+		e, err := s.src.Next(wait)
+		cancel()
+		switch {
+		case err == nil:
+			return e, nil
+		case ctx.Err() != nil:
+			return Entry{}, ctx.Err()
+		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.EOF) && left <= 0:
+			return Entry{}, errNoNews
+		case !errors.Is(err, io.EOF):
+			return Entry{}, fmt.Errorf("read journal: %w", err)
+		}
+		if !sleep(ctx, min(left, s.o.Poll)) {
+			return Entry{}, ctx.Err()
+		}
+	}
 }

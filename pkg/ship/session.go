@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 )
 
@@ -16,7 +15,6 @@ var (
 	ErrOtherLog = errors.New("the server holds records of another log under this host id: a state directory was deleted or copied, or two hosts share a machine id; give this host an id of its own, or move the old rows away")
 	// ErrAhead says that the sink has later records than our journal.
 	ErrAhead = errors.New("the server holds later records of this host than the journal: the state directory is an old copy; do not go on with it, its next records would be taken for those")
-	errGap   = errors.New("the journal skips records")
 )
 
 // probe is how many of the sink's newest records are held against the journal.
@@ -114,17 +112,29 @@ func (s *Shipper) resume(ctx context.Context) (newest uint64, err error) {
 
 // oldest returns the number of the first record at or behind seq, 0 if none is there.
 func (s *Shipper) oldest(ctx context.Context, seq uint64) (uint64, error) {
-	if err := s.src.Seek(seq); err != nil {
-		return 0, fmt.Errorf("read journal: %w", err)
-	}
-	e, err := s.src.Next(ctx)
-	if errors.Is(err, io.EOF) {
+	end, err := s.src.Newest()
+	if err == nil && seq > end {
 		return 0, nil
+	}
+	if err == nil {
+		err = s.seek(seq)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("read journal: %w", err)
 	}
+	e, err := s.src.Next(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("read journal: %w", err)
+	}
 	return e.Seq, nil
+}
+
+func (s *Shipper) seek(seq uint64) error {
+	s.held = nil
+	if err := s.src.Seek(seq); err != nil {
+		return fmt.Errorf("read journal: %w", err)
+	}
+	return nil
 }
 
 // recognize holds the sink's newest records against the journal. One that differs
@@ -138,13 +148,19 @@ func (s *Shipper) recognize(ctx context.Context, newest uint64) error {
 	if newest > probe {
 		first = newest - probe + 1
 	}
+	end, err := s.src.Newest()
+	if err != nil {
+		return fmt.Errorf("read journal: %w", err)
+	}
+	if end < newest {
+		return fmt.Errorf("resume: %w (it has %d, the journal ends at %d)", ErrAhead, newest, end)
+	}
 	held, err := s.holds(ctx, first, newest)
 	if err != nil {
 		return err
 	}
-	compared, agree, last := 0, 0, uint64(0)
+	compared, agree := 0, 0
 	err = s.read(ctx, first, newest, func(e Entry) error {
-		last = e.Seq
 		if leaf, ok := held[e.Seq]; ok {
 			compared++
 			if leaf == leafOf(e.Bytes) {
@@ -154,8 +170,6 @@ func (s *Shipper) recognize(ctx context.Context, newest uint64) error {
 		return nil
 	})
 	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("resume: %w (it has %d, the journal ends at %d)", ErrAhead, newest, last)
 	case err != nil:
 		return err
 	case compared > 0 && agree == 0:
@@ -164,17 +178,13 @@ func (s *Shipper) recognize(ctx context.Context, newest uint64) error {
 	return nil
 }
 
-// read hands the records first to last to f. If the journal ends before last the
-// error is io.ErrUnexpectedEOF; records before the oldest kept are left out.
+// read hands the records first to last to f; the journal has last.
 func (s *Shipper) read(ctx context.Context, first, last uint64, f func(Entry) error) error {
-	if err := s.src.Seek(first); err != nil {
-		return fmt.Errorf("read journal: %w", err)
+	if err := s.seek(first); err != nil {
+		return err
 	}
 	for {
 		e, err := s.src.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			return io.ErrUnexpectedEOF
-		}
 		if err != nil {
 			return fmt.Errorf("read journal: %w", err)
 		}
@@ -192,13 +202,19 @@ func (s *Shipper) read(ctx context.Context, first, last uint64, f func(Entry) er
 // again sends the batch that was under way when the last session ended, with the
 // same bounds and so the same token, and asks anew.
 func (s *Shipper) again(ctx context.Context) (newest uint64, err error) {
-	var b batch
-	err = s.read(ctx, s.pos.first, s.pos.last, func(e Entry) error { b.add(e); return nil })
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return 0, err
+	end, err := s.src.Newest()
+	if err != nil {
+		return 0, fmt.Errorf("read journal: %w", err)
 	}
-	// Other bounds than noted: the journal was cut. Then there is no such batch to repeat.
-	if err == nil && b.first == s.pos.first {
+	var b batch
+	if s.pos.last <= end { // else the hint is not of this journal
+		err = s.read(ctx, s.pos.first, s.pos.last, func(e Entry) error { b.add(e); return nil })
+		if err != nil {
+			return 0, err
+		}
+	}
+	// With other bounds there is no such batch to repeat.
+	if b.rows() > 0 && b.first == s.pos.first && b.last == s.pos.last {
 		if err := s.send(ctx, b.token(s.o.HostID), &b); err != nil {
 			return 0, err
 		}
@@ -253,14 +269,24 @@ func (s *Shipper) repair(ctx context.Context, first, last uint64) error {
 // follow ships new records for ever.
 func (s *Shipper) follow(ctx context.Context, f *positionFile) error {
 	shipped := s.pos.confirmed
-	if err := s.src.Seek(shipped + 1); err != nil {
-		return fmt.Errorf("read journal: %w", err)
+	if err := s.seek(shipped + 1); err != nil {
+		return err
 	}
 	asked := s.o.Now()
 	for {
-		b, err := s.collect(ctx, shipped+1)
+		wait := s.o.CheckEvery
+		if shipped > s.pos.confirmed {
+			wait = s.o.FlushEvery
+		}
+		b, err := s.collect(ctx, shipped+1, wait)
 		if err != nil {
 			return err
+		}
+		if b.rows() > 0 && b.first > shipped+1 {
+			if err := s.skip(ctx, f, shipped, b); err != nil {
+				return err
+			}
+			asked = s.o.Now()
 		}
 		idle, since := b.rows() == 0, s.o.Now().Sub(asked)
 		if !idle {
@@ -289,6 +315,23 @@ func (s *Shipper) follow(ctx context.Context, f *positionFile) error {
 		}
 		asked = s.o.Now()
 	}
+}
+
+// skip goes on behind records that the journal cannot give: what was shipped
+// before them is confirmed, and the run of confirmed ones begins anew at b.
+func (s *Shipper) skip(ctx context.Context, f *positionFile, shipped uint64, b *batch) error {
+	if shipped > s.pos.confirmed {
+		if err := s.confirm(ctx, f, shipped); err != nil {
+			return err
+		}
+		if err := s.seek(b.last + 1); err != nil { // confirm may have read elsewhere
+			return err
+		}
+	}
+	s.o.Logger.Error("the journal cannot give records, shipping goes on behind them", "stage", "ship", "first", shipped+1, "last", b.first-1)
+	s.update(func(st *Stats) { st.Skipped += b.first - 1 - shipped })
+	s.pos.confirmed = b.first - 1
+	return nil
 }
 
 // send stores one batch.
@@ -326,8 +369,8 @@ func (s *Shipper) confirm(ctx context.Context, f *positionFile, shipped uint64) 
 		if err := s.repair(ctx, unbroken+1, shipped); err != nil {
 			return err
 		}
-		if err := s.src.Seek(shipped + 1); err != nil {
-			return fmt.Errorf("read journal: %w", err)
+		if err := s.seek(shipped + 1); err != nil {
+			return err
 		}
 		break
 	}

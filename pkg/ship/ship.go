@@ -19,8 +19,9 @@ type Entry struct {
 type Source interface {
 	// Seek makes Next return record seq, or the first later one that is kept.
 	Seek(seq uint64) error
-	// Next returns the next durable record, io.EOF where there is none yet; a later
-	// call goes on from there.
+	// Next returns the next durable record. Where there is none yet it waits for one
+	// as long as ctx allows, or returns io.EOF at once; a later call goes on from
+	// there. Records that cannot be read are left out: the next number tells.
 	Next(ctx context.Context) (Entry, error)
 	// Newest is the number of the newest durable record, 0 if there is none. Unlike
 	// the others it may be called at any time by any goroutine.
@@ -102,7 +103,7 @@ type Stats struct {
 	Batches    uint64    `json:"batches"`    // acknowledged since the start
 	Retries    uint64    `json:"retries"`    // times that shipping had to begin again
 	Repaired   uint64    `json:"repaired"`   // records sent again because the sink did not hold them
-	Skipped    uint64    `json:"skipped"`    // records that the journal no longer had
+	Skipped    uint64    `json:"skipped"`    // records that the journal could not give
 	Checkpoint uint64    `json:"checkpoint"` // size of the last checkpoint sent
 	LastError  string    `json:"last_error,omitempty"`
 	ErrorTime  time.Time `json:"error_time,omitzero"`
@@ -116,6 +117,7 @@ type Shipper struct {
 
 	// owned by Run
 	pos      position
+	held     *Entry // read, and not yet in a batch
 	attempts int    // failures since the last acknowledged batch
 	sealed   uint64 // size of the checkpoint last sent
 	pending  uint64 // a checkpoint that waits until its records are confirmed

@@ -236,6 +236,29 @@ func TestRepair(t *testing.T) {
 	})
 }
 
+func TestUnreadable(t *testing.T) {
+	j, dst := newJournal(60), &shiptest.Sink{Number: number}
+	j.Lose(23, 24, 25)
+	dir := t.TempDir()
+	s, stop := run(t, j, dst, quick(dir))
+	await(t, s, "60 records", confirmed(60))
+	if st := s.Stats(); st.Skipped != 3 {
+		t.Errorf("Skipped is %d, want 3", st.Skipped)
+	}
+	stop()
+	for _, hint := range []bool{true, false} {
+		if !hint {
+			_ = os.Remove(filepath.Join(dir, "position"))
+		}
+		s, stop = run(t, j, dst, quick(dir))
+		await(t, s, "60 records again", confirmed(60))
+		stop()
+	}
+	if n := len(dst.Rows(host)); n != 57 {
+		t.Errorf("%d rows, want the 57 that can be read", n)
+	}
+}
+
 func TestWrongLog(t *testing.T) {
 	other := func(n uint64) *shiptest.Journal {
 		j := &shiptest.Journal{}
@@ -290,7 +313,10 @@ func TestFaults(t *testing.T) {
 			dir, j := t.TempDir(), newJournal(300)
 			for restart := range 5 {
 				s, stop := run(t, j, dst, quick(dir))
-				time.Sleep(time.Duration(rnd.IntN(15)) * time.Millisecond)
+				mu.Lock()
+				life := time.Duration(rnd.IntN(15)) * time.Millisecond
+				mu.Unlock()
+				time.Sleep(life)
 				if restart == 4 {
 					mu.Lock()
 					faults = 0

@@ -141,6 +141,7 @@ type Journal struct {
 	records [][]byte // record n is at n-1
 	oldest  uint64   // records before it were dropped
 	at      uint64
+	lost    map[uint64]bool
 }
 
 var _ ship.Source = (*Journal)(nil)
@@ -159,6 +160,16 @@ func (j *Journal) Drop(oldest uint64) {
 	j.oldest = oldest
 }
 
+// Lose makes records unreadable.
+func (j *Journal) Lose(seqs ...uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.lost = map[uint64]bool{}
+	for _, s := range seqs {
+		j.lost[s] = true
+	}
+}
+
 // Seek implements ship.Source.
 func (j *Journal) Seek(seq uint64) error {
 	j.mu.Lock()
@@ -175,6 +186,9 @@ func (j *Journal) Next(context.Context) (ship.Entry, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.at = max(j.at, j.oldest, 1)
+	for j.lost[j.at] {
+		j.at++
+	}
 	if j.at > uint64(len(j.records)) {
 		return ship.Entry{}, io.EOF
 	}
