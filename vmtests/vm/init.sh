@@ -11,6 +11,7 @@ mount -t devpts -o gid=5,mode=620 devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 ln -sf /proc/self/fd /dev/fd
 hostname "$(cat /run/vm/hostname)"
+printf "127.0.0.1 localhost %s\n" "$(hostname)" >/etc/hosts
 ip link set lo up
 echo; echo "@@BEGIN $(uname -r)"
 cd /root && setsid /run/vm/script </dev/null 2>&1
