@@ -1,0 +1,2 @@
+// Package coalesce is a stage.
+package coalesce

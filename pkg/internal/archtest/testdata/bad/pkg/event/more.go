@@ -1,0 +1,6 @@
+package event
+
+func turn() {
+	flagged.on = true // want state
+	source = nil
+}

@@ -1,0 +1,2 @@
+// Package journal is a stage.
+package journal

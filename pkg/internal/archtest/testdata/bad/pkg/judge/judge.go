@@ -1,0 +1,5 @@
+// Package judge is a stage.
+package judge
+
+// Judge judges.
+func Judge() {}

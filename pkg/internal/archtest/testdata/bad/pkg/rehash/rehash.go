@@ -1,0 +1,2 @@
+// Package rehash is a stage.
+package rehash

@@ -1,0 +1,2 @@
+// Package respond is a stage.
+package respond

@@ -1,0 +1,2 @@
+// Package sense is a stage.
+package sense
