@@ -5,7 +5,6 @@ package vmtests
 import (
 	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -105,27 +104,4 @@ func runScript(t *testing.T, k vm.Kernel, file string, bin map[string]string) {
 	if err := os.RemoveAll(keep); err != nil {
 		t.Error(err)
 	}
-}
-
-// programs returns the programs that go into the guest: name → file on the host.
-// HOLDFAST names a finished binary to test instead of the one of this tree.
-func programs(t *testing.T) map[string]string {
-	t.Helper()
-	bin := map[string]string{"holdfast": os.Getenv("HOLDFAST")}
-	for name, pkg := range map[string]string{"holdfast": "../cmd/holdfast", "acts": "./acts"} {
-		if bin[name] == "" {
-			bin[name] = build(t, pkg, filepath.Join(t.TempDir(), name))
-		}
-	}
-	return bin
-}
-
-func build(t *testing.T, pkg, file string) string {
-	t.Helper()
-	cmd := exec.Command("go", "build", "-trimpath", "-o", file, pkg)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", pkg, err, out)
-	}
-	return file
 }

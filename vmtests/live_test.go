@@ -1,0 +1,231 @@
+//go:build live
+
+package vmtests
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// machine is a Holdfast on the running kernel with directories of its own.
+type machine struct {
+	t    *testing.T
+	dir  string // state, trees and what check reads
+	bin  map[string]string
+	done chan error
+}
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("this test loads BPF programs: run it as root")
+	}
+	dir, err := os.MkdirTemp("", "holdfast-live-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o711); err != nil { // the acts of other users start here
+		t.Fatal(err)
+	}
+	m := &machine{t: t, dir: dir, bin: programs(t)}
+	acts := filepath.Join(dir, "acts")
+	m.must("install", "-m", "0755", m.bin["acts"], acts)
+	m.bin["acts"] = acts
+	return m
+}
+
+func (m *machine) path(name string) string { return filepath.Join(m.dir, name) }
+
+func (m *machine) command(args ...string) *exec.Cmd {
+	return exec.Command(m.bin["holdfast"], append([]string{"--state", m.path("state"), "--socket", m.path("socket")}, args...)...)
+}
+
+// must runs a program that has to succeed and returns its standard output.
+func (m *machine) must(name string, args ...string) []byte {
+	m.t.Helper()
+	return m.output(exec.Command(name, args...))
+}
+
+func (m *machine) output(cmd *exec.Cmd) []byte {
+	m.t.Helper()
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		m.t.Fatalf("%s: %v\n%s%s", strings.Join(cmd.Args, " "), err, out, errs.Bytes())
+	}
+	return out
+}
+
+// start runs the daemon until the test ends and returns when it is armed.
+func (m *machine) start(watches ...string) {
+	m.t.Helper()
+	args := []string{"run"}
+	for _, w := range watches {
+		args = append(args, "--watch", w)
+	}
+	cmd := m.command(args...)
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	m.done = make(chan error, 1)
+	go func() { m.done <- cmd.Wait() }()
+	m.t.Cleanup(func() {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			m.t.Error(err)
+		}
+		if err := <-m.done; err != nil {
+			m.t.Errorf("the daemon ended: %v", err)
+		}
+		if m.t.Failed() {
+			m.t.Logf("the daemon's log:\n%s", log.Bytes())
+		}
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	wait := m.command("status", "--wait", "armed")
+	armed := exec.CommandContext(ctx, wait.Path, wait.Args[1:]...)
+	// 5 is degraded: this kernel's tier may not be the best one.
+	if out, err := armed.CombinedOutput(); err != nil && armed.ProcessState.ExitCode() != 5 {
+		m.t.Fatalf("status --wait armed: %v\n%s", err, out)
+	}
+}
+
+// settle returns when no record has been added for a second.
+func (m *machine) settle() {
+	m.t.Helper()
+	last := ""
+	for range 120 {
+		now := string(m.output(m.command("log", "--json", "--limit", "1")))
+		if now == last {
+			return
+		}
+		last = now
+		time.Sleep(time.Second)
+	}
+	m.t.Fatal("records keep coming")
+}
+
+// picture is content and metadata of a tree, as lib.sh tells it.
+func (m *machine) picture(tree string) string {
+	m.t.Helper()
+	return string(m.must("bash", "-c", `. scripts/lib.sh; picture "$1"`, "bash", tree))
+}
+
+// expect evaluates expectations against the files of m.dir and the whole log.
+func (m *machine) expect(text string) {
+	m.t.Helper()
+	m.write("log.ndjson", m.output(m.command("log", "--json", "--limit", "0")))
+	for _, err := range check(m.dir, "records log.ndjson\n"+text) {
+		m.t.Error(err)
+	}
+	var status struct {
+		Events struct{ Lost, Failed uint64 }
+	}
+	if err := json.Unmarshal(m.statusJSON(), &status); err != nil {
+		m.t.Fatal(err)
+	}
+	if status.Events.Lost != 0 || status.Events.Failed != 0 {
+		m.t.Errorf("status shows %d lost and %d failed events", status.Events.Lost, status.Events.Failed)
+	}
+	m.output(m.command("verify"))
+}
+
+func (m *machine) statusJSON() []byte {
+	m.t.Helper()
+	cmd := m.command("status", "--json")
+	out, err := cmd.Output()
+	if err != nil && cmd.ProcessState.ExitCode() != 5 {
+		m.t.Fatalf("status --json: %v\n%s", err, out)
+	}
+	return out
+}
+
+func (m *machine) write(name string, data []byte) {
+	m.t.Helper()
+	if err := os.WriteFile(m.path(name), data, 0o644); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// Each act of vmtests/acts is one record that tells its truth.
+func TestLiveActs(t *testing.T) {
+	m := newMachine(t)
+	tree, outside := m.path("tree"), m.path("outside")
+	m.must(m.bin["acts"], "fixture", tree, outside)
+	m.start(tree + "=observe")
+	m.write("truth.ndjson", m.must(m.bin["acts"], "all", tree, outside))
+	m.settle()
+	m.expect("truth truth.ndjson kind=change verdict=observed\nnone kind=gap\n")
+}
+
+// A thousand changes by three users, each to a file of its own: every one is
+// told, and the tree is as trusted afterwards.
+func TestLiveThousandChangesArePutBack(t *testing.T) {
+	const changes = 1000
+	m := newMachine(t)
+	tree := m.path("tree")
+	users := []uint32{20001, 20002, 20003}
+	kinds := []string{"creat", "creat_over", "append", "rename_within", "chmod", "unlink"}
+	for _, u := range users {
+		m.must("install", "-d", "-m", "0755", "-o", fmt.Sprint(u), "-g", fmt.Sprint(u), filepath.Join(tree, fmt.Sprint(u)))
+	}
+	type step struct {
+		act, file string
+		user      uint32
+	}
+	var steps []step
+	for i := range changes {
+		s := step{act: kinds[i%len(kinds)], user: users[(i/len(kinds))%len(users)]}
+		s.file = filepath.Join(tree, fmt.Sprint(s.user), fmt.Sprintf("%04d-%s", i, s.act))
+		steps = append(steps, s)
+		if s.act == "creat" {
+			continue
+		}
+		if err := os.WriteFile(s.file, fmt.Appendf(nil, "trusted content %d\n", i), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(s.file, int(s.user), int(s.user)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := m.picture(tree)
+	m.start(tree + "=restore")
+	var truth bytes.Buffer
+	for _, s := range steps {
+		cmd := exec.Command(m.bin["acts"], "do", s.act, s.file, s.file+".to")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: s.user, Gid: s.user}}
+		truth.Write(m.output(cmd))
+	}
+	m.write("truth.ndjson", truth.Bytes())
+	if n := bytes.Count(truth.Bytes(), []byte(`"ok":true`)); n != changes {
+		t.Fatalf("%d of %d acts did what they should", n, changes)
+	}
+	m.settle()
+	for range 30 {
+		if m.picture(tree) == before {
+			break
+		}
+		time.Sleep(time.Second)
+	}
+	m.write("before", []byte(before))
+	m.write("after", []byte(m.picture(tree)))
+	m.expect("truth truth.ndjson kind=change mode=restore verdict~unauthorized|restored\nequal before after\nnone kind=gap\n")
+}
