@@ -68,8 +68,8 @@ func Decode(b []byte) (*event.Record, error) {
 
 // brief is what reading a log needs of each record: cheaper than the whole.
 type brief struct {
-	Seq  uint64 `cbor:"seq"`
-	Kind string `cbor:"kind"`
+	Seq  uint64     `cbor:"seq"`
+	Time event.Time `cbor:"time"`
 	Gap  *struct {
 		Lost uint64 `cbor:"lost"`
 	} `cbor:"gap"`

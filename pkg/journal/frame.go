@@ -74,6 +74,7 @@ type frame struct {
 type badFrame struct {
 	Off, Next int64
 	Torn      bool // the file ends inside the frame and nothing whole follows
+	One       bool // its length is right: it is one frame
 	Cause     string
 }
 
@@ -167,7 +168,8 @@ func (s *scanner) resync(bad *badFrame) error {
 		if size, _, _, ok := parseHead(h); ok {
 			_, err := s.at(bad.Off + frameHead + int64(size))
 			if err == nil || errors.Is(err, io.EOF) && !bad.Torn {
-				bad.Next, bad.Torn, s.off = bad.Off+frameHead+int64(size), false, bad.Off+frameHead+int64(size)
+				bad.Next, bad.Torn, bad.One = bad.Off+frameHead+int64(size), false, true
+				s.off = bad.Next
 				return bad
 			}
 		}

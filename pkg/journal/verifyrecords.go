@@ -1,0 +1,309 @@
+package journal
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// place is where something stands in the segments.
+type place struct {
+	segment uint64
+	off     int64
+}
+
+// stray is a signed record that stands where record before belongs.
+type stray struct {
+	seq, before uint64
+	place
+}
+
+// span is a run of records with one fate.
+type span struct {
+	from, to uint64
+	kind     string
+	place
+	text string
+}
+
+// recordWalk reads all records in the order of the files and explains each
+// difference from the order in which they were signed: the number inside a record that
+// matches its leaf is as good as a name. It looks one signed record ahead to tell
+// a removed record (the numbers go on) from a displaced one (the place goes on).
+type recordWalk struct {
+	v    *verification
+	h    *hashWalk
+	size uint64
+	next uint64 // number that belongs to the place read next
+
+	ahead *stray // a signed record out of order, to be judged by the one behind it
+	fakes int    // things that were never signed, in a row before ahead or next
+	fake  span   // the first of them
+	wide  bool   // they may hide any number of records
+
+	strays []stray
+	gaps   []span
+
+	seg     uint64 // in hand
+	before  uint64 // next when seg began
+	prev    uint64 // segment before it, 0 if none
+	prevEnd uint64 // number in prev's end frame, 0 if it has none
+	end     uint64
+	oldest  event.Time // unsealed record
+}
+
+func (v *verification) records(ctx context.Context, h *hashWalk) error {
+	w := &recordWalk{v: v, h: h, size: v.newest.Size, next: 1}
+	for _, first := range v.segs {
+		if err := w.segment(ctx, first); err != nil {
+			return fmt.Errorf("read %s: %w", segmentName(first), err)
+		}
+	}
+	w.close()
+	w.report()
+	h.finish()
+	if w.oldest != 0 {
+		v.sum.UnsealedAge = time.Since(w.oldest.Go()).Round(time.Millisecond).String()
+	}
+	return nil
+}
+
+func (w *recordWalk) segment(ctx context.Context, first uint64) error {
+	f, err := os.Open(filepath.Join(w.v.dir, segmentName(first)))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w.prev, w.prevEnd, w.seg, w.end, w.before = w.seg, w.end, first, 0, w.next
+	header := false
+	for sc := (&scanner{f: f}); ; {
+		fr, err := sc.next()
+		at := place{segment: first, off: fr.Off}
+		var bad *badFrame
+		switch {
+		case errors.Is(err, io.EOF):
+			return ctx.Err()
+		case errors.As(err, &bad):
+			w.unreadable(bad)
+			continue
+		case err != nil:
+			return err
+		case fr.Kind == frameRecord:
+			w.record(fr, at)
+		case fr.Kind == frameEnd:
+			w.end = binary.BigEndian.Uint64(fr.Payload)
+		case fr.Kind == frameHeader && !header:
+			header = true
+			if h, err := decodeSegmentHead(fr.Payload); err != nil || h.First != first || fr.Off != 0 {
+				w.v.add(Problem{Kind: ProblemAltered, From: first, File: segmentName(first), Offset: fr.Off, Text: segmentName(first) + " has the header of another segment"})
+			}
+		default:
+			w.v.add(Problem{Kind: ProblemInserted, From: w.next, File: segmentName(first), Offset: fr.Off, Text: "a second header in " + segmentName(first)})
+		}
+		if w.v.sum.Records&0xfff == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// unreadable is told of bytes that are no frame.
+func (w *recordWalk) unreadable(bad *badFrame) {
+	switch {
+	case bad.Off == 0:
+		w.v.add(Problem{Kind: ProblemAltered, From: w.seg, File: segmentName(w.seg), Text: segmentName(w.seg) + " has no readable header"})
+	case w.next > w.size && w.fakes == 0 && w.ahead == nil:
+		w.v.sum.UnsealedTorn += bad.Next - bad.Off
+	case bad.Torn:
+		// The end of the segment is gone: the gap that follows tells.
+	default:
+		w.unsigned(span{kind: ProblemAltered, place: place{w.seg, bad.Off}, text: bad.Cause})
+		w.wide = w.wide || !bad.One
+	}
+}
+
+// unsigned notes something in the place of a record that was never signed so.
+func (w *recordWalk) unsigned(s span) {
+	if w.fakes == 0 {
+		w.fake = s
+	}
+	w.fakes++
+}
+
+func (w *recordWalk) record(fr frame, at place) {
+	w.v.sum.Records++
+	leaf := tlog.RecordHash(fr.Payload)
+	b, err := decodeBrief(fr.Payload)
+	if err != nil {
+		w.unsigned(span{kind: ProblemAltered, place: at, text: err.Error()})
+		return
+	}
+	if b.Seq == 0 || b.Seq > w.size {
+		if b.Seq > w.size && b.Seq == w.last()+1 && (w.next > w.size || w.ahead != nil && w.ahead.seq == w.size) {
+			w.unsealed(b)
+			return
+		}
+		w.unsigned(span{kind: ProblemAltered, place: at, text: fmt.Sprintf("it says that it is record %d", b.Seq)})
+		return
+	}
+	if want, ok := w.h.want(b.Seq); ok && want != leaf {
+		w.unsigned(span{kind: ProblemAltered, place: at, text: "it differs from what was signed"})
+		return
+	}
+	if b.Seq == uint64(w.h.n)+1 && b.Seq > uint64(w.h.stored) {
+		w.h.leaf(leaf)
+	}
+	if b.Gap != nil {
+		w.v.sum.LossDeclared += b.Gap.Lost
+	}
+	w.signed(stray{seq: b.Seq, place: at})
+}
+
+// last is the number of the newest unsealed record, or of the last signed one.
+func (w *recordWalk) last() uint64 { return w.size + w.v.sum.Unsealed }
+
+func (w *recordWalk) unsealed(b brief) {
+	w.close()
+	w.v.sum.Unsealed++
+	if w.oldest == 0 {
+		w.oldest = b.Time
+	}
+}
+
+// signed takes the next record that is as it was signed.
+func (w *recordWalk) signed(g stray) {
+	if w.ahead != nil {
+		a := *w.ahead
+		w.ahead = nil
+		switch {
+		case g.seq == w.next: // it stood before the one that belongs here
+			w.strays = append(w.strays, a)
+		case g.seq == a.seq+1 && a.seq > w.next: // the numbers go on behind it
+			w.jump(a.seq, a.place)
+			w.match()
+		case g.seq == w.next+1: // the places go on: it replaced one
+			w.strays = append(w.strays, a)
+			w.gap(w.next, w.next, ProblemRemoved, a.place)
+			w.next++
+		case a.seq > w.next:
+			w.jump(a.seq, a.place)
+			w.match()
+		default:
+			w.strays = append(w.strays, a)
+		}
+	}
+	if w.fakes > 0 {
+		w.judge(g.seq)
+	}
+	if g.seq == w.next {
+		w.match()
+		return
+	}
+	g.before = w.next
+	w.ahead = &g
+}
+
+func (w *recordWalk) match() {
+	w.v.sum.Matched++
+	w.next++
+}
+
+// judge explains unsigned things by the signed record g behind them: in place of
+// records that are not there, they are altered ones; else they were inserted.
+func (w *recordWalk) judge(g uint64) {
+	n, room := uint64(w.fakes), uint64(0)
+	if g > w.next {
+		room = g - w.next
+	}
+	altered := min(n, room)
+	if w.wide && room > 0 {
+		altered = room
+	}
+	if altered > 0 {
+		s := w.fake
+		s.from, s.to = w.next, w.next+altered-1
+		w.v.sum.Altered += altered
+		w.v.add(Problem{Kind: ProblemAltered, From: s.from, To: s.to, File: segmentName(s.segment), Offset: s.off, Records: altered,
+			Text: fmt.Sprintf("%s altered: %s", these(s.from, s.to), s.text)})
+		w.next += altered
+	}
+	if n > altered {
+		w.v.sum.Extra += n - altered
+		w.v.add(Problem{Kind: ProblemInserted, From: w.next, File: segmentName(w.fake.segment), Offset: w.fake.off, Records: n - altered,
+			Text: fmt.Sprintf("%d never signed, inserted before record %d: %s", n-altered, w.next, w.fake.text)})
+	}
+	w.fakes, w.wide = 0, false
+}
+
+// jump notes that the records before seq are not here, and goes on at seq.
+func (w *recordWalk) jump(seq uint64, at place) {
+	if w.fakes > 0 {
+		w.judge(seq)
+	}
+	from := w.next
+	if w.seg == at.segment && from == w.before && from < w.seg {
+		to := min(seq, w.seg) - 1
+		w.boundary(from, to)
+		from = to + 1
+	}
+	if from < seq {
+		w.gap(from, seq-1, ProblemRemoved, at)
+	}
+	w.next = max(w.next, seq)
+}
+
+// boundary notes records that are missing between two segments, or behind the last.
+func (w *recordWalk) boundary(from, to uint64) {
+	prev, end := w.prev, w.prevEnd
+	switch {
+	case prev == 0:
+		w.gap(from, to, ProblemSegment, place{segment: from})
+		return
+	case end == 0:
+		w.gap(from, to, ProblemTruncated, place{segment: prev})
+		return
+	case end >= from:
+		w.gap(from, min(end, to), ProblemRemoved, place{segment: prev})
+		from = end + 1
+	}
+	if from <= to {
+		w.gap(from, to, ProblemSegment, place{segment: from})
+	}
+}
+
+func (w *recordWalk) gap(from, to uint64, kind string, at place) {
+	if from <= to {
+		w.gaps = append(w.gaps, span{from: from, to: to, kind: kind, place: at})
+	}
+}
+
+// close judges what is left at the signed end.
+func (w *recordWalk) close() {
+	if w.ahead != nil {
+		a := *w.ahead
+		w.ahead = nil
+		if a.seq > w.next {
+			w.jump(a.seq, a.place)
+			w.match()
+		} else {
+			w.strays = append(w.strays, a)
+		}
+	}
+	if w.fakes > 0 {
+		w.wide = false // what is missing behind them is a gap of its own
+		w.judge(w.size + 1)
+	}
+	if w.next <= w.size {
+		w.prev, w.prevEnd = w.seg, w.end
+		w.boundary(w.next, w.size)
+		w.next = w.size + 1
+	}
+}
