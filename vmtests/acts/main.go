@@ -121,6 +121,9 @@ func perform(a act, path, to string) error {
 	if err != nil {
 		return err
 	}
+	if a.to == none {
+		to = ""
+	}
 	t := truth{Act: a.name, Op: a.op, Path: path, PathTo: to, PID: os.Getpid(), UID: os.Getuid(), Exe: exe}
 	var content []byte
 	if t.Before, content, err = stateOf(path); err != nil {
