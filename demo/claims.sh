@@ -29,7 +29,7 @@ b3() { printf 'blake3:%s' "$(b3sum --no-names)"; }
 armed() {
 	kill -0 "$daemon" || return 1
 	local code=0
-	hf status --wait armed >/dev/null || code=$?
+	hf status --wait armed --timeout 60s >/dev/null || code=$?
 	[ $code = 0 ] || [ $code = 5 ] || return 1 # 5: armed, with less than the best tier
 	cp -p "$P/service.conf" "$T/service.conf.good" 2>/dev/null
 }

@@ -72,12 +72,13 @@ tell "$O    observe: what is changed is recorded"
 hf run --watch "$P=restore" --watch "$O=observe" >"$T/daemon.log" 2>&1 &
 daemon=$!
 claim "armed: every file under restore is in the vault" armed
+[ $failures = 0 ] || exit 1
 tell "tier: $(hf status --json | jq -r .tier) (the last lines tell what a better one adds)"
 
 step "Somebody logs in from $SCENE_NET.2, becomes root, and tampers"
 act() {
 	tell "\$ $*"
-	scene_login $SCENE_ALICE "$*" || { echo "demo: the login could not do: $*" >&2; exit 1; }
+	scene_login $SCENE_ALICE "$*" >"$T/act.out" 2>&1 || { echo "demo: the login could not do this:"; cat "$T/act.out"; exit 1; }
 }
 act "sudo sed -i 's/require_login yes/require_login no/' $P/service.conf"
 act "sudo rm $P/trusted_keys"
@@ -87,7 +88,7 @@ act "sudo sed -i 's/Welcome/Owned/' $O/index.html"
 act "sudo rm $O/terms.txt"
 act "sudo touch $O/dropped.php"
 tell "(meanwhile somebody else, from $SCENE_NET.3, does honest work)"
-scene_login $SCENE_BOB "sudo sed -i 's/9 to 5/8 to 6/' $O/hours.txt"
+scene_login $SCENE_BOB "sudo sed -i 's/9 to 5/8 to 6/' $O/hours.txt" 2>"$T/act.out"
 claim "the changes under observe stand" recorded
 
 step "Who was it?   holdfast who $P/service.conf"

@@ -4,7 +4,6 @@ package vmtests
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -98,10 +97,7 @@ func (m *machine) start(watches ...string) {
 			m.t.Logf("the daemon's log:\n%s", log.Bytes())
 		}
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
-	wait := m.command("status", "--wait", "armed")
-	armed := exec.CommandContext(ctx, wait.Path, wait.Args[1:]...)
+	armed := m.command("status", "--wait", "armed", "--timeout", "120s")
 	// 5 is degraded: this kernel's tier may not be the best one.
 	if out, err := armed.CombinedOutput(); err != nil && armed.ProcessState.ExitCode() != 5 {
 		m.t.Fatalf("status --wait armed: %v\n%s", err, out)

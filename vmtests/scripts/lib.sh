@@ -13,7 +13,7 @@ start_daemon() {
 	for w in "$@"; do args+=(--watch "$w"); done
 	hf run "${args[@]}" >/out/daemon.log 2>&1 &
 	DAEMON=$!
-	hf status --wait armed || code=$?
+	hf status --wait armed --timeout 120s || code=$?
 	[ $code = 0 ] || { echo "status --wait armed: exit code $code"; tail -n 20 /out/daemon.log; return 1; }
 }
 
