@@ -41,11 +41,17 @@ static __always_inline void fill_creds(struct event_head *h, const struct cred *
 }
 
 /* Fills the head of a new event about t, and empties the body and the strings. */
-static __always_inline void fill_head(struct slot *s, struct task_struct *t, u32 kind, u32 op, u32 hook)
+__noinline int fill_head(struct slot *s, u64 task, u32 kind, u32 op, u32 hook)
 {
-	struct event_head *h = head_of(s);
-	struct inode *exe = exe_inode(t);
+	struct task_struct *t = (void *)task;
+	struct event_head *h;
+	struct inode *exe;
 	struct tty_struct *tty;
+
+	if (!s || !t)
+		return 0;
+	h = head_of(s);
+	exe = exe_inode(t);
 
 	h->version = WIRE_VERSION;
 	h->kind = kind;
@@ -81,6 +87,16 @@ static __always_inline void fill_head(struct slot *s, struct task_struct *t, u32
 		__builtin_memset(peer_of(s), 0, sizeof(struct peer_body));
 		s->size += sizeof(struct peer_body);
 	}
+	return 0;
+}
+
+/*
+ * The group leader of t as a number: functions that are verified on their own
+ * take no typed pointer. For a leader that is t itself.
+ */
+static __always_inline u64 leader_addr(struct task_struct *t)
+{
+	return (u64)BPF_CORE_READ(t, group_leader);
 }
 
 /* The peer of an internet socket; false if it has none. */
@@ -191,7 +207,7 @@ static __always_inline struct task_state *session_check(struct task_struct *t)
 	s = slot_get(HOOK_SESSION);
 	if (!s)
 		return st;
-	fill_head(s, t, EV_SESSION, OP_NONE, HOOK_SESSION);
+	fill_head(s, bpf_get_current_task(), EV_SESSION, OP_NONE, HOOK_SESSION);
 	head_of(s)->session = st->session;
 	b = peer_of(s);
 	b->how = st->how;
@@ -243,7 +259,7 @@ static __always_inline struct slot *event_by_current(u32 kind, u32 op, u32 hook)
 	s = slot_get(hook);
 	if (!s)
 		return 0;
-	fill_head(s, t, kind, op, hook);
+	fill_head(s, bpf_get_current_task(), kind, op, hook);
 	st = bpf_task_storage_get(&tasks, t, 0, 0);
 	if (st)
 		head_of(s)->session = st->session;

@@ -148,12 +148,28 @@ struct {
 
 /* ---- the way out ------------------------------------------------------- */
 
+struct base {
+	u64 mnt;	/* struct vfsmount */
+	u64 d;	/* struct dentry */
+};
+
+/* What a system call was asked to act on. */
+struct paths {
+	u64 path, path2;	/* user memory; path2 0 if there is one only */
+	struct base base, base2;	/* where they start from */
+	u32 op, flags;
+	s32 dirfd;
+	u32 pad;
+};
+
 #define STRING_MAX 4096
 #define SLOT_DATA 24576	/* head, body and four strings of STRING_MAX, with slack for the verifier */
 
 struct slot {
 	u32 busy;
 	u32 size;
+	struct opener opener;	/* these two are here because the stack is short: 512 bytes over all calls before linux v6.13 */
+	struct paths paths;
 	u8 data[SLOT_DATA];
 };
 

@@ -37,10 +37,9 @@ __noinline u64 name_hash(u64 str, u32 user)
 struct place {
 	u32 anchor;	/* 0: not watched */
 	u32 rule;
-	u32 depth;	/* names between the anchor and the object */
+	u16 depth;	/* names between the anchor and the object */
 	u8 mode;
 	u8 appeared;	/* a name that a rule waits for lies on the way */
-	u16 pad;
 };
 
 /*

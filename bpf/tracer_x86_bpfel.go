@@ -154,9 +154,29 @@ type TracerSettings struct {
 }
 
 type TracerSlot struct {
-	_    structs.HostLayout
-	Busy uint32
-	Size uint32
+	_      structs.HostLayout
+	Busy   uint32
+	Size   uint32
+	Opener TracerOpener
+	Paths  struct {
+		_     structs.HostLayout
+		Path  uint64
+		Path2 uint64
+		Base  struct {
+			_   structs.HostLayout
+			Mnt uint64
+			D   uint64
+		}
+		Base2 struct {
+			_   structs.HostLayout
+			Mnt uint64
+			D   uint64
+		}
+		Op    uint32
+		Flags uint32
+		Dirfd int32
+		Pad   uint32
+	}
 	Data [24576]uint8
 }
 

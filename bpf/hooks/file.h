@@ -137,7 +137,7 @@ static __always_inline void request_file(struct request *r, struct file *f, u32 
  */
 __noinline int report_opener(struct request *r, u64 writes, u64 count, u64 bytes)
 {
-	struct opener o = {};
+	struct opener *o;
 	struct slot *s;
 	u64 k;
 
@@ -147,16 +147,18 @@ __noinline int report_opener(struct request *r, u64 writes, u64 count, u64 bytes
 	if (!s)
 		return 0;
 	k = r->opener;
+	o = &s->opener;
 	fill_file(s, r);
 	if (writes)
 		file_of(s)->count = count;
 	file_of(s)->bytes = bytes;
 	put_place(s, 0, r);
-	o.head = *head_of(s);
-	o.sent = head_of(s)->time;
-	o.inode = (u64)r->in;
-	o.writes = writes;
-	bpf_map_update_elem(&openers, &k, &o, BPF_ANY);
+	o->head = *head_of(s);
+	o->count = o->bytes = o->first = 0;
+	o->sent = head_of(s)->time;
+	o->inode = (u64)r->in;
+	o->writes = writes;
+	bpf_map_update_elem(&openers, &k, o, BPF_ANY);
 	submit(s);
 	return 0;
 }

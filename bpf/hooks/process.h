@@ -65,7 +65,7 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 	s = slot_get(HOOK_FORK);
 	if (!s)
 		return 0;
-	fill_head(s, child, EV_FORK, OP_NONE, HOOK_FORK);
+	fill_head(s, leader_addr(child), EV_FORK, OP_NONE, HOOK_FORK);
 	if (ps)
 		head_of(s)->session = ps->session;
 	fill_parent(head_of(s), parent);
@@ -127,7 +127,7 @@ int learn_tasks(struct bpf_iter__task *ctx)
 	s = slot_get(HOOK_ITER);
 	if (!s)
 		return 0;
-	fill_head(s, t, EV_PROC, OP_NONE, HOOK_ITER);
+	fill_head(s, leader_addr(t), EV_PROC, OP_NONE, HOOK_ITER);
 	if (audit != UNSET)
 		head_of(s)->session = audit;
 	put_exe(s, t);
@@ -158,7 +158,7 @@ int learn_sockets(struct bpf_iter__task_file *ctx)
 	s = slot_get(HOOK_ITER);
 	if (!s)
 		return 0;
-	fill_head(s, t, EV_SOCKET, OP_NONE, HOOK_ITER);
+	fill_head(s, leader_addr(t), EV_SOCKET, OP_NONE, HOOK_ITER);
 	head_of(s)->session = audit;
 	b = peer_of(s);
 	b->how = HOW_FOUND;

@@ -131,13 +131,8 @@ __noinline u32 path_kind(u64 str)
 	return COMPLEX;
 }
 
-struct base {
-	struct vfsmount *mnt;
-	struct dentry *d;
-};
-
 /* Where a path starts from: the root if it begins with '/', else a descriptor or the working directory. */
-static __always_inline void find_base(struct task_struct *t, s32 dirfd, const char *path, struct base *b)
+static __always_inline void find_base(struct task_struct *t, s32 dirfd, u64 path, struct base *b)
 {
 	struct fs_struct *fs = BPF_CORE_READ(t, fs);
 	u8 c = 0;
@@ -145,29 +140,22 @@ static __always_inline void find_base(struct task_struct *t, s32 dirfd, const ch
 	b->mnt = 0;
 	b->d = 0;
 	if (path)
-		bpf_probe_read_user(&c, 1, path);
+		bpf_probe_read_user(&c, 1, (void *)path);
 	if (c == '/') {
-		b->mnt = BPF_CORE_READ(fs, root.mnt);
-		b->d = BPF_CORE_READ(fs, root.dentry);
+		b->mnt = (u64)BPF_CORE_READ(fs, root.mnt);
+		b->d = (u64)BPF_CORE_READ(fs, root.dentry);
 	} else if (dirfd == AT_FDCWD) {
-		b->mnt = BPF_CORE_READ(fs, pwd.mnt);
-		b->d = BPF_CORE_READ(fs, pwd.dentry);
+		b->mnt = (u64)BPF_CORE_READ(fs, pwd.mnt);
+		b->d = (u64)BPF_CORE_READ(fs, pwd.dentry);
 	} else {
 		struct file *f = file_at(t, dirfd);
 
 		if (!f)
 			return;
-		b->mnt = BPF_CORE_READ(f, f_path.mnt);
-		b->d = BPF_CORE_READ(f, f_path.dentry);
+		b->mnt = (u64)BPF_CORE_READ(f, f_path.mnt);
+		b->d = (u64)BPF_CORE_READ(f, f_path.dentry);
 	}
 }
-
-struct paths {
-	const char *path, *path2;
-	struct base base, base2;
-	u64 arg;
-	u32 op, flags;
-};
 
 /* Sends a path, or two, as the process passed them. */
 __noinline int report_named(struct paths *p)
@@ -180,115 +168,148 @@ __noinline int report_named(struct paths *p)
 	if (!s)
 		return 0;
 	head_of(s)->flags |= EF_NAMED | p->flags;
-	file_of(s)->arg = p->arg;
 	file_of(s)->count = 1;
 	file_of(s)->first = head_of(s)->time;
-	put_user_str(s, 0, p->path);
-	put_path(s, 1, (u64)p->base.mnt, (u64)p->base.d);
+	put_user_str(s, 0, (void *)p->path);
+	put_path(s, 1, p->base.mnt, p->base.d);
 	if (p->path2) {
-		put_user_str(s, 2, p->path2);
-		put_path(s, 3, (u64)p->base2.mnt, (u64)p->base2.d);
+		put_user_str(s, 2, (void *)p->path2);
+		put_path(s, 3, p->base2.mnt, p->base2.d);
 	}
 	submit(s);
 	return 0;
 }
 
-/* Both names are simple: each is placed exactly, and nothing is sent if neither is watched. */
+/*
+ * Both names are simple: each is placed exactly, and nothing is sent if neither
+ * is watched. One request serves both in turn: the stack is short (512 bytes over
+ * all calls before linux v6.13).
+ */
 __noinline int report_simple_pair(struct paths *p)
 {
-	struct request r = {}, q = {};
+	struct place first, second;
+	struct request r = {};
 	struct slot *s;
 
 	if (!p)
 		return 0;
-	r.d = p->base.d;
-	r.leaf = p->path;
 	r.op = p->op;
 	r.hook = HOOK_SYS_EXIT;
 	r.flags = p->flags;
-	q.d = p->base2.d;
-	q.leaf = p->path2;
+	r.d = (void *)p->base.d;
+	r.leaf = (void *)p->path;
 	locate(&r);
-	locate(&q);
-	if (!r.place.anchor && !q.place.anchor && !r.place.appeared && !q.place.appeared) {
+	first = r.place;
+	r.d = (void *)p->base2.d;
+	r.leaf = (void *)p->path2;
+	locate(&r);
+	second = r.place;
+	if (!first.anchor && !second.anchor && !first.appeared && !second.appeared) {
 		COUNT(HOOK_SYS_EXIT, skipped);
 		return 0;
 	}
-	r.place.appeared |= q.place.appeared;
 	s = event_by_current(EV_FILE, p->op, HOOK_SYS_EXIT);
 	if (!s)
 		return 0;
+	r.d = (void *)p->base.d;
+	r.leaf = (void *)p->path;
+	r.place = first;
+	r.place.appeared |= second.appeared;
 	fill_file(s, &r);
-	file_of(s)->anchor2 = q.place.anchor;
-	if (r.place.anchor)
+	if (first.anchor)
 		put_place(s, 0, &r);
-	if (q.place.anchor)
-		put_place(s, 2, &q);
+	r.d = (void *)p->base2.d;
+	r.leaf = (void *)p->path2;
+	r.place = second;
+	file_of(s)->anchor2 = second.anchor;
+	if (second.anchor)
+		put_place(s, 2, &r);
 	submit(s);
 	return 0;
 }
 
-static __always_inline void on_fd(struct file *f, u32 op, u64 arg)
+/* The name is simple: it is placed exactly. */
+__noinline int report_simple(struct paths *p)
+{
+	struct request r = {};
+
+	if (!p)
+		return 0;
+	r.d = (void *)p->base.d;
+	r.leaf = (void *)p->path;
+	r.op = p->op;
+	r.hook = HOOK_SYS_EXIT;
+	done(&r);
+	return 0;
+}
+
+static __noinline int on_fd(struct file *f, u32 op, u64 arg)
 {
 	struct request r;
 
 	if (!f)
-		return;
+		return 0;
 	request_file(&r, f, op, HOOK_SYS_EXIT);
 	r.arg = arg;
 	done(&r);
+	return 0;
+}
+
+static __always_inline void fill_paths(struct paths *p, struct task_struct *t, u64 *a, const volatile struct call *c)
+{
+	u64 fl = a[c->flags & 7];
+	s32 dirfd = c->dir == CWD ? AT_FDCWD : (s32)a[c->dir & 7];
+
+	p->op = c->op;
+	if (p->op == OP_UNLINK && c->flags && (fl & AT_REMOVEDIR))
+		p->op = OP_RMDIR;
+	p->flags = 0;
+	if (c->follow == FOLLOW || (c->follow == FOLLOW_UNLESS && !(fl & AT_SYMLINK_NOFOLLOW)) ||
+	    (c->follow == FOLLOW_IF && (fl & AT_SYMLINK_FOLLOW)))
+		p->flags = EF_FOLLOW;
+	p->dirfd = dirfd;
+	p->path = a[c->path & 7];
+	p->path2 = 0;
+	find_base(t, dirfd, p->path, &p->base);
+	if (c->form != F_PATHS)
+		return;
+	dirfd = c->dir2 == CWD ? AT_FDCWD : (s32)a[c->dir2 & 7];
+	p->path2 = a[c->path2 & 7];
+	find_base(t, dirfd, p->path2, &p->base2);
 }
 
 static __noinline int on_path(struct task_struct *t, u64 *a, u32 nr)
 {
-	const volatile struct call *c;
-	struct paths p = {};
-	u32 kind, follow;
-	s32 dirfd, dirfd2;
-	u64 fl;
+	struct slot *s;
+	struct paths *p;
+	u32 kind;
+	bool exact;
 
 	if (nr >= CALLS)
 		return 0;
-	c = &calls[nr];
-	p.op = c->op;
-	p.path = (const char *)a[c->path & 7];
-	dirfd = c->dir == CWD ? AT_FDCWD : (s32)a[c->dir & 7];
-	fl = a[c->flags & 7];
-	follow = c->follow == FOLLOW || (c->follow == FOLLOW_UNLESS && !(fl & AT_SYMLINK_NOFOLLOW)) ||
-		 (c->follow == FOLLOW_IF && (fl & AT_SYMLINK_FOLLOW));
-	if (p.op == OP_UNLINK && c->flags && (fl & AT_REMOVEDIR))
-		p.op = OP_RMDIR;
-	if (follow)
-		p.flags |= EF_FOLLOW;
-	kind = path_kind((u64)p.path);
-	if (kind == EMPTY && c->form == F_PATH) {
-		on_fd(dirfd == AT_FDCWD ? 0 : file_at(t, dirfd), p.op, 0);
+	s = slot_get(HOOK_SYS_EXIT);
+	if (!s)
 		return 0;
-	}
-	find_base(t, dirfd, p.path, &p.base);
-	if (c->form == F_PATHS) {
-		p.path2 = (const char *)a[c->path2 & 7];
-		dirfd2 = c->dir2 == CWD ? AT_FDCWD : (s32)a[c->dir2 & 7];
-		find_base(t, dirfd2, p.path2, &p.base2);
+	p = &s->paths;
+	fill_paths(p, t, a, &calls[nr]);
+	kind = path_kind(p->path);
+	exact = kind == SIMPLE && !(p->flags & EF_FOLLOW);
+	if (p->path2) {
 		COUNT(HOOK_SYS_EXIT, seen);
-		if (kind == SIMPLE && !follow && path_kind((u64)p.path2) == SIMPLE)
-			report_simple_pair(&p);
+		if (exact && path_kind(p->path2) == SIMPLE)
+			report_simple_pair(p);
 		else
-			report_named(&p);
-		return 0;
+			report_named(p);
+	} else if (kind == EMPTY) {
+		if (p->dirfd != AT_FDCWD)
+			on_fd(file_at(t, p->dirfd), p->op, 0);
+	} else if (exact) {
+		report_simple(p);
+	} else {
+		COUNT(HOOK_SYS_EXIT, seen);
+		report_named(p);
 	}
-	if (kind == SIMPLE && !follow) {
-		struct request r = {};
-
-		r.d = p.base.d;
-		r.leaf = p.path;
-		r.op = p.op;
-		r.hook = HOOK_SYS_EXIT;
-		done(&r);
-		return 0;
-	}
-	COUNT(HOOK_SYS_EXIT, seen);
-	report_named(&p);
+	slot_put(s);
 	return 0;
 }
 
