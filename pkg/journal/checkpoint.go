@@ -282,3 +282,23 @@ func verifierOf(skey string) (string, error) {
 	}
 	return note.NewEd25519VerifierKey(f[2], pub)
 }
+
+// Newest returns the number of the newest record in dir that a checkpoint covers, 0 if there is
+// none, without looking at the signature. Any goroutine of any process may ask.
+func Newest(dir string) (uint64, error) {
+	n, err := sealedSize(dir)
+	if err != nil {
+		return 0, fmt.Errorf("read journal %s: %w", dir, err)
+	}
+	return n, nil
+}
+
+// LatestCheckpoint returns the newest signed checkpoint in dir as it is on disk,
+// nil if there is none.
+func LatestCheckpoint(dir string) ([]byte, error) {
+	b, err := latestNote(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read journal %s: %w", dir, err)
+	}
+	return b, nil
+}
