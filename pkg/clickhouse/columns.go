@@ -174,6 +174,7 @@ func processColumns() []column {
 		col("process_cgroup", func(v *view) string { return v.process.Cgroup }),
 		col("process_container", func(v *view) string { return v.process.Container }),
 		col("process_mnt_ns", func(v *view) string { return v.process.MntNS }),
+		col("process_evidence", func(v *view) string { return v.process.Evidence }),
 		col("process_ancestors_pid", ancestors(func(a *event.Ancestor) uint32 { return a.PID })),
 		col("process_ancestors_exec_id", ancestors(func(a *event.Ancestor) string { return a.ExecID })),
 		col("process_ancestors_exe", ancestors(func(a *event.Ancestor) string { return a.Exe })),

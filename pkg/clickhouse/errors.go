@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 
@@ -82,19 +83,14 @@ func kindOf(err error) error {
 	if errors.As(err, &record) || errors.As(err, &verify) || errors.As(err, &unknown) || errors.As(err, &alert) {
 		return ErrTLS
 	}
-	// The driver has no types for these two: a first byte or an HTTP answer that is
-	// not the protocol's.
-	text := err.Error()
-	for _, s := range []string{"[handshake] unexpected packet", "failed to decode server hello", "malformed HTTP", "server gave HTTP response to HTTPS client"} {
-		if strings.Contains(text, s) {
-			return ErrNotClickHouse
-		}
+	if strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") { // net/http has no value for it
+		return ErrTLS
 	}
 	var (
 		op  *net.OpError
 		dns *net.DNSError
 	)
-	if errors.As(err, &op) || errors.As(err, &dns) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ch.ErrAcquireConnTimeout) {
+	if errors.As(err, &op) || errors.As(err, &dns) || errors.Is(err, io.EOF) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ch.ErrAcquireConnTimeout) {
 		return ErrUnreachable
 	}
 	return nil

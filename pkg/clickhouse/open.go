@@ -96,6 +96,15 @@ func (db *DB) Ping(ctx context.Context) error {
 		}
 		err = db.conn.Ping(ctx)
 	}
+	if err == nil {
+		return nil
+	}
+	// What speaks, but not as ClickHouse does, fails somewhere in the driver's
+	// decoding: here, where nothing was asked yet, that is all it can be.
+	if _, server := serverCode(err); !server && kindOf(err) == nil && !errors.Is(err, context.Canceled) {
+		err = fmt.Errorf("%w (%w)", ErrNotClickHouse, err)
+		return fmt.Errorf("connect ClickHouse %s: %w", db.addr, err)
+	}
 	return db.explain("connect", err)
 }
 
@@ -188,6 +197,10 @@ func options(c Config) (*ch.Options, string, error) {
 	}
 	if o.TLS, err = tlsConfig(c, secure); err != nil {
 		return nil, "", err
+	}
+	if u.Scheme == "https" && o.Auth.Password == "" && c.CertFile == "" {
+		// The driver takes this for a log-in by certificate, which the server then misses.
+		return nil, "", errors.New("clickhouse.url: https:// needs a password, or clickhouse.cert_file and key_file to log in by certificate")
 	}
 	database := strings.Trim(u.Path, "/")
 	if database == "" {

@@ -12,6 +12,10 @@ const reachChunk = 1 << 20
 // the run without a gap that begins behind after (after itself if the next one is
 // missing), newest the highest number it holds at all, 0 if none.
 func (db *DB) Reach(ctx context.Context, hostID string, after uint64) (unbroken, newest uint64, err error) {
+	return db.reach(ctx, hostID, after, reachChunk)
+}
+
+func (db *DB) reach(ctx context.Context, hostID string, after, chunk uint64) (unbroken, newest uint64, err error) {
 	const op = "ask position of"
 	table := db.target.Database + ".records"
 	err = db.conn.QueryRow(ctx, "SELECT max(seq) FROM "+table+" WHERE host_id = ?", hostID).Scan(&newest)
@@ -21,12 +25,12 @@ func (db *DB) Reach(ctx context.Context, hostID string, after uint64) (unbroken,
 	unbroken = after
 	for unbroken < newest {
 		var present uint64
-		end := unbroken + reachChunk
+		end := unbroken + chunk
 		if err := db.conn.QueryRow(ctx, "SELECT uniqExact(seq) FROM "+table+" WHERE host_id = ? AND seq > ? AND seq <= ?",
 			hostID, unbroken, end).Scan(&present); err != nil {
 			return 0, 0, db.explain(op, err)
 		}
-		if present == reachChunk {
+		if present == chunk {
 			unbroken = end
 			continue
 		}

@@ -122,6 +122,7 @@ CREATE TABLE IF NOT EXISTS {{.Database}}.records{{.OnCluster}}
     process_cgroup    String CODEC(ZSTD(1)),
     process_container String CODEC(ZSTD(1)),
     process_mnt_ns    LowCardinality(String),
+    process_evidence  LowCardinality(String),
 
     -- one element for each ancestor, parent first
     process_ancestors_pid     Array(UInt32) CODEC(ZSTD(1)),
