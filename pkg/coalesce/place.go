@@ -1,0 +1,86 @@
+package coalesce
+
+import (
+	"errors"
+	"path"
+	"strings"
+
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// Place is where an operation happened. The zero Place lies outside every
+// watched tree.
+type Place struct {
+	Anchor uint32
+	Path   string // absolute, below a watched root
+	Seen   string // as the process saw it, if that differs
+}
+
+// place finds the names of an event. Both places may be outside.
+func (t *Table) place(ev *event.Event) (from, to Place, err error) {
+	if ev.Flags&event.FlagTruncated != 0 {
+		return from, to, ErrCut
+	}
+	two := ev.Op == event.OpRename || ev.Op == event.OpLink
+	if ev.Flags&event.FlagNamed == 0 {
+		if from, err = t.anchored(ev.Anchor, ev.Path); err == nil && two {
+			to, err = t.anchored(ev.Anchor2, ev.Path2)
+		}
+		return from, to, err
+	}
+	if t.o.Resolver == nil {
+		return from, to, ErrUnresolved
+	}
+	q := Query{
+		Base: string(ev.Base), Path: string(ev.Path),
+		Follow: ev.Flags&event.FlagFollow != 0,
+		PID:    ev.Key.PID, TID: ev.TID, MntNS: ev.MntNS,
+	}
+	from, err = t.o.Resolver.Resolve(q)
+	if errors.Is(err, ErrUnresolved) && ev.Op == event.OpLink {
+		err = nil // the source of a link does not change; it may have no name at all
+	}
+	if err == nil && two {
+		q.Base, q.Path, q.Follow = string(ev.Base2), string(ev.Path2), false
+		to, err = t.o.Resolver.Resolve(q)
+	}
+	if err != nil {
+		return Place{}, Place{}, err
+	}
+	return t.watched(from), t.watched(to), nil
+}
+
+func (t *Table) anchored(id uint32, below []byte) (Place, error) {
+	if id == 0 {
+		return Place{}, nil
+	}
+	root, _, ok := t.o.Anchors.Path(id)
+	if !ok {
+		return Place{}, nil // the rule is gone
+	}
+	if len(below) == 0 {
+		return t.watched(Place{Anchor: id, Path: root}), nil
+	}
+	p := root + "/" + string(below)
+	if root == "/" || below[0] == '/' {
+		p = root + string(below)
+	}
+	// The kernel walks directory entries: the names are clean unless a record was
+	// forged or spoilt.
+	if path.Clean(p) != p {
+		return Place{}, ErrUnresolved
+	}
+	return t.watched(Place{Anchor: id, Path: p}), nil
+}
+
+func (t *Table) watched(p Place) Place {
+	if p.Path == "" || !t.o.Watched(p.Path) {
+		return Place{}
+	}
+	return p
+}
+
+// Within reports whether p is dir or lies below it, by component.
+func Within(dir, p string) bool {
+	return p == dir || dir == "/" || len(p) > len(dir) && strings.HasPrefix(p, dir) && p[len(dir)] == '/'
+}

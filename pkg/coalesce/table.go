@@ -1,0 +1,451 @@
+package coalesce
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// Errors of Add. Both mean that a change may be missing.
+var (
+	// ErrUnresolved: the path that a process passed could not be followed any more.
+	ErrUnresolved = errors.New("path cannot be followed any more")
+	// ErrCut: the kernel side had to cut a path.
+	ErrCut = errors.New("path was cut")
+)
+
+// Anchors tells what path a marked inode has (implemented by pkg/sense).
+type Anchors interface {
+	Path(id uint32) (path string, rule int, ok bool)
+}
+
+// Who tells who did an event (pkg/attribute); it is asked once per change.
+type Who func(*event.Event) (event.Actor, event.Process)
+
+// Options of a Table. Emit is required; it gets changes that it may keep.
+type Options struct {
+	Anchors  Anchors
+	Resolver *Resolver              // nil: an event with FlagNamed is unresolved
+	Watched  func(path string) bool // false for an excepted path; nil: all are watched
+	Emit     func(*event.Change)
+
+	Quiet   time.Duration // settles a change whose opener was not seen closing; default 50 ms
+	Grace   time.Duration // settles a change that no opener holds; default 5 ms
+	MaxHold time.Duration // default 2 s
+	MaxOpen int           // pending changes, and openers; default 65,536 each
+}
+
+func (o *Options) defaults() {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	set(&o.Quiet, 50*time.Millisecond)
+	set(&o.Grace, 5*time.Millisecond)
+	set(&o.MaxHold, 2*time.Second)
+	if o.MaxOpen <= 0 {
+		o.MaxOpen = 65536
+	}
+	if o.Watched == nil {
+		o.Watched = func(string) bool { return true }
+	}
+}
+
+// Stats counts what the stage saw since it began.
+type Stats struct {
+	Events     uint64 // file events
+	Skipped    uint64 // not below a watched root, excepted, or on a file without a name
+	Failed     uint64 // operations that did not succeed
+	Unresolved uint64
+	Cut        uint64
+	Opens      uint64 // opens for writing
+	Changes    uint64 // emitted, attempts and looks included
+	Overflow   uint64 // settled early for want of room
+	Pending    int
+	Openers    int
+}
+
+// Later tells what is known to have happened to a path after a moment.
+type Later struct {
+	Any     bool
+	First   uint64 // of the first such operation
+	Content bool   // content may have changed
+	Meta    bool   // metadata may have changed
+	Name    bool   // the name was removed, replaced or given
+	MovedTo string // where the first such rename moved it
+}
+
+// Merge returns l with what o tells, o being the later one.
+func (l Later) Merge(o Later) Later {
+	if !l.Any {
+		return o
+	}
+	if !o.Any {
+		return l
+	}
+	l.First = min(l.First, o.First)
+	l.Content = l.Content || o.Content
+	l.Meta = l.Meta || o.Meta
+	l.Name = l.Name || o.Name
+	if l.MovedTo == "" {
+		l.MovedTo = o.MovedTo
+	}
+	return l
+}
+
+// LaterOf tells what a change did to path, which is one of its names.
+func LaterOf(c *event.Change, path string) Later {
+	l := Later{Any: true, First: c.First}
+	if c.Blocked || c.Op == event.OpOpen {
+		return Later{}
+	}
+	for _, op := range c.Ops {
+		switch {
+		case op == event.OpWrite || op == event.OpTruncate || op == event.OpMapWrite:
+			l.Content = true
+		case op == event.OpCreate:
+			l.Content, l.Meta, l.Name = true, true, true
+		case op.Metadata():
+			l.Meta = true
+		case op == event.OpLink && c.Path == path:
+			// the object keeps its content and metadata
+		default:
+			l.Name = true
+		}
+	}
+	if c.Op == event.OpRename && c.Path == path {
+		l.MovedTo = c.PathTo
+	}
+	return l
+}
+
+// actor is what must be equal for two operations to be of one actor.
+type actor struct {
+	key     event.ProcKey
+	creds   event.Creds
+	login   uint32
+	session uint64
+}
+
+func actorOf(ev *event.Event) actor {
+	return actor{ev.Key, ev.Creds, ev.Login, ev.Session}
+}
+
+// slot names a pending change: a path has one, and one per refused operation.
+type slot struct {
+	path string
+	op   event.Op // of a refused attempt, OpNone else
+}
+
+// entry is a change that is not settled.
+type entry struct {
+	timer
+	c      *event.Change
+	who    actor
+	slot   slot
+	opener uint64 // the last opener seen, 0 if none
+	begun  uint64
+
+	older, newer *entry // in order of beginning
+}
+
+// opener is an open file description that can write.
+type opener struct {
+	timer
+	id    uint64
+	path  string
+	who   actor
+	c     *event.Change // the last change made through it, for who and where
+	wrote bool
+	first uint64 // time of the first write that was reported
+	count uint64 // writes reported so far
+	bytes uint64
+	waits time.Duration // between two looks while it stays open
+
+	older, newer *opener
+}
+
+// Table is the stage. Add, Tick, Next and Flush are for one goroutine; Later and
+// Stats may be called by any.
+type Table struct {
+	o Options
+
+	mu      sync.Mutex // guards all below
+	pending map[slot]*entry
+	openers map[uint64]*opener
+	procs   map[uint32]int // pending changes and openers of a process
+	paths   map[string]int // openers of a path
+	due     heap
+	entries list[entry]
+	opened  list[opener]
+	stats   Stats
+	out     []*event.Change // settled, to be emitted when mu is free
+}
+
+// New returns an empty Table.
+func New(o Options) *Table {
+	o.defaults()
+	return &Table{
+		o:       o,
+		pending: make(map[slot]*entry),
+		openers: make(map[uint64]*opener),
+		procs:   make(map[uint32]int),
+		paths:   make(map[string]int),
+	}
+}
+
+// Add takes one event. It keeps nothing of it. Events that are not about files
+// only end the changes of their process. The error says that the event could not
+// be placed.
+func (t *Table) Add(ev *event.Event, who Who) error {
+	switch ev.Kind {
+	case event.KindExec, event.KindExit:
+		t.mu.Lock()
+		t.leave(ev)
+		t.emit()
+		return nil
+	case event.KindFile:
+	default:
+		return nil
+	}
+	from, to, err := t.place(ev)
+	t.mu.Lock()
+	t.stats.Events++
+	switch {
+	case errors.Is(err, ErrUnresolved):
+		t.stats.Unresolved++
+	case errors.Is(err, ErrCut):
+		t.stats.Cut++
+	case err == nil && from.Path == "" && to.Path == "":
+		t.stats.Skipped++
+	case ev.Ret < 0 && ev.Flags&event.FlagBlocked == 0:
+		t.stats.Failed++
+	default:
+		t.add(ev, from, to, who)
+	}
+	t.emit()
+	if err != nil {
+		return fmt.Errorf("place %s: %w", ev.Op, err)
+	}
+	return nil
+}
+
+// emit hands over what was settled. It is called with mu held and gives it up:
+// Emit may be slow, and may ask Later.
+func (t *Table) emit() {
+	out := t.out
+	t.out = nil
+	t.mu.Unlock()
+	for _, c := range out {
+		t.o.Emit(c)
+	}
+}
+
+func (t *Table) add(ev *event.Event, from, to Place, who Who) {
+	if ev.Flags&event.FlagBlocked != 0 {
+		t.attempt(ev, from, to, who)
+		return
+	}
+	switch ev.Op {
+	case event.OpOpen:
+		t.open(ev, from, who)
+	case event.OpWrite:
+		t.write(ev, from, who)
+	case event.OpClose:
+		t.closed(ev, from, who)
+	case event.OpCreate, event.OpTruncate, event.OpMapWrite:
+		t.content(ev, from, who)
+	default:
+		if ev.Op.Metadata() {
+			t.fold(t.entry(ev, from, who), ev)
+			return
+		}
+		t.name(ev, from, to, who)
+	}
+}
+
+// unnamed reports whether the event is about a file that has lost its name: what
+// happens to it changes no tree.
+func unnamed(ev *event.Event) bool { return ev.FMode != 0 && ev.Nlink == 0 }
+
+func (t *Table) open(ev *event.Event, at Place, who Who) {
+	t.stats.Opens++
+	o := t.opener(ev, at.Path)
+	created := ev.Flags&event.FlagCreated != 0
+	truncated := ev.Arg&openTruncate != 0
+	if !created && !truncated {
+		return
+	}
+	e := t.entry(ev, at, who)
+	e.opener = ev.Opener
+	if created {
+		addOp(e.c, event.OpCreate)
+	} else {
+		addOp(e.c, event.OpTruncate)
+	}
+	e.c.Count++
+	t.touch(e, ev)
+	if o != nil {
+		o.c = e.c
+	}
+}
+
+// openTruncate is O_TRUNC (linux include/uapi/asm-generic/fcntl.h).
+const openTruncate = 0o1000
+
+func (t *Table) write(ev *event.Event, at Place, who Who) {
+	if unnamed(ev) {
+		t.stats.Skipped++
+		return
+	}
+	e := t.entry(ev, at, who)
+	e.opener = ev.Opener
+	if o := t.opener(ev, at.Path); o != nil {
+		if !o.wrote || ev.Flags&event.FlagFirst != 0 {
+			o.first, o.count, o.bytes = first(ev), 0, 0
+		}
+		o.wrote, o.c = true, e.c
+		o.count += max(ev.Count, 1)
+		o.bytes += ev.Bytes
+	}
+	t.fold(e, ev)
+}
+
+// content is an operation on content that needs no close to be over.
+func (t *Table) content(ev *event.Event, at Place, who Who) {
+	if unnamed(ev) {
+		t.stats.Skipped++
+		return
+	}
+	e := t.entry(ev, at, who)
+	t.fold(e, ev)
+	if ev.Op == event.OpMapWrite && ev.Opener != 0 {
+		// Stores through the mapping are not told of: look again while it may last.
+		if o := t.opener(ev, at.Path); o != nil {
+			o.wrote, o.c = true, e.c
+		}
+	}
+}
+
+func (t *Table) closed(ev *event.Event, at Place, who Who) {
+	o := t.openers[ev.Opener]
+	if o != nil {
+		t.forget(o)
+	}
+	if unnamed(ev) {
+		t.stats.Skipped++
+		return
+	}
+	count, bytes := folded(ev, o)
+	e := t.pending[slot{path: at.Path}]
+	if e != nil && e.who != actorOf(ev) && (e.opener == 0 || e.opener != ev.Opener) {
+		t.settle(e, false)
+		e = nil
+	}
+	switch {
+	case count > 0:
+		if e == nil {
+			e = t.entry(ev, at, who)
+		}
+		addOp(e.c, event.OpWrite)
+		e.c.Count += count
+		e.c.Bytes += bytes
+		e.c.First = min(e.c.First, first(ev))
+		e.c.Last = max(e.c.Last, ev.Time)
+		t.settle(e, false)
+	case e == nil:
+		// Nothing was written through it as far as we know, or all of it is
+		// reported: let the next stage see for itself.
+		t.look(ev, at, who)
+	case hasOp(e.c, event.OpWrite):
+		e.c.Last = max(e.c.Last, ev.Time)
+		t.settle(e, false)
+	default:
+		// A shell closes the first of two descriptors before it writes through
+		// the second: wait a little for that.
+		t.touch(e, ev)
+	}
+}
+
+// folded returns what the close tells beyond what was reported before. A close
+// without a known opener is an event of its own moment and folds nothing.
+func folded(ev *event.Event, o *opener) (count, bytes uint64) {
+	if ev.First == ev.Time || ev.Count == 0 {
+		return 0, 0
+	}
+	if o == nil || !o.wrote || first(ev) > o.first {
+		return ev.Count, ev.Bytes
+	}
+	return ev.Count - min(o.count, ev.Count), ev.Bytes - min(o.bytes, ev.Bytes)
+}
+
+// look emits a change without an operation.
+func (t *Table) look(ev *event.Event, at Place, who Who) {
+	c := change(ev, at, who)
+	c.Op, c.Count, c.Bytes = event.OpOpen, 0, 0
+	t.send(c)
+}
+
+// attempt folds refusals of one operation.
+func (t *Table) attempt(ev *event.Event, from, to Place, who Who) {
+	if from.Path == "" {
+		from, to = to, Place{}
+	}
+	s := slot{from.Path, ev.Op}
+	e := t.pending[s]
+	if e != nil && (e.who != actorOf(ev) || e.c.PathTo != to.Path) {
+		t.settle(e, false)
+		e = nil
+	}
+	if e == nil {
+		e = t.begin(ev, from, s, who)
+		e.c.PathTo = to.Path
+		e.c.Blocked = true
+	}
+	t.fold(e, ev)
+}
+
+// name is an operation on names: what is pending on them goes first.
+func (t *Table) name(ev *event.Event, from, to Place, who Who) {
+	for _, p := range []string{from.Path, to.Path} {
+		if p == "" {
+			continue
+		}
+		if e := t.pending[slot{path: p}]; e != nil {
+			t.settle(e, false)
+		}
+		if ev.Op == event.OpRename || ev.Op == event.OpRmdir || ev.Op == event.OpMount || ev.Op == event.OpUmount {
+			t.settleBelow(p)
+		}
+	}
+	c := change(ev, from, who)
+	c.PathTo = to.Path
+	addOp(c, ev.Op)
+	t.send(c)
+	if ev.Op == event.OpRename {
+		t.moved(from.Path, to.Path)
+	}
+}
+
+// Later tells what is pending on path.
+func (t *Table) Later(path string) Later {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.pending[slot{path: path}]; e != nil {
+		return LaterOf(e.c, path)
+	}
+	return Later{}
+}
+
+// Stats returns the counters.
+func (t *Table) Stats() Stats {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.stats
+	s.Pending, s.Openers = len(t.pending), len(t.openers)
+	return s
+}

@@ -1,0 +1,113 @@
+package pipeline
+
+import "sync"
+
+// handover passes raw records from the ring reader to the fast side: a ring of
+// bytes allocated once. Each record lies in one piece behind its length; where it
+// does not fit before the end, the rest of the ring is left out.
+//
+//	0        tail            head      len(buf)
+//	|  free  | len rec len rec |  free  |
+type handover struct {
+	mu      sync.Mutex // guards all below
+	buf     []byte
+	head    int // where the next record goes
+	tail    int // the oldest record
+	wrap    int // end of the records before the start, when head < tail
+	used    int // bytes in use, the gap at the end included
+	n       int
+	dropped uint64
+
+	ready chan struct{} // has one token when there may be records
+}
+
+const frame = 4 // bytes of a length
+
+func newHandover(size int) *handover {
+	return &handover{buf: make([]byte, size), ready: make(chan struct{}, 1)}
+}
+
+// put copies raw. False: no room; it was counted.
+func (h *handover) put(raw []byte) bool {
+	need := frame + len(raw)
+	h.mu.Lock()
+	at, ok := h.room(need)
+	if !ok {
+		h.dropped++
+		h.mu.Unlock()
+		return false
+	}
+	b := h.buf[at:]
+	b[0], b[1], b[2], b[3] = byte(len(raw)), byte(len(raw)>>8), byte(len(raw)>>16), byte(len(raw)>>24)
+	copy(b[frame:], raw)
+	h.head = at + need
+	h.used += need
+	h.n++
+	h.mu.Unlock()
+	select {
+	case h.ready <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// room finds a place for need bytes in one piece.
+func (h *handover) room(need int) (at int, ok bool) {
+	if h.n == 0 {
+		h.head, h.tail, h.used, h.wrap = 0, 0, 0, 0
+	}
+	switch {
+	case h.n > 0 && h.head <= h.tail: // the free part is in the middle
+		return h.head, h.tail-h.head >= need
+	case len(h.buf)-h.head >= need:
+		return h.head, true
+	case h.tail >= need && h.n > 0:
+		h.used += len(h.buf) - h.head
+		h.wrap = h.head
+		return 0, true
+	}
+	return 0, false
+}
+
+// next returns the oldest record, borrowed until done is called; nil if there is
+// none.
+func (h *handover) next() []byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.n == 0 {
+		return nil
+	}
+	h.skip()
+	n := h.length()
+	return h.buf[h.tail+frame : h.tail+frame+n : h.tail+frame+n]
+}
+
+// skip moves the tail to the start when it has come to the end of the records.
+func (h *handover) skip() {
+	if h.wrap != 0 && h.tail == h.wrap {
+		h.used -= len(h.buf) - h.tail
+		h.tail, h.wrap = 0, 0
+	}
+}
+
+func (h *handover) length() int {
+	b := h.buf[h.tail:]
+	return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 | int(b[3])<<24
+}
+
+// done gives the oldest record's room back.
+func (h *handover) done() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := frame + h.length()
+	h.tail += n
+	h.used -= n
+	h.n--
+}
+
+// stats returns the bytes in use, the size and how many records found no room.
+func (h *handover) stats() (used, size int, dropped uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.used, len(h.buf), h.dropped
+}

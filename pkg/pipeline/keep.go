@@ -1,0 +1,77 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/rehash"
+)
+
+// keep hands what a change left to the vault, named after its record: every
+// version of what is observed, and what an allowed executable made.
+func (p *Pipeline) keep(ctx context.Context, c *event.Change, f *rehash.Finding, j *judgement, rec *event.Record) {
+	if p.o.Vault == nil || j.Respond || j.rule.Mode != event.ModeObserve && !j.Promote {
+		p.kept(f.Path, discard(f, nil))
+		return
+	}
+	pr := Provenance{Record: rec.ID, Reason: rec.Op + " by " + rec.Actor.User, Trust: j.Promote}
+	in := f.Content
+	f.Content = nil
+	switch {
+	case f.After.Unread != "" || f.After.Type == event.TypeRegular && f.After.Exists && in == nil:
+		// Its content is not in our hands; a later change has it.
+		if in != nil {
+			p.kept(f.Path, in.Discard())
+		}
+	default:
+		p.kept(f.Path, p.o.Vault.Keep(f.Path, f.After, in, pr))
+	}
+	for _, path := range f.Below {
+		p.kept(path, p.o.Vault.Keep(path, event.State{}, nil, pr))
+	}
+	if f.From == nil {
+		return
+	}
+	p.kept(f.From.Path, p.o.Vault.Keep(f.From.Path, f.From.After, nil, pr))
+	if f.After.Type == event.TypeDir {
+		p.keepMoved(ctx, f, pr)
+	}
+}
+
+// keepMoved keeps what a renamed directory brought along under the new names.
+// The contents are in the vault already, under the old ones.
+func (p *Pipeline) keepMoved(ctx context.Context, f *rehash.Finding, pr Provenance) {
+	states := make(map[string]event.State)
+	p.rehash.Known().Walk(f.Path, func(path string, s *event.State) {
+		if path != f.Path && s.Unread == "" {
+			states[path] = *s
+		}
+	})
+	for path, s := range states {
+		if ctx.Err() != nil {
+			return
+		}
+		old := f.From.Path + path[len(f.Path):]
+		p.kept(path, p.o.Vault.Keep(path, s, nil, pr))
+		p.kept(old, p.o.Vault.Keep(old, event.State{}, nil, pr))
+	}
+}
+
+func (p *Pipeline) kept(path string, err error) {
+	if err == nil {
+		return
+	}
+	p.n.unkept.Add(1)
+	p.o.Log.Warn("version is not kept", "stage", "rehash", "path", path, "err", err)
+}
+
+// discard ends the content of a finding that nobody keeps.
+func discard(f *rehash.Finding, err error) error {
+	in := f.Content
+	f.Content = nil
+	if in == nil {
+		return err
+	}
+	return errors.Join(err, in.Discard())
+}

@@ -1,0 +1,121 @@
+package pipeline
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/holdfast/holdfast/pkg/coalesce"
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/rehash"
+	"github.com/holdfast/holdfast/pkg/respond"
+)
+
+// Attributor is stage 3 (pkg/attribute).
+type Attributor interface {
+	// Observe learns from an event; it returns a record to append, or nil.
+	Observe(ev *event.Event) *event.Record
+	// Who tells who did a file event; the answer shares no memory with anything.
+	Who(ev *event.Event) (event.Actor, event.Process)
+}
+
+// Journal is stage 8 (pkg/journal). Both methods give the record its ID.
+type Journal interface {
+	Append(r *event.Record) (uint64, error)
+	AppendDurable(ctx context.Context, r *event.Record) (uint64, error)
+}
+
+// Clock tells the time.
+type Clock interface {
+	Boot() uint64                                          // ns since boot (CLOCK_BOOTTIME)
+	Wall(boot uint64) event.Time                           // the wall clock at a moment since boot
+	After(d time.Duration) (<-chan time.Time, func() bool) // a timer and how to stop it
+}
+
+// Vault keeps versions (rollback; Over makes one of a rollback.Store).
+type Vault interface {
+	respond.Vault
+	// Capture reads path, keeps its content and makes it the trusted version.
+	Capture(ctx context.Context, path, reason string) (event.State, error)
+	// Intake returns where the content of a file goes while it is read.
+	Intake() rehash.Intake
+	// Keep keeps a state as a version: one that was read into in, or, if in is nil,
+	// one without content or whose content is kept already. It ends in.
+	Keep(path string, s event.State, in rehash.Intake, p Provenance) error
+	// Latest returns the newest version's state.
+	Latest(path string) (event.State, bool)
+	// Sync makes what was kept durable.
+	Sync() error
+}
+
+// Provenance says where a version comes from.
+type Provenance struct {
+	Record string // id of the record of the change
+	Reason string
+	Trust  bool
+}
+
+// Rule is the rule that holds for a path.
+type Rule struct {
+	Name string
+	Mode string // as far as the tier can keep it
+}
+
+// Options of a Pipeline. Decode, Attribute, Anchors, Rule, Trees, Journal and
+// Clock are required.
+type Options struct {
+	Decode    func(raw []byte, ev *event.Event) error
+	Attribute Attributor
+	Anchors   coalesce.Anchors
+	Resolver  *coalesce.Resolver             // nil: no tier that sends names
+	Rule      func(path string) (Rule, bool) // false: not watched, or excepted
+	Trees     func() []string                // the watched roots that exist
+	Journal   Journal
+	Clock     Clock
+	Vault     Vault // nil: nothing is kept and nothing put back
+
+	Self     uint32                // our own pid
+	Tier     string                // sensor.tier of records
+	Hook     func(n uint16) string // sensor.hook of records
+	Appeared func()                // a name that a rule waits for appeared or went; must not block
+	Log      *slog.Logger
+
+	HandoverBytes int           // default 8 MiB
+	Queue         int           // changes waiting for the slow side; default 16,384
+	Quiet         time.Duration // see coalesce.Options
+	Grace         time.Duration
+	MaxHold       time.Duration
+	MaxOpen       int
+	FlapLimit     int // see respond.Options
+	FlapWindow    time.Duration
+	Workers       int           // concurrent reads of a scan
+	GapEvery      time.Duration // at most one gap record in this time; default a second
+	SelfDelay     time.Duration // between our own event that finds a difference and the second look; default 250 ms
+	Drain         time.Duration // how long Run goes on working off its queues when its context ends; default 10 s
+}
+
+func (o *Options) defaults() {
+	if o.HandoverBytes <= 0 {
+		o.HandoverBytes = 8 << 20
+	}
+	if o.Queue <= 0 {
+		o.Queue = 16384
+	}
+	if o.Hook == nil {
+		o.Hook = func(uint16) string { return "" }
+	}
+	if o.Appeared == nil {
+		o.Appeared = func() {}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	set := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	set(&o.GapEvery, time.Second)
+	set(&o.SelfDelay, 250*time.Millisecond)
+	set(&o.Drain, 10*time.Second)
+}

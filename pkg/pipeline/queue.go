@@ -1,0 +1,143 @@
+package pipeline
+
+import (
+	"sync"
+
+	"github.com/holdfast/holdfast/pkg/coalesce"
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/respond"
+)
+
+// item is one piece of work for the slow side.
+type item struct {
+	change *event.Change // a change, or a look if its Op is OpOpen
+	record *event.Record // a finished record to append
+	call   func()        // something to be done in turn
+
+	// reason is why a look is made, when nobody is known to have done anything.
+	reason string
+	rescan bool
+	self   bool // a second look at what our own events left
+
+	// again is an answer to be tried once more.
+	again *again
+}
+
+// again is an answer that failed and will be tried once more.
+type again struct {
+	cause  *event.Record
+	since  uint64
+	try    int
+	target respond.Target
+}
+
+// queue is the bounded way from the fast side to the slow one. It also knows
+// what is to come for each path.
+type queue struct {
+	limit int
+
+	mu      sync.Mutex // guards all below
+	items   []*item    // a ring
+	first   int
+	n       int
+	dropped uint64
+	paths   map[string][]*event.Change // waiting changes of a path, in order
+
+	ready chan struct{} // has one token when there may be items
+	space chan struct{} // has one token when an item was taken
+}
+
+func newQueue(limit int) *queue {
+	return &queue{
+		limit: limit, items: make([]*item, limit), paths: make(map[string][]*event.Change),
+		ready: make(chan struct{}, 1), space: make(chan struct{}, 1),
+	}
+}
+
+// put adds an item if there are fewer than limit. False: it was counted as dropped.
+func (q *queue) put(it *item) bool { return q.putBelow(it, q.limit, true) }
+
+// putBelow adds an item if fewer than limit wait.
+func (q *queue) putBelow(it *item, limit int, count bool) bool {
+	q.mu.Lock()
+	if q.n >= limit {
+		if count {
+			q.dropped++
+		}
+		q.mu.Unlock()
+		return false
+	}
+	q.items[(q.first+q.n)%len(q.items)] = it
+	q.n++
+	if c := it.change; c != nil && c.Op != event.OpOpen && !c.Blocked {
+		q.index(c.Path, c)
+		if c.PathTo != c.Path {
+			q.index(c.PathTo, c)
+		}
+	}
+	q.mu.Unlock()
+	signal(q.ready)
+	return true
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (q *queue) index(path string, c *event.Change) {
+	if path != "" {
+		q.paths[path] = append(q.paths[path], c)
+	}
+}
+
+// take returns the oldest item, nil if there is none.
+func (q *queue) take() *item {
+	q.mu.Lock()
+	if q.n == 0 {
+		q.mu.Unlock()
+		return nil
+	}
+	it := q.items[q.first]
+	q.items[q.first] = nil
+	q.first = (q.first + 1) % len(q.items)
+	q.n--
+	if c := it.change; c != nil {
+		q.unindex(c.Path, c)
+		q.unindex(c.PathTo, c)
+	}
+	q.mu.Unlock()
+	signal(q.space)
+	return it
+}
+
+func (q *queue) unindex(path string, c *event.Change) {
+	list := q.paths[path]
+	if len(list) == 0 || list[0] != c {
+		return
+	}
+	if len(list) == 1 {
+		delete(q.paths, path)
+		return
+	}
+	q.paths[path] = list[1:]
+}
+
+// later tells what waits for a path.
+func (q *queue) later(path string) coalesce.Later {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	var l coalesce.Later
+	for _, c := range q.paths[path] {
+		l = l.Merge(coalesce.LaterOf(c, path))
+	}
+	return l
+}
+
+func (q *queue) stats() (n int, dropped uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.n, q.dropped
+}

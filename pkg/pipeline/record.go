@@ -1,0 +1,150 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/rehash"
+)
+
+// record fills the record of a change or an attempt. The before and after of a
+// rename or link are those of the name that was given, path_to: what the other
+// name held before a rename is what path_to holds after it.
+func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Record {
+	c := it.change
+	r := &event.Record{
+		Kind: event.RecChange, Time: p.o.Clock.Wall(c.First), TimeEnd: p.o.Clock.Wall(c.Last),
+		Op: f.Op.String(), Count: c.Count, Bytes: c.Bytes,
+		Path: text(c.Path), PathTo: text(c.PathTo), PathSeen: text(c.Seen),
+		File: fileOf(c, f), Rule: j.rule.Name, Mode: j.rule.Mode,
+		Verdict: j.Verdict.Verdict, Reason: j.Reason,
+		Sensor: &event.Sensor{Tier: p.o.Tier, Hook: p.o.Hook(c.Hook)},
+	}
+	if c.Path == "" {
+		r.Path, r.PathTo = r.PathTo, ""
+	}
+	for _, op := range c.Ops {
+		r.Ops = append(r.Ops, op.String())
+	}
+	if len(r.Ops) == 0 {
+		r.Ops = []string{r.Op}
+	}
+	r.Actor, r.Process = &c.Actor, &c.Process
+	if it.rescan {
+		r.Actor, r.Process, r.Sensor.Hook = nobody(), nil, ""
+	}
+	if it.reason != "" {
+		r.Reason = it.reason + "; " + r.Reason
+	}
+	if c.Blocked {
+		r.Kind = event.RecAttempt
+		return r
+	}
+	before, after := f.Before, f.After
+	r.Before, r.After = &before, &after
+	switch {
+	case f.Late:
+		r.Reason += "; later operations had been done when it was looked at"
+	case c.Partial:
+		r.Reason += "; the writer still held the file open"
+	}
+	return r
+}
+
+func text(s string) string { return event.Text([]byte(s)) }
+
+// nobody is the actor of what a rescan finds.
+func nobody() *event.Actor {
+	const unset = event.Unset
+	return &event.Actor{
+		User: event.Unknown, Loginuid: unset, UID: unset, EUID: unset, SUID: unset, FSUID: unset,
+		GID: unset, EGID: unset, FSGID: unset, Origin: event.OriginUnknown, Evidence: event.EvidenceNone,
+	}
+}
+
+// fileOf identifies the object: as the kernel side named its inode, else as it
+// was found. The device is that of stat(2).
+func fileOf(c *event.Change, f *rehash.Finding) *event.File {
+	s := &f.After
+	if !s.Exists {
+		s = &f.Before
+	}
+	o := &event.File{Type: s.Type, Dev: s.Dev, Ino: s.Ino, Nlink: s.Nlink}
+	if c.Ino != 0 {
+		o.Dev, o.Ino, o.Gen = unix.Mkdev(uint32(c.Dev>>20), uint32(c.Dev&0xfffff)), c.Ino, c.Gen
+		if c.Nlink != 0 {
+			o.Nlink = c.Nlink
+		}
+	}
+	if o.Type == "" {
+		o.Type = modeType(c.FMode)
+	}
+	if *o == (event.File{}) {
+		return nil
+	}
+	return o
+}
+
+func modeType(mode uint16) string {
+	switch uint32(mode) & unix.S_IFMT {
+	case unix.S_IFREG:
+		return event.TypeRegular
+	case unix.S_IFDIR:
+		return event.TypeDir
+	case unix.S_IFLNK:
+		return event.TypeSymlink
+	case unix.S_IFIFO:
+		return event.TypeFIFO
+	case unix.S_IFSOCK:
+		return event.TypeSocket
+	case unix.S_IFCHR:
+		return event.TypeChar
+	case unix.S_IFBLK:
+		return event.TypeBlock
+	}
+	return ""
+}
+
+// patient is the journal as respond sees it.
+type patient struct{ p *Pipeline }
+
+func (j patient) Append(ctx context.Context, r *event.Record) error { return j.p.append(ctx, r) }
+func (j patient) AppendDurable(ctx context.Context, r *event.Record) error {
+	return j.p.appendDurable(ctx, r)
+}
+
+func (p *Pipeline) append(ctx context.Context, r *event.Record) error {
+	return p.insist(ctx, func() error { _, err := p.o.Journal.Append(r); return err })
+}
+
+func (p *Pipeline) appendDurable(ctx context.Context, r *event.Record) error {
+	return p.insist(ctx, func() error { _, err := p.o.Journal.AppendDurable(ctx, r); return err })
+}
+
+// insist offers a record until the journal takes it: meanwhile changes wait in
+// the queue, and what finds no room there is declared and rescanned.
+func (p *Pipeline) insist(ctx context.Context, try func() error) error {
+	wait := time.Millisecond
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		p.n.refused.Add(1)
+		if wait == time.Millisecond {
+			p.o.Log.Error("record is not taken: trying again", "stage", "journal", "err", err)
+		}
+		t, stop := p.o.Clock.After(wait)
+		select {
+		case <-t:
+		case <-ctx.Done():
+			stop()
+			return fmt.Errorf("append: %w", err)
+		}
+		wait = min(2*wait, time.Second)
+	}
+}

@@ -1,0 +1,298 @@
+package pipeline
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/judge"
+	"github.com/holdfast/holdfast/pkg/rehash"
+	"github.com/holdfast/holdfast/pkg/respond"
+)
+
+// runBack works off the queue until the fast side has ended and nothing is left.
+func (p *Pipeline) runBack(ctx context.Context, frontDone <-chan struct{}, back func(context.Context, *item) error) error {
+	p.scans.start()
+	defer p.scans.end()
+	ending := false
+	for {
+		now := p.o.Clock.Boot()
+		for _, g := range p.gaps.due(now, ending) {
+			if err := p.declare(ctx, g); err != nil {
+				return err
+			}
+		}
+		it := p.delayed.due(now)
+		if it == nil {
+			it = p.queue.take()
+		}
+		if it != nil {
+			if err := p.work(ctx, it, back); err != nil {
+				return err
+			}
+			continue
+		}
+		if ending {
+			return nil
+		}
+		if p.wait(ctx, now, frontDone) {
+			ending = true
+			p.scans.end()
+		}
+	}
+}
+
+// wait sleeps until there is something to do; true: the fast side has ended.
+func (p *Pipeline) wait(ctx context.Context, now uint64, frontDone <-chan struct{}) bool {
+	var due <-chan time.Time
+	stop := func() bool { return true }
+	at, ok := p.delayed.next()
+	if g, gok := p.gaps.next(); gok && (!ok || g < at) {
+		at, ok = g, true
+	}
+	if ok {
+		due, stop = p.o.Clock.After(until(at, now))
+	}
+	defer stop()
+	select {
+	case <-p.queue.ready:
+	case <-due:
+	case <-frontDone:
+		return true
+	case <-ctx.Done():
+		return true
+	}
+	return false
+}
+
+// work does one piece of work.
+func (p *Pipeline) work(ctx context.Context, it *item, back func(context.Context, *item) error) error {
+	switch {
+	case it.record != nil:
+		return p.append(ctx, it.record)
+	case it.call != nil:
+		it.call()
+		return nil
+	case it.again != nil:
+		return p.retry(ctx, it.again)
+	}
+	return back(ctx, it)
+}
+
+// check is stage 5: what did the change do?
+func (p *Pipeline) check(ctx context.Context, it *item) (rehash.Finding, error) {
+	c := it.change
+	if c.Blocked {
+		return rehash.Finding{Path: c.Path, Op: c.Op, Changed: true}, nil
+	}
+	if c.Key.PID == p.o.Self && p.o.Self != 0 && !it.self {
+		p.ownWork(ctx, c)
+		return rehash.Finding{}, nil
+	}
+	found, err := p.rehash.Check(ctx, c, p.later, p.keeps(c))
+	if err != nil {
+		p.o.Log.Warn("content cannot be given back", "stage", "rehash", "err", err)
+	}
+	if found.Err != nil {
+		p.o.Log.Warn("file cannot be read", "stage", "rehash", "path", found.Path, "err", found.Err)
+	}
+	if found.Again {
+		p.lookLater(c, found.Path, p.o.SelfDelay)
+	}
+	if !found.Changed {
+		if c.Op != event.OpOpen {
+			p.n.unchanged.Add(1)
+		} else {
+			p.n.looks.Add(1)
+		}
+	}
+	return found, ctx.Err()
+}
+
+// keeps reports whether the content that a change left is worth a version: not
+// where it is put back anyway.
+func (p *Pipeline) keeps(c *event.Change) bool {
+	path := c.Path
+	if c.PathTo != "" {
+		path = c.PathTo
+	}
+	rule, ok := p.o.Rule(path)
+	return p.o.Vault != nil && ok && (rule.Mode == event.ModeObserve || c.Allowed)
+}
+
+// ownWork is about a change that our own process made: if it left what we know,
+// it was a restore, which has its record. Else somebody else's change may be on
+// its way to us: look again when that has had time to come.
+func (p *Pipeline) ownWork(ctx context.Context, c *event.Change) {
+	differs := false
+	for _, path := range []string{c.Path, c.PathTo} {
+		if path == "" || p.later(path).Any || !p.rehash.Differs(ctx, path) {
+			continue
+		}
+		differs = true
+		l := *c
+		p.delay(p.o.SelfDelay, &item{change: lookAt(&l, path), self: true})
+	}
+	if !differs {
+		p.n.self.Add(1)
+	}
+}
+
+// lookAt makes c a change without an operation.
+func lookAt(c *event.Change, path string) *event.Change {
+	c.Path, c.PathTo = path, ""
+	c.Op, c.Ops, c.Count, c.Bytes = event.OpOpen, nil, 0, 0
+	c.Ino, c.Gen, c.Nlink, c.FMode, c.Dir = 0, 0, 0, 0, false
+	return c
+}
+
+// lookLater schedules a look in the name of who did c.
+func (p *Pipeline) lookLater(c *event.Change, path string, d time.Duration) {
+	l := *c
+	p.delay(d, &item{change: lookAt(&l, path), self: true})
+}
+
+// judge is stage 6. A rename is judged at both of its names.
+func (p *Pipeline) judge(c *event.Change, f *rehash.Finding) judgement {
+	j := p.judgeOne(c, f)
+	if f.From == nil {
+		return j
+	}
+	from := p.judgeOne(c, f.From)
+	// Where the name that was given up lacks nothing, only the other one counts.
+	if len(from.targets) > 0 && p.lacks(f.From.Path) {
+		if !j.Respond {
+			j.Verdict, j.rule = from.Verdict, from.rule
+		}
+		j.targets = append(from.targets, j.targets...)
+	}
+	return j
+}
+
+// lacks reports whether something belongs at path.
+func (p *Pipeline) lacks(path string) bool {
+	want, _, ok := p.o.Vault.Trusted(path)
+	return ok && want.Exists
+}
+
+func (p *Pipeline) judgeOne(c *event.Change, f *rehash.Finding) judgement {
+	rule, ok := p.o.Rule(f.Path)
+	if !ok {
+		rule = Rule{Mode: event.ModeObserve}
+	}
+	foreign := !f.Before.Exists || f.Fresh
+	var trusted *event.State
+	if p.o.Vault != nil && rule.Mode != event.ModeObserve {
+		switch want, _, ok := p.o.Vault.Trusted(f.Path); {
+		case ok:
+			trusted = &want
+		case foreign:
+			trusted = &event.State{}
+		}
+	}
+	v := judge.Judge(judge.Case{
+		Rule: rule.Name, Mode: rule.Mode, Op: f.Op, Blocked: c.Blocked, Allowed: c.Allowed,
+		Self: c.Key.PID == p.o.Self && p.o.Self != 0, Before: f.Before, After: f.After, Trusted: trusted,
+	})
+	j := judgement{Verdict: v, rule: rule}
+	if v.Respond {
+		whole := f.Before.Type == event.TypeDir && !f.After.Exists
+		j.targets = []respond.Target{{Path: f.Path, Rule: rule.Name, Mode: rule.Mode, Foreign: foreign, Whole: whole}}
+	}
+	return j
+}
+
+// answer is stage 7: what to do about it.
+func (p *Pipeline) answer(j *judgement) []respond.Step {
+	if !j.Respond || p.respond == nil {
+		return nil
+	}
+	return p.respond.Plan(j.targets)
+}
+
+// journal is stage 8: the change is recorded, then the answer is given between
+// its two records, and the known state follows.
+func (p *Pipeline) journal(ctx context.Context, it *item, f *rehash.Finding, j *judgement, steps []respond.Step) error {
+	rec := p.record(it, f, j)
+	if err := p.write(ctx, rec, j, steps); err != nil {
+		return fmt.Errorf("record %s of %q: %w", rec.Op, f.Path, discard(f, err))
+	}
+	if rec.Kind == event.RecAttempt {
+		p.n.attempts.Add(1)
+		return nil
+	}
+	p.n.changes.Add(1)
+	p.keep(ctx, it.change, f, j, rec)
+	if len(steps) > 0 {
+		out, err := p.respond.Answer(ctx, rec, it.change.Last, 0, steps)
+		p.answered(rec, it.change.Last, 0, out)
+		if err != nil {
+			return err
+		}
+	}
+	p.inside(it.change, f)
+	return nil
+}
+
+// write appends the record of a change. One that asks for an answer is durable
+// before the answer: with its intent, which follows in the same log, or by itself.
+func (p *Pipeline) write(ctx context.Context, rec *event.Record, j *judgement, steps []respond.Step) error {
+	intent := false
+	for _, s := range steps {
+		intent = intent || s.Refused == ""
+	}
+	if j.Respond && !intent {
+		return p.appendDurable(ctx, rec)
+	}
+	return p.append(ctx, rec)
+}
+
+// answered lets the known state follow what was put back, and schedules what
+// must be tried again.
+func (p *Pipeline) answered(cause *event.Record, since uint64, try int, out []respond.Outcome) {
+	for _, o := range out {
+		if o.Err == nil {
+			p.rehash.Put(o.Step.Path, o.Done.After)
+			continue
+		}
+		p.o.Log.Warn("not put back", "stage", "respond", "path", o.Step.Path, "err", o.Err)
+		if o.Retry == 0 {
+			continue
+		}
+		a := &again{cause: &event.Record{ID: cause.ID, Sensor: cause.Sensor}, since: since, try: try + 1, target: o.Step.Target}
+		p.delay(until(o.Retry, p.o.Clock.Boot()), &item{again: a})
+	}
+}
+
+// retry gives an answer once more.
+func (p *Pipeline) retry(ctx context.Context, a *again) error {
+	if rule, ok := p.o.Rule(a.target.Path); !ok || rule.Mode == event.ModeObserve {
+		return nil // the rule has changed meanwhile
+	}
+	out, err := p.respond.Answer(ctx, a.cause, a.since, a.try, p.respond.Plan([]respond.Target{a.target}))
+	p.answered(a.cause, a.since, a.try, out)
+	return err
+}
+
+// inside has the paths looked at that appeared together with a directory. Those
+// that were made in it tell of themselves, so they get the time for that.
+func (p *Pipeline) inside(c *event.Change, f *rehash.Finding) {
+	d := p.o.SelfDelay
+	if c.Op == event.OpRename {
+		d = 0
+	}
+	for _, path := range f.Inside {
+		if _, ok := p.o.Rule(path); !ok {
+			continue
+		}
+		l := *c
+		p.delay(d, &item{change: lookAt(&l, path), self: true, reason: fmt.Sprintf("found in %s, which appeared with it", event.Text([]byte(f.Path)))})
+	}
+}
+
+// delay puts an item off. What finds no room is done at once: early is better
+// than never.
+func (p *Pipeline) delay(d time.Duration, it *item) {
+	p.delayed.put(p.o.Clock.Boot()+uint64(d), it)
+}

@@ -1,0 +1,82 @@
+package pipeline
+
+import (
+	"sync/atomic"
+
+	"github.com/holdfast/holdfast/pkg/coalesce"
+	"github.com/holdfast/holdfast/pkg/rehash"
+	"github.com/holdfast/holdfast/pkg/respond"
+)
+
+// counters are the pipeline's own.
+type counters struct {
+	events, spoilt, lost, gaps                atomic.Uint64
+	changes, unchanged, looks, attempts, self atomic.Uint64
+	refused, unkept, rescans, rescansFailed   atomic.Uint64
+}
+
+// Stats is what the daemon shows as counters of the stages.
+type Stats struct {
+	Events        uint64 // decoded
+	Spoilt        uint64 // could not be decoded
+	Lost          uint64 // anywhere on the way; each is in a gap record
+	Gaps          uint64 // gap records
+	Changes       uint64 // recorded
+	Unchanged     uint64 // operations that left no difference
+	Looks         uint64 // looks without an operation that found no difference
+	Attempts      uint64 // refused, recorded
+	Self          uint64 // changes of our own that left what we know
+	Refused       uint64 // times that the journal took a record only later
+	Unkept        uint64 // versions that the vault could not keep
+	Rescans       uint64
+	RescansFailed uint64
+
+	HandoverUsed, HandoverSize int
+	HandoverDropped            uint64
+	QueueLen, QueueLimit       int
+	QueueDropped               uint64
+
+	Coalesce coalesce.Stats
+	Rehash   rehash.Stats
+	Respond  respond.Stats
+}
+
+// Stats returns the counters.
+func (p *Pipeline) Stats() Stats {
+	n := &p.n
+	s := Stats{
+		Events: n.events.Load(), Spoilt: n.spoilt.Load(), Lost: n.lost.Load(), Gaps: n.gaps.Load(),
+		Changes: n.changes.Load(), Unchanged: n.unchanged.Load(), Looks: n.looks.Load(),
+		Attempts: n.attempts.Load(), Self: n.self.Load(), Refused: n.refused.Load(),
+		Unkept: n.unkept.Load(), Rescans: n.rescans.Load(), RescansFailed: n.rescansFailed.Load(),
+		QueueLimit: p.queue.limit,
+		Coalesce:   p.coalesce.Stats(), Rehash: p.rehash.Stats(),
+	}
+	s.HandoverUsed, s.HandoverSize, s.HandoverDropped = p.in.stats()
+	s.QueueLen, s.QueueDropped = p.queue.stats()
+	if p.respond != nil {
+		s.Respond = p.respond.Stats()
+	}
+	return s
+}
+
+// Map returns the counters under the names that status and metrics use.
+func (s Stats) Map() map[string]uint64 {
+	return map[string]uint64{
+		"decode_events": s.Events, "decode_spoilt": s.Spoilt,
+		"pipeline_lost": s.Lost, "pipeline_gaps": s.Gaps,
+		"pipeline_rescans": s.Rescans, "pipeline_rescans_failed": s.RescansFailed,
+		"pipeline_handover_dropped": s.HandoverDropped, "pipeline_queue_dropped": s.QueueDropped,
+		"coalesce_events": s.Coalesce.Events, "coalesce_skipped": s.Coalesce.Skipped, "coalesce_failed": s.Coalesce.Failed,
+		"coalesce_unresolved": s.Coalesce.Unresolved, "coalesce_cut": s.Coalesce.Cut, "coalesce_opens": s.Coalesce.Opens,
+		"coalesce_changes": s.Coalesce.Changes, "coalesce_overflow": s.Coalesce.Overflow,
+		"coalesce_pending": uint64(s.Coalesce.Pending), "coalesce_openers": uint64(s.Coalesce.Openers),
+		"rehash_reads": s.Rehash.Reads, "rehash_spared": s.Rehash.Spared, "rehash_unread": s.Rehash.Unread,
+		"rehash_late": s.Rehash.Late, "rehash_unstable": s.Rehash.Unstable, "rehash_paths": uint64(s.Rehash.Paths),
+		"rehash_unchanged": s.Unchanged, "rehash_looks": s.Looks, "rehash_unkept": s.Unkept,
+		"judge_changes": s.Changes, "judge_attempts": s.Attempts, "judge_self": s.Self,
+		"respond_done": s.Respond.Done, "respond_failed": s.Respond.Failed,
+		"respond_skipped": s.Respond.Skipped, "respond_flapping": s.Respond.Flapping,
+		"journal_refused": s.Refused,
+	}
+}

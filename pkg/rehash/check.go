@@ -1,0 +1,388 @@
+package rehash
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// Later tells what is known to have happened to a path after a change.
+type Later struct {
+	Any     bool
+	First   uint64 // ns since boot of the first such operation
+	Content bool
+	Meta    bool
+	Name    bool
+	MovedTo string
+}
+
+// Finding is what a change turned out to be.
+type Finding struct {
+	Path    string // the path that the states are of
+	Op      event.Op
+	Before  event.State
+	After   event.State
+	Now     event.State // what was read, whoever made it so
+	Changed bool        // verified, or done by the kernel's word while the look came too late
+	Late    bool        // the states before or after could not be told from later operations
+	Again   bool        // look again: it was changing
+	Fresh   bool        // the name was new already before this change
+	Err     error       // why Now could not be read
+
+	// Content is what was read of After, nil if it was not asked for or is not all
+	// of it. The receiver ends it.
+	Content Intake
+	// From is the other name of a rename within the watched trees.
+	From *Finding
+	// Inside are paths found in a directory that has appeared with them.
+	Inside []string
+	// Below are the known paths that went with a removed directory, parents first.
+	Below []string
+
+	in Intake
+}
+
+// Reasons in State.Unread.
+const (
+	unreadGone     = "gone before it could be read"
+	unreadReplaced = "replaced before it could be read"
+	unreadAgain    = "changed again before it could be read"
+	unreadBack     = "put back before it could be read"
+	unreadAlong    = "read only together with a later change"
+)
+
+// Check finds out what c did and makes the known state follow. later tells what
+// is known to have happened to a path after c; keep asks for the content too.
+func (r *Rehash) Check(ctx context.Context, c *event.Change, later func(path string) Later, keep bool) (Finding, error) {
+	k := &check{r: r, ctx: ctx, c: c, later: later, keep: keep && r.o.Intake != nil}
+	var f Finding
+	switch {
+	case c.Op == event.OpOpen:
+		f = k.look()
+	case c.Op == event.OpRename && c.Path != "" && c.PathTo != "":
+		f = k.rename()
+	case c.Op == event.OpUnlink, c.Op == event.OpRmdir, c.Op == event.OpRename && c.PathTo == "":
+		f = k.removed()
+	case c.Op == event.OpLink, c.Op == event.OpRename:
+		f = k.appeared(c.PathTo)
+	case c.Op.Namespace():
+		f = k.appeared(c.Path)
+	default:
+		f = k.modified()
+	}
+	if f.After.Unread != "" {
+		r.unread.Add(1)
+	}
+	if f.Late {
+		r.late.Add(1)
+	}
+	if f.in == nil {
+		return f, nil
+	}
+	if f.Changed && f.After.Type == event.TypeRegular && !f.After.Hash.IsZero() && f.After.Hash == f.Now.Hash {
+		f.Content = f.in
+		return f, nil
+	}
+	if err := f.in.Discard(); err != nil {
+		return f, fmt.Errorf("discard content of %q: %w", f.Path, err)
+	}
+	return f, nil
+}
+
+// check is one call of Check.
+type check struct {
+	r     *Rehash
+	ctx   context.Context
+	c     *event.Change
+	later func(string) Later
+	keep  bool
+}
+
+// main reads the path that the finding is of.
+func (k *check) main(path string) (l look, after Later) {
+	var in Intake
+	if k.keep {
+		in = k.r.o.Intake()
+	}
+	return k.read(path, in)
+}
+
+// read reads a path and tells whether later operations may have been read along.
+func (k *check) read(path string, in Intake) (l look, after Later) {
+	l = k.r.read(k.ctx, path, in)
+	after = k.later(path)
+	if after.Any && after.First > l.at {
+		after = Later{}
+	}
+	return l, after
+}
+
+func (k *check) finding(path string, l look) Finding {
+	return Finding{Path: path, Op: k.c.Op, Now: l.state, Again: l.unstable, Err: l.err, in: l.in}
+}
+
+// look is for a change without an operation.
+func (k *check) look() Finding {
+	path := k.c.Path
+	e, _ := k.r.known.Get(path)
+	if k.later(path).Any {
+		return Finding{Path: path, Before: e.State, After: e.State, Now: e.State}
+	}
+	if k.r.untouched(path, e) {
+		k.r.spared.Add(1)
+		return Finding{Path: path, Before: e.State, After: e.State, Now: e.State}
+	}
+	l, after := k.main(path)
+	f := k.finding(path, l)
+	f.Before, f.After, f.Fresh = e.State, l.state, e.fresh
+	if after.Any || l.err != nil && !l.state.Exists {
+		return f
+	}
+	if l.state.Same(&e.State) {
+		e.ctime = l.ctime
+		k.r.putEntry(path, Entry{State: l.state, At: l.at, ctime: l.ctime, ours: e.ours, fresh: e.fresh})
+		return f
+	}
+	k.r.put(path, l, fresh(&e))
+	f.Changed = true
+	f.Op = OpOf(&f.Before, &f.After)
+	if !e.State.Exists && l.state.Type == event.TypeDir {
+		f.Inside = children(path)
+	}
+	return f
+}
+
+// modified is for operations on content and metadata of a file that keeps its name.
+func (k *check) modified() Finding {
+	c, path := k.c, k.c.Path
+	e, _ := k.r.known.Get(path)
+	l, after := k.main(path)
+	f := k.finding(path, l)
+	content, meta := kinds(c)
+	f.Before, f.Fresh = e.State, e.fresh
+	late := e.At >= c.First && e.At != 0
+
+	switch {
+	case !l.state.Exists || after.Name || replaced(c, &e, &l.state):
+		// The name is not this file's any more.
+		f.After = k.elsewhere(path, &e, after)
+		f.Changed = true
+		if late {
+			f.Before, f.Late = earlier(&e, c, content, meta), true
+		}
+		if !late || !e.ours {
+			k.remember(path, f.After, e.fresh)
+		}
+		f.Again = f.Again || !after.Any
+		return f
+	case late && e.ours && (e.At >= c.Last || l.state.Same(&e.State)):
+		// It happened before a restore that has already been made.
+		f.Before, f.After = earlier(&e, c, content, meta), unread(e.State, unreadBack)
+		f.Changed, f.Late = true, true
+		if !l.state.Same(&e.State) {
+			f.Again = true
+		}
+		return f
+	case after.Any && after.Content && content, after.Any && after.Meta && meta:
+		f.After = unread(l.state, unreadAgain)
+		f.Changed, f.Late = true, true
+		k.remember(path, f.After, e.fresh)
+		return f
+	case after.Any && after.Meta:
+		f.After = withMeta(l.state, &e.State)
+	case after.Any && after.Content:
+		f.After = withContent(l.state, &e.State)
+	default:
+		f.After = l.state
+	}
+	f.Changed = !f.After.Same(&f.Before)
+	if !f.Changed && late {
+		f.Before = earlier(&e, c, content, meta)
+		f.Changed, f.Late = true, true
+	}
+	if after.Any {
+		k.remember(path, f.After, e.fresh)
+	} else if l.err == nil || l.state.Exists {
+		k.r.put(path, l, e.fresh)
+	}
+	return f
+}
+
+// remember keeps a state that was told rather than read: as of the change.
+func (k *check) remember(path string, s event.State, fresh bool) {
+	k.r.putEntry(path, Entry{State: s, At: k.c.Last, fresh: fresh})
+}
+
+// elsewhere tells what a file was whose name has gone on: at its new name if it
+// was only renamed, else not at all.
+func (k *check) elsewhere(path string, e *Entry, after Later) event.State {
+	c := k.c
+	if after.MovedTo != "" {
+		l, next := k.read(after.MovedTo, nil)
+		if l.err == nil && l.state.Exists && (c.Ino == 0 || l.state.Ino == c.Ino) && !next.Content && !next.Name && !next.Meta {
+			return l.state
+		}
+	}
+	s := event.State{Exists: true, Type: typeOf(c), Mode: event.Mode(c.FMode & 0o7777)}
+	if e.State.Exists && !createsName(c) {
+		s = e.State
+		if c.FMode != 0 {
+			s.Mode = event.Mode(c.FMode & 0o7777)
+		}
+	}
+	why := unreadGone
+	if after.Any && after.Name || pathExists(path) {
+		why = unreadReplaced
+	}
+	return unread(s, why)
+}
+
+// appeared is for a name that was given to a new object, or to one from elsewhere.
+func (k *check) appeared(path string) Finding {
+	c := k.c
+	e, _ := k.r.known.Get(path)
+	l, after := k.main(path)
+	f := k.finding(path, l)
+	f.Before, f.Fresh, f.Changed = e.State, e.fresh, true
+	late := e.At >= c.First && e.At != 0
+	if late || c.Op != event.OpRename && c.Op != event.OpMount && c.Op != event.OpUmount {
+		// The kernel makes a name only where none was; a rename may replace one.
+		f.Before = event.State{}
+		if c.Op == event.OpRename {
+			f.Before = before(&e, c)
+		}
+		f.Late = late
+	}
+	backAgain := late && e.ours && e.At >= c.Last
+	switch {
+	case backAgain:
+		f.After = unread(event.State{Exists: true, Type: typeOf(c)}, unreadBack)
+		f.Again = f.Again || !l.state.Same(&e.State)
+		return f
+	case !l.state.Exists || after.Name:
+		f.After = k.elsewhere(path, &e, after)
+		f.Again = f.Again || !after.Any
+		k.remember(path, f.After, fresh(&e))
+		return f
+	case after.Any && after.Content:
+		f.After = unread(l.state, unreadAgain)
+		k.remember(path, f.After, fresh(&e))
+	case after.Any:
+		f.After = l.state
+		if c.FMode != 0 && c.Op != event.OpLink {
+			f.After.Mode = event.Mode(c.FMode & 0o7777)
+		}
+		k.remember(path, f.After, fresh(&e))
+	default:
+		f.After = l.state
+		k.r.put(path, l, fresh(&e))
+	}
+	if l.state.Type == event.TypeDir && !after.Any {
+		f.Inside = children(path)
+	}
+	return f
+}
+
+// removed is for a name that was taken away, or moved out of every watched tree.
+func (k *check) removed() Finding {
+	c, path := k.c, k.c.Path
+	e, _ := k.r.known.Get(path)
+	l, after := k.main(path)
+	f := k.finding(path, l)
+	f.Before, f.Fresh, f.Changed = e.State, e.fresh, true
+	if e.At >= c.First && e.At != 0 {
+		f.Late = true
+		f.Before = before(&e, c)
+		if e.ours && e.At >= c.Last {
+			f.Again = f.Again || !l.state.Same(&e.State)
+			return f
+		}
+	}
+	if !f.Before.Exists {
+		f.Before = unread(event.State{Exists: true, Type: typeOf(c)}, unreadGone)
+	}
+	k.r.known.Walk(path, func(p string, _ *event.State) {
+		if p != path {
+			f.Below = append(f.Below, p)
+		}
+	})
+	k.remember(path, event.State{}, e.fresh)
+	// There again, and nobody has told of it yet.
+	f.Again = f.Again || l.state.Exists && !after.Any
+	return f
+}
+
+// rename is for a move within the watched trees. The finding is of the new name:
+// before is what was there, after what was moved there.
+func (k *check) rename() Finding {
+	c := k.c
+	from, to := c.Path, c.PathTo
+	a, _ := k.r.known.Get(from)
+	b, _ := k.r.known.Get(to)
+	l, after := k.main(to)
+	back, backAfter := k.read(from, nil)
+	f := k.finding(to, l)
+	f.Changed = true
+	f.Before, f.Fresh = b.State, b.fresh
+	if b.At >= c.First && b.At != 0 {
+		f.Before, f.Late = before(&b, c), true
+	}
+	f.From = &Finding{Path: from, Op: c.Op, Before: a.State, Now: back.state, Changed: true, Fresh: a.fresh, Err: back.err}
+	aGone := !(a.At > c.Last) // else from was given anew after the rename
+	if !aGone {
+		f.From.Before = before(&a, c)
+	}
+
+	moved := f.From.Before
+	switch {
+	case (after.Any || !l.state.Exists) && moved.Exists && moved.Unread == "":
+		f.After = moved // a rename changes neither content nor metadata
+	case after.Any || !l.state.Exists:
+		f.After = k.elsewhere(to, &Entry{}, after)
+	default:
+		f.After = l.state
+	}
+	if !moved.Exists {
+		f.From.Before = f.After
+	}
+
+	exchanged := back.state.Exists && b.State.Exists && back.state.Ino == b.State.Ino && back.state.Ino != 0 && !backAfter.Any
+	switch {
+	case exchanged && aGone:
+		k.r.known.exchange(from, to)
+		k.r.put(from, back, a.fresh)
+		f.From.After = back.state
+	case aGone:
+		k.r.known.move(from, to, c.Last)
+		f.From.Now = back.state
+		f.Again = f.Again || back.state.Exists && !backAfter.Any
+	}
+	switch {
+	case b.ours && b.At >= c.Last:
+		f.After, f.Late = moved, true
+		if f.After.Exists {
+			f.After = unread(f.After, unreadBack)
+		}
+		k.r.putEntry(to, b)
+	case after.Any || !l.state.Exists:
+		k.remember(to, f.After, fresh(&b))
+	default:
+		k.r.put(to, l, fresh(&b))
+		if l.state.Type == event.TypeDir && !a.State.Exists {
+			f.Inside = children(to)
+		}
+	}
+	return f
+}
+
+// fresh reports whether a name that is there now was not in the state that was
+// learned, enrolled or put back.
+func fresh(e *Entry) bool { return !e.State.Exists || e.fresh }
+
+func pathExists(path string) bool {
+	var st unix.Stat_t
+	return unix.Lstat(path, &st) == nil
+}

@@ -1,0 +1,223 @@
+package rehash
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/digest"
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// Options of a Rehash. Now is required.
+type Options struct {
+	Now func() uint64 // ns since boot
+
+	// Read returns the state of a path now; default digest.ReadPath.
+	Read func(ctx context.Context, path string, sink io.Writer) (event.State, error)
+	// Keep is Read for Enrol, which keeps what is read; nil: nothing is kept.
+	Keep func(ctx context.Context, path string) (event.State, error)
+	// Intake returns where the content goes that Check reads, so that it need not
+	// be read again to be kept; nil: nowhere.
+	Intake func() Intake
+
+	Workers int // concurrent reads of a scan; default the number of CPUs
+}
+
+// Intake takes the bytes of one file as they are read. If it has a method Reset(),
+// reading began anew. Who gets it in a Finding ends it.
+type Intake interface {
+	io.Writer
+	Discard() error
+}
+
+// Stats counts what the stage did.
+type Stats struct {
+	Reads    uint64 // whole states taken
+	Spared   uint64 // looks that a glance at the inode answered
+	Unread   uint64 // contents that could not be told
+	Late     uint64 // changes that were looked at too late to see their own effect alone
+	Paths    int    // known to exist
+	Unstable uint64
+}
+
+// Rehash is the stage.
+type Rehash struct {
+	o     Options
+	known Known
+
+	reads, spared, unread, late, unstable atomic.Uint64
+	graves                                atomic.Int64 // names known to be gone since the last pruning
+}
+
+// New returns a Rehash that knows nothing.
+func New(o Options) *Rehash {
+	if o.Read == nil {
+		o.Read = digest.ReadPath
+	}
+	if o.Workers <= 0 {
+		o.Workers = runtime.NumCPU()
+	}
+	return &Rehash{o: o}
+}
+
+// Known returns the known states.
+func (r *Rehash) Known() *Known { return &r.known }
+
+// Stats returns the counters.
+func (r *Rehash) Stats() Stats {
+	return Stats{
+		Reads: r.reads.Load(), Spared: r.spared.Load(), Unread: r.unread.Load(), Late: r.late.Load(),
+		Unstable: r.unstable.Load(), Paths: r.known.Len(),
+	}
+}
+
+// look is one reading of a path.
+type look struct {
+	state    event.State
+	at       uint64 // ns since boot at which the reading ended
+	ctime    int64
+	unstable bool
+	err      error
+	in       Intake // what was read of a regular file, nil if nobody keeps it
+}
+
+// settled is how long an inode must have been left alone for its times to tell
+// every later change: more than the longest timer tick (linux kernel/time/timekeeping.c
+// ktime_get_coarse_real_ts64, 10 ms at HZ=100).
+const settled = int64(25 * time.Millisecond)
+
+func (r *Rehash) read(ctx context.Context, path string, in Intake) look {
+	var sink io.Writer
+	if in != nil {
+		sink = in
+	}
+	l := r.readBy(path, func() (event.State, error) { return r.o.Read(ctx, path, sink) })
+	l.in = in
+	return l
+}
+
+func (r *Rehash) readBy(path string, read func() (event.State, error)) look {
+	r.reads.Add(1)
+	before, ok := glance(path)
+	var l look
+	l.state, l.err = read()
+	l.at = r.o.Now()
+	if l.err != nil {
+		l.unstable = errors.Is(l.err, digest.ErrUnstable)
+		if errors.Is(l.err, unix.ELOOP) && !l.state.Exists {
+			// A directory on the way is a symlink now: the canonical path is not there.
+			l.err = nil
+		}
+	}
+	if l.unstable {
+		r.unstable.Add(1)
+	}
+	if l.err == nil && ok && time.Now().UnixNano()-before.ctime > settled {
+		if after, ok := glance(path); ok && after == before {
+			l.ctime = before.ctime
+		}
+	}
+	return l
+}
+
+// version is what a glance tells of an inode: enough to see that it was not
+// touched, if ctime is not too young.
+type version struct {
+	dev, ino, size uint64
+	mtime, ctime   int64
+}
+
+func glance(path string) (version, bool) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return version{}, false
+	}
+	return version{st.Dev, st.Ino, uint64(st.Size), st.Mtim.Nano(), st.Ctim.Nano()}, true
+}
+
+// untouched reports whether a glance proves that path is still as known.
+func (r *Rehash) untouched(path string, e Entry) bool {
+	if !e.State.Exists {
+		var st unix.Stat_t
+		err := unix.Lstat(path, &st)
+		return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
+	}
+	if e.ctime == 0 || e.State.Unread != "" {
+		return false
+	}
+	v, ok := glance(path)
+	return ok && v.ctime == e.ctime && v.ino == e.State.Ino && v.dev == e.State.Dev &&
+		(e.State.Type == event.TypeDir || event.Time(v.mtime) == e.State.Mtime)
+}
+
+func (r *Rehash) put(path string, l look, fresh bool) {
+	r.putEntry(path, Entry{State: l.state, At: l.at, ctime: l.ctime, fresh: fresh})
+}
+
+// graveLimit is how many names may be known to be gone before they are pruned,
+// and graveAge how long they are kept for events that come late.
+const (
+	graveLimit = 8192
+	graveAge   = uint64(time.Minute)
+)
+
+func (r *Rehash) putEntry(path string, e Entry) {
+	r.known.put(path, e)
+	if !e.State.Exists && r.graves.Add(1) > graveLimit {
+		r.graves.Store(0)
+		if now := r.o.Now(); now > graveAge {
+			r.known.prune("/", now-graveAge)
+		}
+	}
+}
+
+// Put sets the known state of a path that Holdfast itself has brought to that
+// state: its own events find no difference then.
+func (r *Rehash) Put(path string, s event.State) {
+	r.putEntry(path, Entry{State: s, At: r.o.Now(), ours: true})
+}
+
+// Learn sets the known state of a path from an earlier run; a scan compares with it.
+func (r *Rehash) Learn(path string, s event.State) {
+	r.putEntry(path, Entry{State: s})
+}
+
+// Refresh reads a path, and all below it that is known or there, and takes what
+// it finds as Holdfast's own work.
+func (r *Rehash) Refresh(ctx context.Context, path string) error {
+	l := r.read(ctx, path, nil)
+	if l.err != nil && !l.state.Exists {
+		return fmt.Errorf("refresh %q: %w", path, l.err)
+	}
+	r.putEntry(path, Entry{State: l.state, At: l.at, ctime: l.ctime, ours: true})
+	if l.state.Type != event.TypeDir {
+		return nil
+	}
+	var errs []error
+	err := r.Scan(ctx, Tree{Root: path}, func(p string, s event.State, err error) {
+		if err != nil && !s.Exists {
+			errs = append(errs, err)
+			return
+		}
+		r.Put(p, s)
+	})
+	return errors.Join(append(errs, err)...)
+}
+
+// Differs reports whether a path is not as known now, without taking notice of it.
+func (r *Rehash) Differs(ctx context.Context, path string) bool {
+	e, _ := r.known.Get(path)
+	if r.untouched(path, e) {
+		r.spared.Add(1)
+		return false
+	}
+	l := r.read(ctx, path, nil)
+	return l.err != nil || !l.state.Same(&e.State)
+}
