@@ -82,6 +82,22 @@ func Stat(dirfd int, name string) (event.State, error) {
 	return o.state()
 }
 
+// StatFD is Stat of an open file; fd may be O_PATH, then Flags are not told.
+func StatFD(fd int) (event.State, error) {
+	o := &object{name: procFD(fd), path: fd, read: -1}
+	if err := statx(fd, "", unix.AT_EMPTY_PATH, &o.st); err != nil {
+		return event.State{}, fmt.Errorf("stat descriptor %d: %w", fd, err)
+	}
+	fl, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return event.State{}, fmt.Errorf("stat descriptor %d: %w", fd, err)
+	}
+	if fl&unix.O_PATH == 0 {
+		o.read = fd
+	}
+	return o.state()
+}
+
 func absent(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
 }

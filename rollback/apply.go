@@ -1,0 +1,174 @@
+package rollback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/digest"
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// batch is how many new files are staged before one syncfs makes all of them
+// durable; each holds two or three descriptors.
+const batch = 128
+
+// grouped is from how many files on that is worth it.
+const grouped = 8
+
+// Apply carries out a plan and reports each step to each, in the plan's order
+// within renames, removals and the rest. Every step is all or nothing; one that
+// fails does not keep the others from being tried. A path that is not as the plan
+// found it is left alone (ErrRaced). Conflicts are not touched. The error joins
+// those of the steps.
+func (s *Store) Apply(ctx context.Context, p Plan, each func(Result)) error {
+	if each == nil {
+		each = func(Result) {}
+	}
+	if s.readOnly {
+		return fmt.Errorf("apply plan: %w", ErrReadOnly)
+	}
+	var errs []error
+	report := func(r Result) {
+		if r.Err != nil {
+			errs = append(errs, r.Err)
+		}
+		each(r)
+	}
+	for i := 0; i < len(p.Steps); {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, fmt.Errorf("apply plan: %w", err))...)
+		}
+		n := 0
+		for i+n < len(p.Steps) && n < batch && p.Steps[i+n].Action == ActionWrite {
+			n++
+		}
+		switch {
+		case n >= grouped:
+			s.applyGroup(ctx, p.Steps[i:i+n], report)
+		case p.Steps[i].Action == ActionRename:
+			n = 1
+			report(s.renameBack(ctx, p.Steps[i]))
+		default:
+			n = 1
+			report(s.restore(ctx, p.Steps[i], s.holes(&p.Steps[i]), true))
+		}
+		i += n
+	}
+	return errors.Join(errs...)
+}
+
+// holes finds where a content had no blocks: the version knows, or another
+// version of the path with the same content.
+func (s *Store) holes(st *Step) []digest.Extent {
+	path := st.Source
+	if path == "" {
+		path = st.Path
+	}
+	if v, ok := s.Version(path, st.Version); ok {
+		return v.Holes
+	}
+	for _, v := range s.Versions(path) {
+		if v.State.Hash == st.Want.Hash {
+			return v.Holes
+		}
+	}
+	return nil
+}
+
+// applyGroup stages many files, makes them durable together, and swaps them in
+// one by one. Those that did not go through at once are tried again alone.
+func (s *Store) applyGroup(ctx context.Context, steps []Step, report func(Result)) {
+	jobs := make([]*job, len(steps))
+	errs := make([]error, len(steps))
+	synced := map[uint64]error{} // by device
+	for i := range steps {
+		jobs[i] = s.newJob(ctx, steps[i], s.holes(&steps[i]), true)
+		if errs[i] = jobs[i].open(); errs[i] == nil {
+			errs[i] = jobs[i].stage()
+		}
+	}
+	for i, j := range jobs {
+		if errs[i] != nil || j.phase != phaseStaged {
+			continue
+		}
+		dev := j.mine.Dev
+		err, ok := synced[dev]
+		if !ok {
+			err = s.disk.Syncfs(j.parent, j.step.Path)
+			synced[dev] = err
+		}
+		if err != nil {
+			err = j.settle()
+		}
+		errs[i] = err
+		if err == nil {
+			errs[i] = j.swap()
+		}
+	}
+	for i, j := range jobs {
+		err := errs[i]
+		if j.parent >= 0 {
+			err = j.finish(err)
+		}
+		if errors.Is(err, errRaced) {
+			j.close()
+			report(s.restore(ctx, steps[i], j.holes, true))
+			continue
+		}
+		r := j.result(err)
+		j.close()
+		report(r)
+	}
+}
+
+// renameBack gives what is at From its old name back, if both are as planned.
+func (s *Store) renameBack(ctx context.Context, st Step) Result {
+	start := time.Now()
+	r := Result{Step: st, Outcome: OutcomeFailed}
+	after, err := s.moveBack(ctx, &st)
+	r.After, r.TookNS = after, uint64(time.Since(start))
+	if err != nil {
+		r.Err = fmt.Errorf("rename %q back to %q: %w", st.From, st.Path, err)
+		return r
+	}
+	r.Outcome = OutcomeDone
+	return r
+}
+
+func (s *Store) moveBack(ctx context.Context, st *Step) (after event.State, err error) {
+	from, fromBase, err := digest.OpenParent(st.From)
+	if err != nil {
+		return after, err
+	}
+	defer unix.Close(from)
+	to, toBase, err := digest.OpenParent(st.Path)
+	if err != nil {
+		return after, err
+	}
+	defer unix.Close(to)
+	now, err := lstat(from, fromBase)
+	if err != nil {
+		return after, err
+	}
+	if now.Ino != st.Want.Ino || now.Dev != st.Want.Dev {
+		return after, ErrRaced
+	}
+	err = s.disk.Rename(from, fromBase, to, toBase, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EEXIST) {
+		err = ErrRaced
+	}
+	if err != nil {
+		return after, err
+	}
+	if err := s.disk.Fsync(to, st.Path); err != nil {
+		return after, err
+	}
+	if err := s.disk.Fsync(from, st.From); err != nil {
+		return after, err
+	}
+	return digest.Read(ctx, to, toBase, nil)
+}

@@ -1,0 +1,44 @@
+// Package rollback keeps versions of files and puts them back. It is usable
+// without the daemon.
+//
+// The words, used only so in this package:
+//
+//	vault     a directory with contents (objects/), the log of versions (versions/)
+//	          and marks of restores under way (intents/)
+//	version   what a path was at one moment: a State and the content behind its hash;
+//	          a State that does not exist says that nothing was there
+//	trusted   the one version of a path that a restore brings back; Promote moves it
+//	capture   read what is at a path now and keep it as a version
+//	plan      the steps that would make paths equal to versions, and the conflicts
+//	          that a person has to decide
+//	displaced an inode that a restore took away from its path
+//	evidence  the directory in which displaced inodes are kept
+//
+// What it promises:
+//
+//   - A version is readable or a loud error. A content is on stable storage before
+//     the log names it, the log is checksummed record by record, and every content
+//     is verified against its BLAKE3 whenever it is read.
+//   - A reader of a path sees the whole old file or the whole new one while it is
+//     restored, never a mixture and never nothing. The new inode is built unseen,
+//     with its metadata, made durable, and exchanged in.
+//   - A crash at any point leaves old or new. Leftovers are named ".holdfast-" and
+//     16 hex digits; Open moves those of an interrupted restore to the evidence.
+//   - A restored file is another inode: descriptors and mappings of the displaced
+//     one cannot change it. Metadata alone is mended on the inode that is there.
+//   - No symlink is followed, neither in the last component nor in a parent.
+//   - What a restore displaces is kept, up to Options.EvidenceMax.
+//
+// The daemon and the command line call it. One process at a time may write
+// (ErrLocked); OpenReadOnly works beside it and sees what Sync made durable.
+//
+// It does not guarantee: that a set of steps happens at one moment (each step
+// does); inode numbers, ctime and birth time; that other names of a hard-linked
+// file follow the restored one (the result says so); what processes that read the
+// bad content did with it. It does not watch anything and trusts no clock for
+// order: versions of a path are numbered.
+//
+// Lock order: Store.sync, Store.mu, then those of cas. Restores take none of
+// them while they change files: two restores of one path at once both succeed, and
+// the later one displaces the inode of the earlier one.
+package rollback

@@ -1,0 +1,97 @@
+package rollback
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/digest"
+)
+
+// An intent says where a restore is about to leave a temporary name, so that the
+// next Open finds it after a crash: intents/<token> is a symlink, which costs
+// one system call and cannot be torn, whose text is the parent's flags in
+// hexadecimal, a space, and the path under restore. It needs no fsync: on one
+// file system its creation is ordered before the rename that it announces, and on
+// another one a temporary name that is left shows at the next scan of the tree.
+
+// maxLinkText bounds the text of a symlink (PATH_MAX with its NUL).
+const maxLinkText = 4095
+
+// begin marks a restore of path. flags are those taken off the parent directory.
+func (s *Store) begin(token, path string, flags uint32) error {
+	text := strconv.FormatUint(uint64(flags), 16) + " " + path
+	if len(text) > maxLinkText {
+		text = text[:maxLinkText] // too long for a mark: the scan finds it
+	}
+	return s.disk.Symlink(text, s.intents, token)
+}
+
+// end removes the mark.
+func (s *Store) end(token string) error { return s.disk.Unlink(s.intents, token, 0) }
+
+// recoverIntents ends what interrupted restores left: the temporary name goes to
+// the evidence (it is a displaced inode, or a copy of a content that the vault
+// has), the parent gets its flags back.
+func (s *Store) recoverIntents() error {
+	dir := filepath.Join(s.dir, "intents")
+	if err := s.disk.Mkdir(unix.AT_FDCWD, dir, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	var err error
+	if s.intents, err = unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return fmt.Errorf("open %s: %w", dir, err)
+	}
+	ents, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", dir, err)
+	}
+	for _, e := range ents {
+		text, err := os.Readlink(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return fmt.Errorf("read intent: %w", err)
+		}
+		if err := s.recoverIntent(e.Name(), text); err != nil {
+			s.opened.Damage = append(s.opened.Damage, Problem{Kind: ProblemLeftover, Object: e.Name(), Detail: err.Error()})
+		}
+	}
+	return nil
+}
+
+func (s *Store) recoverIntent(token, text string) error {
+	hex, path, ok := strings.Cut(text, " ")
+	flags, err := strconv.ParseUint(hex, 16, 32)
+	if !ok || err != nil || len(text) >= maxLinkText {
+		return s.end(token)
+	}
+	parent, base, err := digest.OpenParent(path)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return s.end(token) // the directory is gone and the temporary name with it
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(parent)
+	kept, err := s.evidence.take(parent, tempPrefix+token, base, s.now(), token)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	if kept != "" {
+		s.opened.Leftovers = append(s.opened.Leftovers, kept)
+	}
+	if flags != 0 {
+		i := &inode{disk: s.disk, object: filepath.Dir(path), at: parent, read: parent}
+		if err := i.setFlags(uint32(flags)); err != nil {
+			return err
+		}
+	}
+	if err := s.disk.Fsync(parent, filepath.Dir(path)); err != nil {
+		return err
+	}
+	return s.end(token)
+}

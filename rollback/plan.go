@@ -1,0 +1,244 @@
+package rollback
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"sort"
+	"strings"
+
+	"github.com/holdfast/holdfast/pkg/digest"
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// The actions of a step.
+const (
+	ActionNone   = "none"   // nothing to do
+	ActionWrite  = "write"  // a new regular file takes the path
+	ActionLink   = "link"   // a new symlink takes the path
+	ActionMkdir  = "mkdir"  // a new directory takes the path
+	ActionMknod  = "mknod"  // a new FIFO or device node takes the path
+	ActionMeta   = "meta"   // metadata is set on the inode that is there
+	ActionRemove = "remove" // what is there goes to the evidence
+	ActionRmdir  = "rmdir"  // an empty directory is removed
+	ActionRename = "rename" // what is at From gets its old name back
+)
+
+// Step makes one path equal to Want.
+type Step struct {
+	Path    string // raw bytes
+	Action  string
+	Want    event.State
+	Have    event.State // what the plan found there
+	Version uint64      // of Source, 0 if Want is no version
+	Source  string      `json:",omitempty"` // the path whose version it is, if that is not Path
+	From    string      `json:",omitempty"` // rename: where it is now
+	Reason  string
+}
+
+// Conflict is what a plan leaves to a person.
+type Conflict struct {
+	Path   string
+	Reason string
+	Record string // id of the record that stands in the way, if one does
+}
+
+// Plan is what Apply carries out, in order.
+type Plan struct {
+	Steps     []Step
+	Conflicts []Conflict
+}
+
+// actionFor names what turns have into want.
+func actionFor(have, want *event.State) string {
+	switch {
+	case len(diff(have, want)) == 0 && have.Unread == "":
+		return ActionNone
+	case !want.Exists:
+		return ActionRemove
+	case have.Type == want.Type && have.Hash == want.Hash && have.Unread == "" &&
+		string(have.Target) == string(want.Target) && have.Rdev == want.Rdev:
+		return ActionMeta
+	}
+	switch want.Type {
+	case event.TypeRegular:
+		return ActionWrite
+	case event.TypeSymlink:
+		return ActionLink
+	case event.TypeDir:
+		return ActionMkdir
+	}
+	return ActionMknod
+}
+
+// RestoreOptions say which versions PlanRestore takes. The zero value takes the
+// trusted ones.
+type RestoreOptions struct {
+	Version   uint64     // this version, for a single path
+	At        event.Time // what was the newest version at that time
+	Into      string     // below this directory instead of in place: Into + path
+	Recursive bool       // all paths of the vault below the given ones too
+}
+
+// PlanRestore plans to bring paths back. A path without such a version is an
+// error that wraps ErrNoVersion; below a directory it is passed over.
+func (s *Store) PlanRestore(ctx context.Context, paths []string, o RestoreOptions) (Plan, error) {
+	var p planner
+	p.s, p.ctx = s, ctx
+	seen := map[string]bool{}
+	for _, root := range paths {
+		if o.Version != 0 && (len(paths) > 1 || o.Recursive) {
+			return Plan{}, fmt.Errorf("plan restore of %q: a version number belongs to one path", root)
+		}
+		all := []string{root}
+		if o.Recursive {
+			all = append(all, s.Paths(root)...)
+		}
+		found := false
+		for _, path := range all {
+			if seen[path] {
+				found = true
+				continue
+			}
+			v, ok := s.choose(path, o)
+			if !ok {
+				continue
+			}
+			seen[path], found = true, true
+			if err := p.add(v, o.Into); err != nil {
+				return Plan{}, fmt.Errorf("plan restore: %w", err)
+			}
+		}
+		if !found {
+			return Plan{}, fmt.Errorf("plan restore of %q: %w", root, ErrNoVersion)
+		}
+	}
+	if o.Into != "" {
+		if err := p.intoParents(o.Into); err != nil {
+			return Plan{}, fmt.Errorf("plan restore: %w", err)
+		}
+	}
+	return p.plan(), nil
+}
+
+func (s *Store) choose(path string, o RestoreOptions) (Version, bool) {
+	switch {
+	case o.Version != 0:
+		return s.Version(path, o.Version)
+	case o.At != 0:
+		return s.At(path, o.At)
+	}
+	return s.Trusted(path)
+}
+
+// planner gathers steps and puts them in order.
+type planner struct {
+	s         *Store
+	ctx       context.Context
+	first     []Step // renames
+	removes   []Step
+	makes     []Step
+	conflicts []Conflict
+}
+
+func (p *planner) conflict(path, record, reason string) {
+	p.conflicts = append(p.conflicts, Conflict{Path: path, Reason: reason, Record: record})
+}
+
+// add plans to bring a version back.
+func (p *planner) add(v Version, into string) error {
+	step := Step{Path: v.Path, Want: v.State, Version: v.ID}
+	if into != "" {
+		if !v.State.Exists {
+			return nil
+		}
+		step.Path, step.Source = path.Join(into, v.Path), v.Path
+	}
+	have, err := p.present(step.Path)
+	if err != nil {
+		p.conflict(step.Path, "", err.Error())
+		return nil
+	}
+	step.Have = have
+	step.Reason = fmt.Sprintf("version %d of %s", v.ID, v.Time)
+	p.step(step)
+	return p.ctx.Err()
+}
+
+// present reads what is at a path now. Below something that is no directory, or
+// a symlink that took the place of one, there is nothing of ours.
+func (p *planner) present(path string) (event.State, error) {
+	have, err := digest.ReadPath(p.ctx, path, nil)
+	if isLoop(err) {
+		return event.State{}, nil
+	}
+	if err != nil && have.Exists && p.ctx.Err() == nil {
+		return have, nil // its content cannot be read: it counts as different
+	}
+	return have, err
+}
+
+// step adds a step if there is something to do and the content for it.
+func (p *planner) step(st Step) {
+	if st.Action == "" {
+		st.Action = actionFor(&st.Have, &st.Want)
+	}
+	w := &st.Want
+	switch {
+	case st.Action == ActionNone:
+		return
+	case w.Type == event.TypeSocket:
+		p.conflict(st.Path, "", ErrKind.Error())
+		return
+	case st.Action == ActionWrite && w.Hash.IsZero():
+		p.conflict(st.Path, "", "its content was not read when the version was made: "+w.Unread)
+		return
+	case st.Action == ActionWrite && !p.s.Has(w.Hash):
+		p.conflict(st.Path, "", "content not kept: "+w.Hash.String())
+		return
+	}
+	if st.Action == ActionRemove || st.Action == ActionRmdir {
+		p.removes = append(p.removes, st)
+	} else {
+		p.makes = append(p.makes, st)
+	}
+}
+
+// intoParents adds the directories between into and the planned paths, with the
+// metadata of the directories that they stand for.
+func (p *planner) intoParents(into string) error {
+	planned := map[string]bool{}
+	for _, st := range p.makes {
+		planned[st.Path] = true
+	}
+	for _, st := range append([]Step(nil), p.makes...) {
+		for dir := path.Dir(st.Path); dir != "/" && dir != path.Clean(into) && !planned[dir]; dir = path.Dir(dir) {
+			planned[dir] = true
+			have, err := p.present(dir)
+			if err != nil {
+				return err
+			}
+			if have.Type == event.TypeDir {
+				continue
+			}
+			source := strings.TrimPrefix(dir, path.Clean(into))
+			want := event.State{Exists: true, Type: event.TypeDir, Mode: 0o755, Mtime: event.TimeOf(p.s.now())}
+			v, ok := p.s.Trusted(source)
+			if ok && v.State.Type == event.TypeDir {
+				want = v.State
+			}
+			p.step(Step{Path: dir, Source: source, Want: want, Have: have, Version: v.ID, Reason: "directory of a restored path"})
+		}
+	}
+	return nil
+}
+
+// plan orders the steps: renames as they were added, then what goes, deepest
+// first, then what comes, highest first.
+func (p *planner) plan() Plan {
+	sort.SliceStable(p.removes, func(i, j int) bool { return p.removes[i].Path > p.removes[j].Path })
+	sort.SliceStable(p.makes, func(i, j int) bool { return p.makes[i].Path < p.makes[j].Path })
+	sort.SliceStable(p.conflicts, func(i, j int) bool { return p.conflicts[i].Path < p.conflicts[j].Path })
+	steps := append(append(p.first, p.removes...), p.makes...)
+	return Plan{Steps: steps, Conflicts: p.conflicts}
+}

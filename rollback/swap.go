@@ -1,0 +1,470 @@
+package rollback
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/digest"
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// newName is what the staged inode is called in a private directory.
+const newName = "new"
+
+// build makes the inode that will take the path, complete with content and
+// metadata, where nobody sees it: a regular file without a name, anything else
+// inside a directory of our own beside the path.
+func (j *job) build() error {
+	want := &j.step.Want
+	if err := j.clean(); err != nil { // of a try that found the disk full
+		return err
+	}
+	switch want.Type {
+	case event.TypeRegular:
+		var err error
+		j.staged, err = j.unnamed()
+		if err != nil {
+			return err
+		}
+		if err := j.s.fill(j.ctx, j.staged, j.step.Path, want, j.holes); err != nil {
+			return err
+		}
+		return j.dressStaged(&inode{disk: j.s.disk, object: j.step.Path, at: j.staged, read: j.staged})
+	case event.TypeSocket:
+		return ErrKind
+	}
+	if err := j.makePrivate(); err != nil {
+		return err
+	}
+	if err := j.makeNew(); err != nil {
+		return err
+	}
+	i, err := pin(j.s.disk, j.private, newName, j.step.Path, nil)
+	if err != nil {
+		return err
+	}
+	defer i.close()
+	return j.dressStaged(i)
+}
+
+// unnamed makes the new regular file. Where the file system has no O_TMPFILE it
+// gets a name in a private directory.
+func (j *job) unnamed() (int, error) {
+	fd := -1
+	err := j.inParent(func() (err error) {
+		fd, err = j.s.disk.Unnamed(j.parent, j.step.Path)
+		return err
+	})
+	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.ENOENT) {
+		return fd, err
+	}
+	if err := j.makePrivate(); err != nil {
+		return -1, err
+	}
+	return j.s.disk.Create(j.private, newName, 0o600)
+}
+
+// makeNew makes what is no regular file.
+func (j *job) makeNew() error {
+	want := &j.step.Want
+	switch want.Type {
+	case event.TypeSymlink:
+		return j.s.disk.Symlink(string(want.Target), j.private, newName)
+	case event.TypeDir:
+		return j.s.disk.Mkdir(j.private, newName, 0o700)
+	case event.TypeFIFO, event.TypeChar, event.TypeBlock:
+		return j.s.disk.Mknod(j.private, newName, nodeType(want.Type)|0o600, want.Rdev)
+	}
+	return fmt.Errorf("file type %q: %w", want.Type, ErrKind)
+}
+
+func (j *job) dressStaged(i *inode) error {
+	fd := i.at
+	if i.read >= 0 {
+		fd = i.read
+	}
+	cur, err := digest.StatFD(fd)
+	if err != nil {
+		return err
+	}
+	j.mine = cur
+	var atime *unix.Timespec
+	if st, err := lstat(j.parent, j.base); err == nil && j.have.Type == j.step.Want.Type {
+		atime = &st.Atim
+	}
+	return i.dress(cur, &j.step.Want, atime, false)
+}
+
+func (j *job) temp() string { return tempPrefix + j.token }
+
+// mark writes the intent, before the first temporary name exists.
+func (j *job) mark() error {
+	if j.marked {
+		return nil
+	}
+	if err := j.s.begin(j.token, j.step.Path, j.loose); err != nil {
+		return err
+	}
+	j.marked = true
+	return nil
+}
+
+// makePrivate makes a directory that only we can enter. Whoever owns the parent
+// can move it away, but not reach what is in it.
+func (j *job) makePrivate() error {
+	if err := j.mark(); err != nil {
+		return err
+	}
+	err := j.inParent(func() error { return j.s.disk.Mkdir(j.parent, j.temp(), 0o700) })
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Openat(j.parent, j.temp(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %q: %w", j.temp(), err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
+		return errors.Join(fmt.Errorf("private directory %q: it was exchanged", j.temp()), err, unix.Close(fd))
+	}
+	j.private = fd
+	return nil
+}
+
+// dropPrivate removes our directory and the new inode that may be left in it. A
+// displaced one that could not be kept stays.
+func (j *job) dropPrivate() error {
+	fd := j.private
+	j.private = -1
+	if j.stuck {
+		return unix.Close(fd)
+	}
+	err := j.s.disk.Unlink(fd, newName, 0)
+	if errors.Is(err, unix.EISDIR) {
+		err = j.s.disk.Unlink(fd, newName, unix.AT_REMOVEDIR)
+	}
+	if errors.Is(err, unix.ENOENT) {
+		err = nil
+	}
+	err = errors.Join(err, unix.Close(fd))
+	if uerr := j.s.disk.Unlink(j.parent, j.temp(), unix.AT_REMOVEDIR); uerr != nil {
+		j.stuck = true // so that the intent stays and the next Open clears it
+		err = errors.Join(err, uerr)
+	}
+	return err
+}
+
+// inParent calls f, which changes names in the parent, and once more without
+// the parent's held flags if these forbid it.
+func (j *job) inParent(f func() error) error {
+	err := f()
+	if !errors.Is(err, unix.EPERM) || j.loose != 0 {
+		return err
+	}
+	flags, gerr := unix.IoctlGetUint32(j.parent, unix.FS_IOC_GETFLAGS)
+	if gerr != nil || flags&held == 0 {
+		return err
+	}
+	j.loose = flags & held
+	if j.marked { // the mark lacks the flags: write it again
+		if err := j.s.end(j.token); err != nil {
+			return err
+		}
+		j.marked = false
+	}
+	if err := j.mark(); err != nil {
+		j.loose = 0
+		return err
+	}
+	i := &inode{disk: j.s.disk, object: j.step.Path, at: j.parent, read: j.parent}
+	if err := i.setFlags(flags & event.FlagsMask &^ held); err != nil {
+		return err
+	}
+	return f()
+}
+
+// addFlags sets flags beside those that are set.
+func (i *inode) addFlags(flags uint32) error {
+	now, err := unix.IoctlGetUint32(i.read, unix.FS_IOC_GETFLAGS)
+	if err != nil {
+		return fmt.Errorf("get flags of %q: %w", i.object, err)
+	}
+	return i.setFlags(now&event.FlagsMask | flags)
+}
+
+// settle makes the new inode durable before it gets the name.
+func (j *job) settle() error {
+	if j.staged >= 0 {
+		return j.s.disk.Fsync(j.staged, j.step.Path)
+	}
+	if j.private < 0 {
+		return nil
+	}
+	if j.step.Want.Type == event.TypeDir {
+		if err := j.s.disk.FsyncAt(j.private, newName); err != nil {
+			return err
+		}
+	}
+	return j.s.disk.Fsync(j.private, j.step.Path)
+}
+
+// swap gives the path to the new inode, or to nothing, in one rename, and moves
+// what was there to the evidence.
+func (j *job) swap() error {
+	if j.step.Action == ActionRmdir {
+		return j.removeEmpty()
+	}
+	if j.have.Flags&held != 0 {
+		if err := j.loosen(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !j.step.Want.Exists:
+		return j.takeAway()
+	case !j.have.Exists:
+		return j.place()
+	}
+	return j.exchange()
+}
+
+// loosen takes the held flags off the inode that goes.
+func (j *job) loosen() error {
+	i, err := pin(j.s.disk, j.parent, j.base, j.step.Path, &j.have)
+	if err != nil {
+		return err
+	}
+	defer i.close()
+	return i.setFlags(j.have.Flags &^ held)
+}
+
+// place names the new inode where nothing is.
+func (j *job) place() error {
+	err := j.inParent(func() error {
+		if j.private >= 0 {
+			return j.s.disk.Rename(j.private, newName, j.parent, j.base, unix.RENAME_NOREPLACE)
+		}
+		return j.s.disk.LinkFD(j.staged, j.parent, j.base)
+	})
+	if errors.Is(err, unix.EEXIST) {
+		return errRaced
+	}
+	if err != nil {
+		return err
+	}
+	return j.hold()
+}
+
+// exchange swaps the new inode with the one at the path.
+//
+//	before    base = bad inode     from/name = new inode
+//	after     base = new inode     from/name = bad inode → evidence
+func (j *job) exchange() error {
+	from, name := j.private, newName
+	if from < 0 {
+		if err := j.mark(); err != nil {
+			return err
+		}
+		from, name = j.parent, j.temp()
+		if err := j.inParent(func() error { return j.s.disk.LinkFD(j.staged, from, name) }); err != nil {
+			return err
+		}
+	}
+	err := j.inParent(func() error {
+		return j.s.disk.Rename(from, name, j.parent, j.base, unix.RENAME_EXCHANGE)
+	})
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
+		return j.replace(from, name)
+	}
+	if err != nil {
+		return j.notExchanged(from, name, err)
+	}
+	j.stuck = true // from here on the name holds what must not be lost
+	out, err := lstat(from, name)
+	if err != nil {
+		return err
+	}
+	if out.Ino != j.have.Ino || out.Dev != j.have.Dev {
+		if j.strict {
+			return j.swapBack(from, name)
+		}
+		j.note("another change came in between and was displaced too")
+	}
+	j.keep(from, name, j.token)
+	return j.hold()
+}
+
+// notExchanged removes the new inode's temporary name and says why.
+func (j *job) notExchanged(from int, name string, err error) error {
+	if from == j.parent {
+		if uerr := j.s.disk.Unlink(from, name, 0); uerr != nil {
+			j.stuck = true
+			err = errors.Join(err, uerr)
+		}
+	}
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	case errors.Is(err, unix.ENOENT):
+		return errRaced
+	}
+	return err
+}
+
+// replace is exchange for file systems that cannot: the bad inode gets a second
+// name, then the new one replaces it at the path, which is atomic as well.
+func (j *job) replace(from int, name string) error {
+	if j.have.Type == event.TypeDir || j.step.Want.Type == event.TypeDir {
+		return j.notExchanged(from, name, errors.New("this file system cannot exchange a directory with something else"))
+	}
+	token, err := j.s.token()
+	if err == nil {
+		err = j.s.begin(token, j.step.Path, 0)
+	}
+	if err != nil {
+		return j.notExchanged(from, name, err)
+	}
+	old := tempPrefix + token
+	if err := j.s.disk.Link(j.parent, j.base, j.parent, old); err != nil {
+		return j.notExchanged(from, name, errors.Join(err, j.s.end(token)))
+	}
+	if err := j.s.disk.Rename(from, name, j.parent, j.base, 0); err != nil {
+		err = errors.Join(err, j.s.disk.Unlink(j.parent, old, 0), j.s.end(token))
+		return j.notExchanged(from, name, err)
+	}
+	if j.keep(j.parent, old, token) {
+		if err := j.s.end(token); err != nil {
+			return err
+		}
+	}
+	j.stuck = false // the first token's name is gone
+	return j.hold()
+}
+
+// swapBack undoes an exchange that took out an inode the plan did not know.
+func (j *job) swapBack(from int, name string) error {
+	if err := j.s.disk.Rename(from, name, j.parent, j.base, unix.RENAME_EXCHANGE); err != nil {
+		return errors.Join(ErrRaced, err)
+	}
+	out, err := lstat(from, name)
+	switch {
+	case err != nil:
+	case out.Ino != j.mine.Ino || out.Dev != j.mine.Dev: // a third change came between the two
+		j.keep(from, name, j.token)
+	case from == j.parent:
+		if err = j.s.disk.Unlink(from, name, 0); err == nil {
+			j.stuck = false
+		}
+	default:
+		j.stuck = false
+	}
+	return errors.Join(ErrRaced, err)
+}
+
+// keep moves a displaced inode to the evidence. If that fails it stays under its
+// temporary name, with the intent, so that the next Open tries again; the restore
+// counts all the same.
+func (j *job) keep(from int, name, token string) bool {
+	if j.have.Nlink > 1 && j.have.Type != event.TypeDir {
+		j.note(fmt.Sprintf("it had %d hard links: the other names keep the displaced inode", j.have.Nlink))
+	}
+	kept, err := j.s.evidence.take(from, name, j.base, j.s.now(), token)
+	if err != nil {
+		j.note(err.Error())
+	}
+	j.stuck = kept == ""
+	switch {
+	case kept == "":
+		j.note("what was displaced is still beside it as " + tempPrefix + token)
+	case j.kept == "":
+		j.kept = kept
+	default:
+		j.note("displaced as well: " + kept)
+	}
+	return kept != ""
+}
+
+// hold puts the held flags on the new inode: nothing changes it after that.
+func (j *job) hold() error {
+	if j.step.Want.Flags&held == 0 {
+		return nil
+	}
+	i, err := pin(j.s.disk, j.parent, j.base, j.step.Path, &j.mine)
+	if err != nil {
+		return err
+	}
+	defer i.close()
+	return i.setFlags(j.step.Want.Flags)
+}
+
+// takeAway moves what is at the path to the evidence. If that is on the same file
+// system and it does not matter what is there, one rename does it; else the name
+// goes first, to a temporary one.
+func (j *job) takeAway() error {
+	err := error(unix.EXDEV)
+	if !j.strict {
+		var kept string
+		err = j.inParent(func() (err error) {
+			kept, err = j.s.evidence.take(j.parent, j.base, j.base, j.s.now(), j.token)
+			return err
+		})
+		if kept != "" {
+			j.kept = kept
+			if err != nil {
+				j.note(err.Error())
+			}
+			return nil
+		}
+	}
+	if errors.Is(err, unix.EXDEV) {
+		err = j.takeAside()
+	}
+	switch {
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	case errors.Is(err, unix.ENOENT):
+		return errRaced
+	}
+	return err
+}
+
+func (j *job) takeAside() error {
+	if err := j.mark(); err != nil {
+		return err
+	}
+	err := j.inParent(func() error {
+		return j.s.disk.Rename(j.parent, j.base, j.parent, j.temp(), unix.RENAME_NOREPLACE)
+	})
+	if err != nil {
+		return err
+	}
+	j.stuck = true
+	out, err := lstat(j.parent, j.temp())
+	if err != nil {
+		return err
+	}
+	if j.strict && (out.Ino != j.have.Ino || out.Dev != j.have.Dev) {
+		err := j.s.disk.Rename(j.parent, j.temp(), j.parent, j.base, unix.RENAME_NOREPLACE)
+		j.stuck = err != nil
+		return errors.Join(ErrRaced, err)
+	}
+	j.keep(j.parent, j.temp(), j.token)
+	return nil
+}
+
+// removeEmpty removes a directory that holds nothing: never what others put in.
+func (j *job) removeEmpty() error {
+	if j.have.Flags&held != 0 {
+		if err := j.loosen(); err != nil {
+			return err
+		}
+	}
+	err := j.inParent(func() error { return j.s.disk.Unlink(j.parent, j.base, unix.AT_REMOVEDIR) })
+	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("the directory holds files that are not part of this: %w", err)
+	}
+	return err
+}

@@ -1,0 +1,212 @@
+package rollback
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/holdfast/holdfast/pkg/digest"
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// Provenance says where a version comes from.
+type Provenance struct {
+	Record string // id of the journal record that made it, if one did
+	Reason string // one line a person understands
+	Trust  bool   // make it the trusted version
+}
+
+// Version is what a path was at one moment.
+type Version struct {
+	Path    string          `json:"path"` // raw bytes
+	ID      uint64          `json:"id"`   // counts from 1 for each path
+	Time    event.Time      `json:"time"`
+	State   event.State     `json:"state"`
+	Trusted bool            `json:"trusted"` // it is the one that a restore brings back
+	Record  string          `json:"record,omitempty"`
+	Reason  string          `json:"reason,omitempty"`
+	Holes   []digest.Extent `json:"holes,omitempty"` // parts of a sparse file without blocks
+}
+
+// history is all that is known of one path.
+type history struct {
+	versions []Version // by ID
+	trusted  uint64    // ID, 0 for none
+}
+
+func (h *history) newest() *Version { return &h.versions[len(h.versions)-1] }
+
+func (h *history) get(id uint64) *Version {
+	i := sort.Search(len(h.versions), func(i int) bool { return h.versions[i].ID >= id })
+	if i < len(h.versions) && h.versions[i].ID == id {
+		return &h.versions[i]
+	}
+	return nil
+}
+
+// show returns a copy for callers.
+func (h *history) show(v *Version) Version {
+	c := *v
+	c.Trusted = v.ID == h.trusted
+	return c
+}
+
+// The kinds of entries of the log.
+const (
+	entryVersion = 1 // a new version, trusted at once if Trusted
+	entryTrust   = 2 // version ID becomes the trusted one
+)
+
+// entry is one record of the log of versions, as it is on disk.
+type entry struct {
+	Kind    uint8           `cbor:"1,keyasint"`
+	Path    []byte          `cbor:"2,keyasint"`
+	ID      uint64          `cbor:"3,keyasint"`
+	Time    event.Time      `cbor:"4,keyasint"`
+	State   *event.State    `cbor:"5,keyasint,omitempty"`
+	Holes   []digest.Extent `cbor:"6,keyasint,omitempty"`
+	Trusted bool            `cbor:"7,keyasint,omitempty"`
+	Record  string          `cbor:"8,keyasint,omitempty"`
+	Reason  string          `cbor:"9,keyasint,omitempty"`
+}
+
+// catalog is the versions of all paths, built from the log.
+type catalog struct {
+	paths    map[string]*history
+	versions int
+	words    map[string]string // one copy of each repeated string
+}
+
+func newCatalog() *catalog {
+	return &catalog{paths: map[string]*history{}, words: map[string]string{}}
+}
+
+func (c *catalog) intern(s string) string {
+	if w, ok := c.words[s]; ok {
+		return w
+	}
+	s = strings.Clone(s)
+	c.words[s] = s
+	return s
+}
+
+// apply adds an entry. One that is there already is no error: a log segment is
+// written again after an fsync that failed.
+func (c *catalog) apply(e *entry) error {
+	p := string(e.Path)
+	h := c.paths[p]
+	switch e.Kind {
+	case entryVersion:
+		if e.State == nil || e.ID == 0 || len(p) == 0 {
+			return fmt.Errorf("version of %q: incomplete", p)
+		}
+		if h == nil {
+			h = &history{}
+			c.paths[p] = h
+		}
+		if len(h.versions) > 0 {
+			p = h.versions[0].Path
+			if e.ID <= h.newest().ID {
+				if h.get(e.ID) == nil {
+					return fmt.Errorf("version %d of %q: out of order", e.ID, p)
+				}
+				return nil
+			}
+		}
+		v := Version{Path: p, ID: e.ID, Time: e.Time, State: *e.State, Record: e.Record, Reason: c.intern(e.Reason), Holes: e.Holes}
+		v.State.Type = c.intern(v.State.Type)
+		v.State.User, v.State.Group = c.intern(v.State.User), c.intern(v.State.Group)
+		h.versions = append(h.versions, v)
+		c.versions++
+		if e.Trusted {
+			h.trusted = e.ID
+		}
+	case entryTrust:
+		if h == nil || h.get(e.ID) == nil {
+			return fmt.Errorf("trust in version %d of %q: there is no such version", e.ID, p)
+		}
+		h.trusted = e.ID
+	default:
+		return fmt.Errorf("entry of %q: unknown kind %d", p, e.Kind)
+	}
+	return nil
+}
+
+// Latest returns the newest version of path.
+func (s *Store) Latest(path string) (Version, bool) {
+	return s.look(path, func(h *history) *Version { return h.newest() })
+}
+
+// Trusted returns the version that a restore of path brings back.
+func (s *Store) Trusted(path string) (Version, bool) {
+	return s.look(path, func(h *history) *Version { return h.get(h.trusted) })
+}
+
+// Version returns version id of path.
+func (s *Store) Version(path string, id uint64) (Version, bool) {
+	return s.look(path, func(h *history) *Version { return h.get(id) })
+}
+
+// At returns the version of path that was the newest at time t.
+func (s *Store) At(path string, t event.Time) (Version, bool) {
+	return s.look(path, func(h *history) *Version {
+		for i := len(h.versions) - 1; i >= 0; i-- {
+			if h.versions[i].Time <= t {
+				return &h.versions[i]
+			}
+		}
+		return nil
+	})
+}
+
+func (s *Store) look(path string, f func(*history) *Version) (Version, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	h := s.catalog.paths[path]
+	if h == nil {
+		return Version{}, false
+	}
+	v := f(h)
+	if v == nil {
+		return Version{}, false
+	}
+	return h.show(v), true
+}
+
+// Versions returns all versions of path, oldest first.
+func (s *Store) Versions(path string) []Version {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	h := s.catalog.paths[path]
+	if h == nil {
+		return nil
+	}
+	out := make([]Version, len(h.versions))
+	for i := range h.versions {
+		out[i] = h.show(&h.versions[i])
+	}
+	return out
+}
+
+// Paths returns the paths that have versions and are prefix or below it, sorted;
+// "" means all.
+func (s *Store) Paths(prefix string) []string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var out []string
+	for p := range s.catalog.paths {
+		if within(p, prefix) {
+			out = append(out, p)
+		}
+	}
+	sort.Strings(out)
+	return out
+}
+
+// within compares by component: /a/bc is not below /a/b.
+func within(path, root string) bool {
+	if root == "" || root == "/" || path == root {
+		return true
+	}
+	return len(path) > len(root) && path[len(root)] == '/' && strings.HasPrefix(path, root)
+}
