@@ -14,9 +14,10 @@ var ErrNotFound = errors.New("not found")
 
 // Store answers questions about records.
 type Store interface {
-	// Records calls fn with each record that f selects, by ascending sequence; of several hosts,
-	// host by host id. With a Limit these are the newest ones by that order within each host. An error of fn ends the walk and is returned.
-	// The record belongs to fn.
+	// Records calls fn with each record that f selects, by ascending sequence; if the
+	// store has several hosts and f names none, by time, host id and sequence. With a Limit these
+	// are the last ones of that order. An error of fn ends the walk and is returned.
+	// The record belongs to fn, which may ask the store again.
 	Records(ctx context.Context, f Filter, fn func(*event.Record) error) error
 	// Lag tells how far behind the journal the answers are.
 	Lag(ctx context.Context) (Lag, error)
