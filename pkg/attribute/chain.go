@@ -14,23 +14,52 @@ type cut struct {
 }
 
 // above returns the program that n came from, the stub of it if it is not
-// known, or nil. A stub is replaced as soon as the program is known.
+// known, or nil. A stub is replaced as soon as its process is known: its key is
+// that of the present real parent, which may have executed other programs since
+// it forked.
 func (t *Table) above(n *node) *node {
 	u := n.up
 	if u == nil || !u.is(flagStub) || u.is(flagCut) || u.key.Start >= n.key.Start {
 		return u
 	}
 	m := t.find(u.key)
-	if m == nil {
-		m = t.between(u.key)
-	}
-	if m == nil {
+	if m != nil {
+		m = t.asOf(m, n.key.Start)
+	} else if m = t.current(u.key); m != nil {
+		m = t.unnamed(m, u.key)
+	} else {
 		return u
 	}
 	m.refs++
 	n.up = m
 	t.release(u)
 	return m
+}
+
+// asOf returns the program that the process of m ran at a moment before: m's
+// child was forked then, but only its present parent is known.
+func (t *Table) asOf(m *node, at uint64) *node {
+	for m.since > at {
+		u := m.up
+		if m.is(flagLate) || u == nil || u.is(flagStub) || procOf(u.key) != procOf(m.key) || u.key.Execs+1 != m.key.Execs {
+			return t.unnamed(m, m.key)
+		}
+		m = u
+	}
+	return m
+}
+
+// unnamed makes a program of m's process of which nothing is known but the
+// ancestors and the session of the process: it ran some time before k.
+func (t *Table) unnamed(m *node, k event.ProcKey) *node {
+	up := m
+	for up != nil && !up.is(flagStub) && procOf(up.key) == procOf(k) {
+		up = t.above(up)
+	}
+	n := t.node(k, up, &image{})
+	n.sess, n.ids, n.cgroup = m.sess, m.ids, m.cgroup
+	n.flags |= flagUnnamed
+	return n
 }
 
 // between makes a program of a process of which other programs are known, but
@@ -147,7 +176,7 @@ func (t *Table) cutChain(n *node) *node {
 	up := end
 	for i := keep - 1; i >= 0; i-- {
 		o := c[i]
-		m := &node{key: o.key, up: up, image: o.image, sess: o.sess, cgroup: o.cgroup, ids: o.ids,
+		m := &node{key: o.key, up: up, image: o.image, sess: o.sess, cgroup: o.cgroup, ids: o.ids, since: o.since,
 			depth: uint16(keep - i), flags: o.flags &^ (flagTabled | flagLooked)}
 		up.refs++
 		t.nodes++

@@ -22,6 +22,8 @@ const (
 	flagKthread                   // a kernel thread
 	flagLooked                    // /proc was asked
 	flagTabled                    // the present program of a process in pids
+	flagLate                      // its exec was not reported: it may have begun before since
+	flagUnnamed                   // some program of its process: the number of execs is not known
 )
 
 // node is one program running in one process.
@@ -40,6 +42,7 @@ type node struct {
 	next, prev *node // Table.live or Table.exited
 	older      *node // the process that had this pid before
 	cgroup     uint64
+	since      uint64 // ns since boot at which it began, 0 if before the daemon
 	exited     uint64 // ns since boot, 0 while it lives
 	ids        ids
 	refs       int32
@@ -138,8 +141,10 @@ func (t *Table) find(k event.ProcKey) *node {
 func (t *Table) node(k event.ProcKey, up *node, img *image) *node {
 	n := &node{key: k, image: img}
 	if up != nil {
-		if up.depth >= maxDepth || t.nodes >= t.o.MaxProcesses*programsPerProcess {
-			up = t.cutChain(up)
+		if up.depth >= maxDepth || t.nodes >= t.o.MaxProcesses*programsPerProcess && !up.is(flagStub) {
+			whole := up
+			up = t.cutChain(whole)
+			t.done(whole)
 		}
 		up.refs++
 		n.up, n.depth, n.sess, n.cgroup = up, up.depth+1, up.sess, up.cgroup
@@ -171,6 +176,14 @@ func (t *Table) release(n *node) {
 		n = up
 	}
 	t.n.nodes.Store(int64(t.nodes))
+}
+
+// done lets go of a program that was made in passing and is held by nothing.
+func (t *Table) done(n *node) {
+	if n.refs == 0 {
+		n.refs = 1
+		t.release(n)
+	}
 }
 
 // admit puts the first known program of a process into the table.

@@ -44,7 +44,7 @@ func (t *Table) fork(ev *event.Event) {
 		defer t.done(parent)
 	}
 	if parent != nil && parent.is(flagTabled) && ev.Session != 0 {
-		t.setSession(parent, ev) // a child is in its parent's session
+		parent = t.setSession(parent, ev) // a child is in its parent's session
 	}
 	if cur := t.current(ev.Key); cur != nil {
 		// A later program of the child came first: put the copy below it.
@@ -149,7 +149,7 @@ func (t *Table) learn(ev *event.Event) {
 	} else {
 		return
 	}
-	t.setSession(n, ev)
+	n = t.setSession(n, ev)
 	if n.sess != nil {
 		t.candidate(n)
 	}
@@ -175,6 +175,7 @@ func (t *Table) complete(n *node, img *image, ev *event.Event) {
 		return
 	}
 	*n.image = *img
+	n.flags &^= flagLate
 	t.note(n, ev)
 }
 
@@ -188,6 +189,21 @@ func (t *Table) exit(ev *event.Event) {
 func (t *Table) note(n *node, ev *event.Event) {
 	n.ids = idsOf(&ev.Creds)
 	n.cgroup = ev.Cgroup
+	switch ev.Kind {
+	case event.KindExec:
+		n.since = ev.Time
+	case event.KindProc:
+		n.since = 0
+	case event.KindFork: // of n, or of a child of n whose own beginning was missed
+		n.since = n.key.Start
+		if ev.Key != n.key {
+			n.since = ev.Time
+			n.flags |= flagLate
+		}
+	default:
+		n.since = ev.Time
+		n.flags |= flagLate
+	}
 	if ev.Kthread {
 		n.flags |= flagKthread
 	}

@@ -81,11 +81,12 @@ func sessionID(ev *event.Event, inherited *session) uint64 {
 	return 0
 }
 
-// setSession makes n a member of the session that ev names.
-func (t *Table) setSession(n *node, ev *event.Event) {
+// setSession makes n a member of the session that ev names. It returns the node
+// to go on with (see join).
+func (t *Table) setSession(n *node, ev *event.Event) *node {
 	id := sessionID(ev, n.sess)
 	if id == 0 || n.sess != nil && n.sess.id == id {
-		return
+		return n
 	}
 	s := t.sessions[id]
 	if s == nil {
@@ -95,24 +96,46 @@ func (t *Table) setSession(n *node, ev *event.Event) {
 		}
 		t.addSession(s)
 	}
-	t.join(n, s, ev.Time)
+	return t.join(n, s, ev.Time)
 }
 
 func (t *Table) addSession(s *session) {
 	t.mu.Lock()
+	if len(t.sessions) >= t.o.MaxProcesses+maxEnded {
+		t.forgetIdle()
+	}
 	t.sessions[s.id] = s
 	t.mu.Unlock()
 	t.n.sessions.Add(1)
 }
 
-func (t *Table) join(n *node, s *session, now uint64) {
+// forgetIdle drops the sessions in which nothing is known to run: those that only
+// lost processes belonged to.
+func (t *Table) forgetIdle() {
+	for id, s := range t.sessions {
+		if s.live <= 0 && s.end == 0 {
+			delete(t.sessions, id)
+			t.n.sessions.Add(-1)
+		}
+	}
+}
+
+// join makes n a member of s. A program that has children stays what it was for
+// them, and another node with the same key takes its place in the table.
+func (t *Table) join(n *node, s *session, now uint64) *node {
 	old := n.sess
 	if old == s {
-		return
+		return n
+	}
+	if n.is(flagTabled) && n.refs > 1 {
+		m := t.node(n.key, n.up, n.image)
+		m.ids, m.cgroup, m.since, m.flags = n.ids, n.cgroup, n.since, n.flags
+		t.succeed(n, m)
+		n = m
 	}
 	n.sess = s
 	if n.exited != 0 || !n.is(flagTabled) {
-		return
+		return n
 	}
 	if s.end != 0 { // a process of it was still there
 		t.mu.Lock()
@@ -124,6 +147,7 @@ func (t *Table) join(n *node, s *session, now uint64) {
 	if old != nil {
 		t.leave(old, n, now)
 	}
+	return n
 }
 
 // leave counts a process out, and ends the session with the last one.
@@ -151,16 +175,16 @@ func (t *Table) leave(s *session, n *node, now uint64) {
 
 // login takes in the beginning of a session.
 func (t *Table) login(ev *event.Event) {
-	n, _ := t.ensure(ev)
-	defer t.done(n)
 	id := sessionID(ev, nil)
 	if id == 0 {
 		return
 	}
+	n, _ := t.ensure(ev)
+	defer t.done(n)
 	s := t.sessions[id]
 	if s != nil && s.end == 0 && !s.found {
+		n = t.join(n, s, ev.Time)
 		t.rewritten(s, n, ev)
-		t.join(n, s, ev.Time)
 		return
 	}
 	opened := &session{id: id, login: ev.Login, opener: procOf(ev.Key), tty: ttyText(ev.TTYString()), start: ev.Time}
@@ -179,7 +203,7 @@ func (t *Table) login(ev *event.Event) {
 			t.n.sessions.Add(1)
 		}
 	}
-	t.join(n, s, ev.Time)
+	n = t.join(n, s, ev.Time)
 	t.pending = append(t.pending, t.sessionRecord(s, n, s.sentence(t)))
 }
 
@@ -249,8 +273,8 @@ const (
 // socket takes in a connection that a process holds since before the daemon.
 func (t *Table) socket(ev *event.Event) {
 	n, _ := t.ensure(ev)
+	n = t.setSession(n, ev)
 	defer t.done(n)
-	t.setSession(n, ev)
 	p := procOf(ev.Key)
 	h := t.held[p]
 	if h == nil {

@@ -20,16 +20,15 @@ const (
 // not reported, and hash the executable of a program at its first change.
 func (t *Table) Who(ev *event.Event) (event.Actor, event.Process) {
 	n, known := t.ensure(ev)
-	defer t.done(n)
-	t.setSession(n, ev)
 	n.cgroup = ev.Cgroup
 	if n.image.ino == 0 {
 		n.image.dev, n.image.ino = ev.ExeDev, ev.ExeIno
 	}
-	alive := t.fill(n)
-	if !known && !alive && n.is(flagTabled) {
-		t.retire(n, ev.Time) // its end may never be reported
+	if alive := t.fill(n); !known && !alive {
+		t.retire(n, ev.Time) // its end may never be reported: it does not count as running
 	}
+	n = t.setSession(n, ev)
+	defer t.done(n)
 	c := t.chain(n)
 	s := n.sess
 	if s != nil && s.found {
@@ -66,14 +65,6 @@ func (t *Table) ensure(ev *event.Event) (n *node, known bool) {
 	n.image = img
 	t.note(n, ev)
 	return n, true
-}
-
-// done lets go of a program that was made for one answer only.
-func (t *Table) done(n *node) {
-	if n.refs == 0 {
-		n.refs = 1
-		t.release(n)
-	}
 }
 
 // fill completes a program from /proc, once. It reports whether the process was
@@ -193,30 +184,46 @@ func (t *Table) ancestors(c []*node) []event.Ancestor {
 	part, _ := inSession(c)
 	var out []event.Ancestor
 	uid, name := event.Unset, ""
-	for k, n := range part[1:] {
-		if n.is(flagCopy) && procOf(n.key) == procOf(part[k].key) {
+	for i := 1; i < len(part); i++ {
+		n, below := part[i], part[i-1]
+		if n.is(flagCopy) && procOf(n.key) == procOf(below.key) {
 			continue // what the process was between its fork and its exec
 		}
-		if len(out) == maxAncestors-1 && k+2 < len(part) {
-			return append(out, event.Ancestor{Exe: CutMark})
+		if len(out) == maxAncestors {
+			out[maxAncestors-1] = event.Ancestor{Exe: CutMark}
+			return out
 		}
 		t.fill(n)
-		if n.ids.uid != uid || name == "" {
-			uid, name = n.ids.uid, t.user(n.ids.uid)
+		real := n.ids.uid
+		if below.is(flagCopy) {
+			real = below.ids.uid // it had these when it forked
 		}
-		out = append(out, event.Ancestor{PID: n.key.PID, ExecID: ExecID(n.key), Exe: exeText(n.image), Argv: n.image.args(), User: name})
+		if real != uid || name == "" {
+			uid, name = real, t.user(real)
+		}
+		a := event.Ancestor{PID: n.key.PID, Exe: exeText(n.image), Argv: n.image.args(), User: name}
+		if !n.is(flagUnnamed) {
+			a.ExecID = ExecID(n.key)
+		}
+		out = append(out, a)
 	}
-	end := part[len(part)-1].up
-	switch {
+	top := part[len(part)-1]
+	var more event.Ancestor
+	switch end := top.up; {
 	case end == nil || !end.is(flagStub):
-	case end.is(flagCut):
-		if end.sess == part[0].sess {
-			out = append(out, event.Ancestor{Exe: CutMark})
-		}
-	case !outermost(end) && (part[0].sess == nil || procOf(part[len(part)-1].key) != part[0].sess.opener):
-		out = append(out, event.Ancestor{PID: end.key.PID, ExecID: ExecID(end.key), Exe: event.Unknown})
+		return out
+	case end.is(flagCut) && end.sess == top.sess:
+		more = event.Ancestor{Exe: CutMark}
+	case !end.is(flagCut) && !outermost(end) && (top.sess == nil || procOf(top.key) != top.sess.opener):
+		more = event.Ancestor{PID: end.key.PID, Exe: event.Unknown}
+	default:
+		return out
 	}
-	return out
+	if len(out) == maxAncestors {
+		out[maxAncestors-1] = event.Ancestor{Exe: CutMark}
+		return out
+	}
+	return append(out, more)
 }
 
 // args splits the arguments.
