@@ -7,9 +7,10 @@ SOCKET=/run/holdfast.sock
 DAEMON=
 hf() { holdfast --state $STATE --socket $SOCKET "$@"; }
 
-# start_daemon WATCH... starts it and returns when every rule is armed.
+# start_daemon WATCH... starts it, in the tier $TIER if that is set, and returns when
+# every rule is armed.
 start_daemon() {
-	local args=() w code=0
+	local args=(${TIER:+--tier "$TIER"}) w code=0
 	for w in "$@"; do args+=(--watch "$w"); done
 	hf run "${args[@]}" >/out/daemon.log 2>&1 &
 	DAEMON=$!
