@@ -1,10 +1,12 @@
 package ship
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -385,11 +387,18 @@ func (s *Shipper) checkpoint(ctx context.Context) error {
 		return nil
 	}
 	if s.note == nil {
-		size, note, err := s.o.Checkpoint(ctx)
+		note, err := s.o.Checkpoint()
 		if err != nil {
 			return fmt.Errorf("read checkpoint: %w", err)
 		}
-		if note == nil || size <= s.sealed {
+		if note == nil {
+			return nil
+		}
+		size, err := checkpointSize(note)
+		if err != nil {
+			return fmt.Errorf("read checkpoint: %w", err)
+		}
+		if size <= s.sealed {
 			return nil
 		}
 		s.pending, s.note = size, note
@@ -406,6 +415,19 @@ func (s *Shipper) checkpoint(ctx context.Context) error {
 	s.sealed, s.note = s.pending, nil
 	s.update(func(st *Stats) { st.Checkpoint = s.sealed })
 	return nil
+}
+
+// checkpointSize reads the second line of a checkpoint.
+func checkpointSize(note []byte) (uint64, error) {
+	lines := bytes.SplitN(note, []byte("\n"), 3)
+	if len(lines) < 3 {
+		return 0, errors.New("no checkpoint: it has no second line")
+	}
+	n, err := strconv.ParseUint(string(lines[1]), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("no checkpoint: size %q", lines[1])
+	}
+	return n, nil
 }
 
 // leafOf is the hash of a record in its host's Merkle log (RFC 6962: 0x00 and the

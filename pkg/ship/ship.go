@@ -57,8 +57,9 @@ type Options struct {
 	BackoffMin   time.Duration // 500 ms
 	BackoffMax   time.Duration // 1 min
 
-	// Checkpoint returns the newest signed checkpoint, nil if there is none. May be nil.
-	Checkpoint func(ctx context.Context) (size uint64, note []byte, err error)
+	// Checkpoint returns the newest signed checkpoint (the text of a C2SP
+	// tlog-checkpoint), nil if there is none. Without it none are shipped.
+	Checkpoint func() ([]byte, error)
 
 	Now    func() time.Time
 	Jitter func() float64 // in [0,1)

@@ -152,8 +152,7 @@ func TestShip(t *testing.T) {
 	})
 	t.Run("checkpoints follow the records under them", func(t *testing.T) {
 		j, dst, o := newJournal(30), &shiptest.Sink{Number: number}, quick(t.TempDir())
-		var size uint64 = 30
-		o.Checkpoint = func(context.Context) (uint64, []byte, error) { return size, []byte("note"), nil }
+		o.Checkpoint = func() ([]byte, error) { return []byte("holdfast.journal/h\n30\nroot\n\n— signature\n"), nil }
 		s, stop := run(t, j, dst, o)
 		await(t, s, "the checkpoint", func(st ship.Stats) bool { return st.Checkpoint == 30 })
 		stop()
@@ -161,6 +160,18 @@ func TestShip(t *testing.T) {
 			t.Errorf("checkpoints %v, want [30]", got)
 		}
 	})
+}
+
+func TestBrokenCheckpoint(t *testing.T) {
+	for _, note := range []string{"x", "a\nb\nc\n", "a\n-1\nc"} {
+		j, dst, o := newJournal(30), &shiptest.Sink{Number: number}, quick(t.TempDir())
+		o.Checkpoint = func() ([]byte, error) { return []byte(note), nil }
+		s, stop := run(t, j, dst, o)
+		await(t, s, "30 records and an error", func(st ship.Stats) bool {
+			return st.Confirmed == 30 && strings.Contains(st.LastError, "checkpoint")
+		})
+		stop()
+	}
 }
 
 func TestRepair(t *testing.T) {

@@ -1,0 +1,325 @@
+package ship_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/holdfast/holdfast/pkg/clickhouse"
+	"github.com/holdfast/holdfast/pkg/clickhouse/clickhousetest"
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/journal"
+	"github.com/holdfast/holdfast/pkg/ship"
+)
+
+// source is the journal's reader as a ship.Source, as the daemon has it.
+type source struct {
+	*journal.Reader
+	dir string
+}
+
+func openSource(dir string) (*source, error) {
+	r, err := journal.OpenReader(dir)
+	if err != nil {
+		return nil, err
+	}
+	r.Follow = true
+	return &source{Reader: r, dir: dir}, nil
+}
+
+func (s *source) Next(ctx context.Context) (ship.Entry, error) {
+	for {
+		e, err := s.Reader.Next(ctx)
+		if errors.Is(err, journal.ErrCorrupt) {
+			continue
+		}
+		return ship.Entry{Seq: e.Seq, Bytes: e.Bytes}, err
+	}
+}
+
+func (s *source) Newest() (uint64, error) { return journal.Newest(s.dir) }
+
+func (s *source) Checkpoint() ([]byte, error) { return journal.LatestCheckpoint(s.dir) }
+
+// child is what the killed process is told.
+type child struct {
+	State, URL, HostID string
+	BatchRows          int
+}
+
+const childVar = "SHIP_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(childVar); spec != "" {
+		if err := runChild(spec); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// runChild ships until its standard input is closed, and prints the number of the
+// last acknowledged record whenever it has grown.
+func runChild(spec string) error {
+	var c child
+	if err := json.Unmarshal([]byte(spec), &c); err != nil {
+		return err
+	}
+	src, err := openSource(filepath.Join(c.State, "journal"))
+	if err != nil {
+		return err
+	}
+	db, err := clickhouse.New(clickhouse.Config{URL: c.URL})
+	if err != nil {
+		return err
+	}
+	s, err := ship.New(src, db, ship.Options{
+		HostID: c.HostID, PositionFile: filepath.Join(c.State, "ship"), BatchRows: c.BatchRows,
+		FlushEvery: 20 * time.Millisecond, ConfirmEvery: 200 * time.Millisecond,
+		BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond, Checkpoint: src.Checkpoint,
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		cancel()
+	}()
+	go func() {
+		for last := uint64(0); ctx.Err() == nil; time.Sleep(time.Millisecond) {
+			if st := s.Stats(); st.Shipped > last {
+				last = st.Shipped
+				fmt.Println(last)
+			}
+		}
+	}()
+	return s.Run(ctx)
+}
+
+// process is a running child.
+type process struct {
+	cmd     *exec.Cmd
+	stdin   io.Closer
+	shipped chan uint64
+}
+
+func start(t *testing.T, c child) *process {
+	t.Helper()
+	spec, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childVar+"="+string(spec))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cmd: cmd, stdin: in, shipped: make(chan uint64, 1<<16)}
+	go func() {
+		defer close(p.shipped)
+		for s := bufio.NewScanner(out); s.Scan(); {
+			var n uint64
+			if _, err := fmt.Sscan(s.Text(), &n); err == nil {
+				p.shipped <- n
+			}
+		}
+	}()
+	return p
+}
+
+// until waits for a number that ok likes and returns it.
+func (p *process) until(t *testing.T, ok func(uint64) bool) uint64 {
+	t.Helper()
+	limit := time.After(time.Minute)
+	for {
+		select {
+		case n, open := <-p.shipped:
+			if !open {
+				t.Fatal("the shipping process ended")
+			}
+			if ok(n) {
+				return n
+			}
+		case <-limit:
+			t.Fatal("no progress in a minute")
+		}
+	}
+}
+
+func (p *process) kill(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = p.cmd.Wait() // killed is what it says
+	_ = p.stdin.Close()
+}
+
+// TestKill ships a journal that is being written to the real engine. The shipping
+// process is killed ten times, the server once, each while records are on their way.
+func TestKill(t *testing.T) {
+	const total, kills = 20_000, 10
+	ctx := context.Background()
+	server := clickhousetest.New(t, "")
+	c := child{State: t.TempDir(), URL: server.URL("holdfast"), HostID: "8a7f6f1d2c3b4a59687a8b9c0d1e2f30", BatchRows: 250}
+	db, err := clickhouse.Open(ctx, clickhouse.Config{URL: c.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if _, err := db.Apply(ctx); err != nil {
+		t.Fatal(err)
+	}
+	journalDir := filepath.Join(c.State, "journal")
+	log, err := journal.Open(journalDir, filepath.Join(c.State, "keys"), journal.Options{HostID: c.HostID, Host: "web1", Boot: "boot", FlushEvery: 5 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	write := func(n int) {
+		t.Helper()
+		for range n {
+			if _, err := log.Append(&event.Record{
+				Time: event.TimeOf(time.Now()), Kind: event.RecChange, Op: "write", Path: "/etc/app/config", Verdict: event.VerdictObserved,
+				After: &event.State{Exists: true, Type: event.TypeRegular, Mode: 0o644, Size: 12},
+				Actor: &event.Actor{User: "alice", Loginuid: 1000, SourceIP: "192.0.2.7"}, Process: &event.Process{PID: 4242, Exe: "/usr/bin/sed"},
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := log.Sync(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(total / 2)
+
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	for kill := range kills {
+		p := start(t, c)
+		// It ships now; die at any moment of the next few batches.
+		n := p.until(t, func(uint64) bool { return true })
+		if kill == kills/2 {
+			server.Kill()
+			if err := server.Start(ctx); err != nil {
+				t.Fatal(err)
+			}
+			n = p.until(t, func(m uint64) bool { return m > n })
+		}
+		write(total / 2 / kills)
+		time.Sleep(time.Duration(rnd.IntN(200_000)) * time.Microsecond)
+		p.kill(t)
+		t.Logf("killed when %d or more were shipped", n)
+		if kill == kills-1 && n >= total {
+			t.Error("all was shipped before the last kill: it proves less than it should")
+		}
+	}
+	p := start(t, c)
+	p.until(t, func(n uint64) bool { return n == total })
+	waitCheckpoint(t, server, total)
+	p.kill(t)
+
+	if got := server.MustExec(t, "SELECT count(), uniqExact(host_id, boot, seq), min(seq), max(seq) FROM holdfast.records"); got != fmt.Sprintf("%d\t%[1]d\t1\t%[1]d", total) {
+		t.Errorf("count, different records, first, last: %s; want %d each once", got, total)
+	}
+	if got := server.MustExec(t, "SELECT count() FROM holdfast.records FINAL"); got != fmt.Sprint(total) {
+		t.Errorf("%s rows after collapsing, want %d", got, total)
+	}
+	r, err := journal.OpenReader(journalDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	next := func(ctx context.Context) (uint64, []byte, error) {
+		e, err := r.Next(ctx)
+		return e.Seq, e.Bytes, err
+	}
+	diff, err := db.Compare(ctx, c.HostID, 1, 0, next, func(d clickhouse.Difference) { t.Error(d) })
+	if err != nil || !diff.Clean() || diff.Matched != total {
+		t.Errorf("compared with the journal: %+v, %v", diff, err)
+	}
+}
+
+// waitCheckpoint waits for the checkpoint over all records and opens it.
+func waitCheckpoint(t *testing.T, server *clickhousetest.Server, size uint64) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if server.MustExec(t, "SELECT max(size) FROM holdfast.checkpoints") == fmt.Sprint(size) {
+			return
+		}
+	}
+	t.Errorf("no checkpoint of size %d arrived", size)
+}
+
+func BenchmarkShip(b *testing.B) {
+	ctx := context.Background()
+	server := clickhousetest.New(b, "")
+	db, err := clickhouse.Open(ctx, clickhouse.Config{URL: server.URL("holdfast")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = db.Close() })
+	if _, err := db.Apply(ctx); err != nil {
+		b.Fatal(err)
+	}
+	dir := b.TempDir()
+	const rows = 50_000
+	log, err := journal.Open(filepath.Join(dir, "journal"), filepath.Join(dir, "keys"), journal.Options{HostID: "h", Host: "web1", Boot: "boot", QueueBytes: 1 << 30})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for range rows {
+		if _, err := log.Append(&event.Record{Time: event.TimeOf(time.Now()), Kind: event.RecChange, Op: "write", Path: "/etc/app/config",
+			After: &event.State{Exists: true, Type: event.TypeRegular, Mode: 0o644, Size: 12}, Actor: &event.Actor{User: "alice", Loginuid: 1000},
+			Process: &event.Process{PID: 4242, Exe: "/usr/bin/sed", Argv: []string{"sed", "-i", "s/a/b/", "config"}}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := log.Close(); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		server.MustExec(b, "TRUNCATE TABLE holdfast.records")
+		src, err := openSource(filepath.Join(dir, "journal"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		s, err := ship.New(src, db, ship.Options{HostID: "h"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		run, cancel := context.WithCancel(ctx)
+		done := make(chan error)
+		go func() { done <- s.Run(run) }()
+		for s.Stats().Shipped < rows {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(rows*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+}
