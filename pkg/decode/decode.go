@@ -46,7 +46,7 @@ type Decoder struct {
 
 // view returns the first bytes of b as a T.
 //
-// This is the only use of unsafe in the package. It is sound because the length
+// Together with align this is the only use of unsafe. It is sound because the length
 // is checked, the address is a multiple of 8 (the strictest alignment in
 // bpf/event.h), T holds integers and arrays of integers only, so that every bit
 // pattern is a value, and the result is read before b is reused. Byte order is
@@ -74,7 +74,8 @@ func (d *Decoder) Decode(b []byte, e *event.Event) error {
 	return err
 }
 
-// align returns b, or a copy of it at an address that view accepts.
+// align returns b, or a copy of it at an address that view accepts. The copy lies
+// in memory of 64-bit words, at least as long as b.
 func (d *Decoder) align(b []byte) []byte {
 	if len(b) == 0 || uintptr(unsafe.Pointer(unsafe.SliceData(b)))%8 == 0 {
 		return b
@@ -82,7 +83,7 @@ func (d *Decoder) align(b []byte) []byte {
 	if n := (len(b) + 7) / 8; cap(d.aligned) < n {
 		d.aligned = make([]uint64, max(n, 4096))
 	}
-	c := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(d.aligned[:1]))), len(b))
+	c := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(d.aligned[:cap(d.aligned)]))), len(b))
 	copy(c, b)
 	return c
 }
