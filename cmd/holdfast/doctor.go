@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/holdfast/holdfast/pkg/config"
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+func (a *app) doctorCommand() *cli.Command {
+	return &cli.Command{
+		Name:   "doctor",
+		Usage:  "try what this kernel can do and say what each missing thing costs; exit 5 if the rules ask for more",
+		Flags:  []cli.Flag{jsonFlag()},
+		Action: a.doctor,
+	}
+}
+
+// finding is one capability as doctor --json prints it.
+type finding struct {
+	Name  string `json:"name"`
+	Found bool   `json:"found"`
+	Error string `json:"error,omitempty"`
+	Cost  string `json:"cost,omitempty"`
+	For   string `json:"for,omitempty"` // the tier that needs it; none: all do
+}
+
+func (a *app) doctor(c *cli.Context) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	cfg, found, err := a.fullSettings(c)
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return hint(fmt.Errorf("doctor: %w: only root may load the programs that it tries", fs.ErrPermission), "run as root")
+	}
+	report := probe(c.Context)
+	t := &table{}
+	for _, k := range report.Capabilities {
+		f := finding{Name: k.Name, Found: k.Found, Cost: k.Cost, For: k.For}
+		if k.Err != nil {
+			f.Error = k.Err.Error()
+		}
+		if c.Bool("json") {
+			if err := a.json(f); err != nil {
+				return err
+			}
+			continue
+		}
+		state, color, cost := "yes", green, ""
+		if !k.Found {
+			state, color, cost = "no", yellow, "without it: "+k.Cost
+			if f.Error != "" {
+				cost += "  (" + f.Error + ")"
+			}
+		}
+		t.add(k.Name, state, printableText(cost))
+		t.paint(1, color)
+	}
+	if c.Bool("json") {
+		if err := a.json(map[string]string{"name": "tier", "tier": report.Tier, "release": report.Release}); err != nil {
+			return err
+		}
+	} else {
+		a.print(t)
+		a.linef("best tier on linux %s: %s", report.Release, a.color(bold, orNone(report.Tier)))
+	}
+	if found {
+		return a.doctorRules(cfg, report.Tier)
+	}
+	if report.Tier == "" {
+		return hint(fmt.Errorf("no tier works on this kernel: %w", errDegraded), "a kernel with BTF (CONFIG_DEBUG_INFO_BTF=y) is the least that is needed")
+	}
+	return nil
+}
+
+func orNone(tier string) string {
+	if tier == "" {
+		return "none"
+	}
+	return tier
+}
+
+// doctorRules compares what the rules ask for with what the tier can do.
+func (a *app) doctorRules(cfg config.Config, tier string) error {
+	if cfg.Tier != config.TierAuto && cfg.Tier != tier {
+		return fmt.Errorf("tier %s is configured, the best that works is %s: %w", cfg.Tier, orNone(tier), errDegraded)
+	}
+	if tier == config.TierLSM || tier == config.TierModifyReturn {
+		return nil
+	}
+	for i := range cfg.Rules {
+		if r := &cfg.Rules[i]; r.Mode == event.ModeBlock {
+			return hint(fmt.Errorf("%s: rule %s says block, which tier %s cannot do: %w", r.Pos, r.Name, orNone(tier), errDegraded),
+				"changes will be put back instead of refused")
+		}
+	}
+	return nil
+}

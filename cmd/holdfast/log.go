@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/query"
+)
+
+func (a *app) logCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "log",
+		Usage: "print records, oldest first",
+		Flags: append(filterFlags(),
+			&cli.IntFlag{Name: "limit", Value: defaultLimit, Usage: "keep the newest `N`; 0 keeps all"},
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with new records as they come"},
+			jsonFlag(), storeFlag(),
+		),
+		Action: a.log,
+	}
+}
+
+// followEvery is how often --follow asks for news: short enough for a person who
+// watches, long enough not to be seen in top.
+const followEvery = 250 * time.Millisecond
+
+func (a *app) log(c *cli.Context) (err error) {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	f, err := a.filter(c)
+	if err != nil {
+		return err
+	}
+	if f.Limit = c.Int("limit"); f.Limit < 0 {
+		return usagef("--limit: %d is less than 0", f.Limit)
+	}
+	if c.Bool("follow") && f.Host == "" && c.String("store") == "clickhouse" {
+		return hint(usagef("log --follow: every host numbers its own records"), "name one host with --host")
+	}
+	s, err := a.openStore(c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+
+	emit := a.logLine
+	if c.Bool("json") {
+		emit = func(r *event.Record) error { return a.json(r) }
+	}
+	if !c.Bool("follow") {
+		return s.Records(c.Context, f, emit)
+	}
+	return a.follow(c.Context, s, f, emit)
+}
+
+// follow prints what is there and then what comes, until ctx ends.
+func (a *app) follow(ctx context.Context, s query.Store, f query.Filter, emit func(*event.Record) error) error {
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	for {
+		err := s.Records(ctx, f, func(r *event.Record) error {
+			f.AfterSeq, f.Limit = max(f.AfterSeq, r.Seq), 0
+			return emit(r)
+		})
+		if err == nil {
+			err = a.flush()
+		}
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		f.Limit = 0
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// logLine prints a record on one line.
+func (a *app) logLine(r *event.Record) error {
+	var b strings.Builder
+	b.WriteString(a.color(dim, pad(when(r.Time), 24)))
+	b.WriteString(pad(fmt.Sprintf("#%d", r.Seq), 9))
+	verdict := r.Verdict
+	if verdict == "" {
+		verdict = r.Kind
+	}
+	b.WriteString(a.verdict(verdict, 14))
+	b.WriteString(" " + pad(what(r), 10))
+	b.WriteString(pad(by(r), 24))
+	b.WriteString(object(r))
+	if r.Verdict != "" && r.Reason != "" && r.Verdict != event.VerdictObserved {
+		b.WriteString("  " + a.color(dim, printableText(r.Reason)))
+	}
+	_, err := io.WriteString(a.buf, strings.TrimRight(b.String(), " ")+"\n")
+	return err
+}
+
+// what names the operation or, of other records, what they tell of.
+func what(r *event.Record) string {
+	switch {
+	case r.Response != nil:
+		return r.Response.Action
+	case r.Op != "":
+		return r.Op
+	case r.Kind == event.RecGap:
+		return "lost"
+	}
+	return "-"
+}
+
+// by writes who did it and with what: alice@192.0.2.7 sed[4123].
+func by(r *event.Record) string {
+	who := ""
+	if r.Actor != nil {
+		who = printableText(r.Actor.User)
+		if r.Actor.SourceIP != "" {
+			who += "@" + r.Actor.SourceIP
+		}
+	}
+	if p := r.Process; p != nil && p.PID != 0 {
+		who += fmt.Sprintf(" %s[%d]", processName(p.Comm, p.Exe), p.PID)
+	}
+	if who == "" {
+		return "holdfast "
+	}
+	return strings.TrimSpace(who) + " "
+}
+
+// processName is the base name of the executable, or what the process calls itself.
+func processName(comm, exe string) string {
+	if i := strings.LastIndexByte(exe, '/'); i >= 0 && i < len(exe)-1 {
+		return printableText(exe[i+1:])
+	}
+	if exe != "" && exe != event.Unknown {
+		return printableText(exe)
+	}
+	if comm != "" {
+		return printableText(comm)
+	}
+	return "?"
+}
+
+// object writes what the record is about.
+func object(r *event.Record) string {
+	s := ""
+	if r.Path != "" {
+		s = pathText(r.Path)
+	}
+	if r.PathTo != "" {
+		s += " → " + pathText(r.PathTo)
+	}
+	if resp := r.Response; resp != nil {
+		s += "  " + resp.Outcome
+		if resp.TookNS != 0 {
+			s += " in " + took(resp.TookNS)
+		}
+		if resp.Error != "" {
+			s += ": " + printableText(resp.Error)
+		}
+	}
+	if g := r.Gap; g != nil {
+		s += fmt.Sprintf("%s between %s and %s", plural(g.Lost, "event"), when(g.From), when(g.To))
+		if len(g.Trees) > 0 {
+			s += " under " + quoteAll(g.Trees)
+		}
+		if g.Rescan != "" {
+			s += "; rescan " + g.Rescan
+		}
+	}
+	if s == "" {
+		s = printableText(r.Reason)
+	}
+	return strings.TrimSpace(s)
+}

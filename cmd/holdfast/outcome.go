@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/holdfast/holdfast/pkg/control"
+)
+
+// finish prints what a restore, undo or trust did and returns the error that its
+// exit code follows from.
+func (a *app) finish(o control.Outcome, jsonOut bool, nothing string) error {
+	if jsonOut {
+		if err := a.json(o); err != nil {
+			return err
+		}
+	} else {
+		a.printOutcome(&o, nothing)
+	}
+	if n := o.Count(control.StepFailed); n > 0 {
+		return fmt.Errorf("%d of %s failed", n, plural(uint64(len(o.Steps)), "step"))
+	}
+	if len(o.Conflicts) > 0 {
+		return silent{errConflicts}
+	}
+	return nil
+}
+
+func (a *app) printOutcome(o *control.Outcome, nothing string) {
+	if len(o.Steps) == 0 && len(o.Conflicts) == 0 {
+		a.line(nothing)
+		return
+	}
+	t := &table{}
+	for _, s := range o.Steps {
+		outcome, color := s.Outcome, green
+		switch s.Outcome {
+		case control.StepFailed:
+			color = red
+		case control.StepPlanned, control.StepSkipped:
+			color = yellow
+		}
+		t.add(outcome, s.Action, shellQuote(string(s.Path)), stepText(&s))
+		t.paint(0, color)
+	}
+	a.print(t)
+	for _, c := range o.Conflicts {
+		a.linef("%s  %s  %s", a.color(red, "conflict"), shellQuote(string(c.Path)), printableText(c.Reason))
+		if c.Record != "" {
+			a.linef("          holdfast show %s", c.Record)
+		}
+	}
+	sum := fmt.Sprintf("%d done, %d failed, %d skipped", o.Count(control.StepDone), o.Count(control.StepFailed), o.Count(control.StepSkipped))
+	if o.DryRun {
+		sum = fmt.Sprintf("dry run: %s would be taken, nothing was changed", plural(uint64(len(o.Steps)), "step"))
+	}
+	if n := len(o.Conflicts); n > 0 {
+		sum += ", " + plural(uint64(n), "conflict") + " left for you: --force undoes these too"
+	}
+	a.line(sum)
+}
+
+func stepText(s *control.Step) string {
+	text := s.Reason
+	add := func(more string) {
+		if text != "" {
+			text += "; "
+		}
+		text += more
+	}
+	if s.Version != 0 {
+		add(fmt.Sprintf("version %d", s.Version))
+	}
+	if s.TookNS != 0 {
+		add(took(s.TookNS))
+	}
+	if s.Evidence != "" {
+		add("the displaced file is " + shellQuote(s.Evidence))
+	}
+	if s.Error != "" {
+		add(s.Error)
+	}
+	return printableText(text)
+}

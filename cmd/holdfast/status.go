@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/holdfast/holdfast/pkg/control"
+)
+
+func (a *app) statusCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "status",
+		Usage: "say what the daemon watches, how, and whether anything was lost; exit 5 while degraded",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "wait", Usage: "wait until the daemon is `STATE`; the one state is armed"},
+			&cli.DurationFlag{Name: "timeout", Usage: "wait no longer than `DURATION`", DefaultText: "for ever"},
+			jsonFlag(),
+		},
+		Action: a.status,
+	}
+}
+
+func (a *app) status(c *cli.Context) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	if w := c.String("wait"); w != "" && w != control.PathArmed {
+		return hint(usagef("--wait: unknown state %q", w), "use --wait armed")
+	}
+	cfg, err := a.settings(c)
+	if err != nil {
+		return err
+	}
+	ctx := c.Context
+	if d := c.Duration("timeout"); d > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d)
+		defer cancel()
+	}
+	st, err := askStatus(ctx, control.NewClient(cfg.Socket), c.IsSet("wait"))
+	if err != nil {
+		return daemonError(err)
+	}
+	if c.Bool("json") {
+		if err := a.json(st); err != nil {
+			return err
+		}
+	} else {
+		a.printStatus(&st)
+	}
+	if st.Degraded {
+		return silent{errDegraded}
+	}
+	return nil
+}
+
+// askStatus asks once, or with wait until the daemon is armed. A daemon that has
+// not made its socket yet is waited for too.
+func askStatus(ctx context.Context, client *control.Client, wait bool) (control.Status, error) {
+	for {
+		st, err := client.Status(ctx)
+		switch {
+		case err == nil && (!wait || st.Armed):
+			return st, nil
+		case err != nil && (!wait || !errors.Is(err, control.ErrNotRunning)) && ctx.Err() == nil:
+			return st, err
+		}
+		select {
+		case <-ctx.Done():
+			if err == nil {
+				err = waiting(&st)
+			}
+			return st, fmt.Errorf("wait for armed: %w", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// waiting says what keeps a daemon from being armed.
+func waiting(st *control.Status) error {
+	for _, r := range st.Rules {
+		for _, p := range r.Paths {
+			if p.State == control.PathEnrolling || p.State == control.PathFailed {
+				return fmt.Errorf("rule %s: %s is %s (%d of %d files protected) %s", r.Name, shellQuote(string(p.Path)), p.State, p.Protected, p.Files, p.Reason)
+			}
+		}
+	}
+	return errors.New("not armed yet")
+}
+
+func (a *app) printStatus(st *control.Status) {
+	state, color := "armed", green
+	switch {
+	case !st.Armed:
+		state, color = "not armed yet", yellow
+	case st.Degraded:
+		state, color = "armed, degraded", yellow
+	}
+	a.linef("%s  holdfast %s on %s, pid %d, since %s", a.color(color, state), st.Version, st.Host, st.PID, when(st.Started))
+	tier := st.Tier
+	if st.TierWanted != "" && st.TierWanted != st.Tier && st.TierWanted != "auto" {
+		tier += " (wanted: " + st.TierWanted + ")"
+	}
+	a.linef("tier   %s", tier)
+	for _, r := range st.DegradedReasons {
+		a.linef("       %s %s", a.color(yellow, "degraded:"), printableText(r))
+	}
+	a.line("")
+	a.printRules(st)
+	a.line("")
+	a.printLosses(st)
+	a.line("")
+	a.printStores(st)
+}
+
+func (a *app) printRules(st *control.Status) {
+	t := &table{}
+	t.add("RULE", "MODE", "STATE", "FILES", "PROTECTED", "PATH")
+	for _, r := range st.Rules {
+		mode := r.Mode
+		if r.EffectiveMode != "" && r.EffectiveMode != r.Mode {
+			mode = r.EffectiveMode + " (not " + r.Mode + ")"
+		}
+		for _, p := range r.Paths {
+			t.add(r.Name, mode, p.State, fmt.Sprint(p.Files), fmt.Sprint(p.Protected), strings.TrimSpace(shellQuote(string(p.Path))+"  "+printableText(p.Reason)))
+			switch p.State {
+			case control.PathArmed:
+				t.paint(2, green)
+			case control.PathFailed:
+				t.paint(2, red)
+			default:
+				t.paint(2, yellow)
+			}
+		}
+	}
+	a.print(t)
+}
+
+// printLosses says in plain words whether the record is complete.
+func (a *app) printLosses(st *control.Status) {
+	e := st.Events
+	a.linef("events  %d seen by %s: %d sent, %d not of interest, %d refused", e.Seen, plural(uint64(len(e.Hooks)), "hook"), e.Sent, e.Skipped, e.Blocked)
+	if st.Losses() == 0 {
+		a.linef("losses  %s", a.color(green, "none"))
+	} else {
+		var parts []string
+		add := func(n uint64, what string) {
+			if n > 0 {
+				parts = append(parts, fmt.Sprintf("%d %s", n, what))
+			}
+		}
+		add(e.Lost, "events found no room in the kernel's buffer")
+		add(e.Failed, "events could not be put together")
+		for _, q := range st.Queues {
+			add(q.Dropped, "events found the queue "+q.Name+" full")
+		}
+		add(st.Journal.Refused, "records found the journal's queue full")
+		a.linef("losses  %s", a.color(red, strings.Join(parts, "; ")))
+		a.line("        each is declared by a gap record: holdfast log --kind gap")
+	}
+	for _, q := range st.Queues {
+		if q.Len*10 >= q.Limit*8 && q.Limit > 0 {
+			a.linef("queue   %s is filling up: %d of %d", q.Name, q.Len, q.Limit)
+		}
+	}
+	for _, l := range st.Limits {
+		if l.Hit > 0 {
+			a.linef("limit   %s (%d) was reached %s", l.Name, l.Value, plural(l.Hit, "time"))
+		}
+	}
+	keys := make([]string, 0, len(st.Pipeline))
+	for k := range st.Pipeline {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	var counters []string
+	for _, k := range keys {
+		counters = append(counters, fmt.Sprintf("%s %d", k, st.Pipeline[k]))
+	}
+	if len(counters) > 0 {
+		a.linef("stages  %s", strings.Join(counters, ", "))
+	}
+}
+
+func (a *app) printStores(st *control.Status) {
+	j := st.Journal
+	line := fmt.Sprintf("journal %s, %s in %s, signed up to %d", plural(j.Seq, "record"), bytesText(j.Bytes), plural(uint64(j.Segments), "segment"), j.Checkpoint)
+	if n := j.Seq - min(j.Seq, j.Durable); n > 0 {
+		line += fmt.Sprintf(", %d not on disk yet", n)
+	}
+	a.line(line)
+	a.linef("        %s free, %s kept back", bytesText(j.DiskFree), bytesText(j.Reserve))
+	if j.Errors > 0 {
+		a.linef("        %s", a.color(red, plural(j.Errors, "write error")+", last: "+printableText(j.LastError)))
+	}
+	a.linef("index   %s", lagText(st.Index.Lag))
+	if st.Index.LastError != "" {
+		a.linef("        %s", a.color(yellow, printableText(st.Index.LastError)))
+	}
+	if s := st.Ship; s.Enabled {
+		state := "connected"
+		if !s.Connected {
+			state = a.color(yellow, "not connected")
+		}
+		a.linef("ship    %s, up to record %d, %s", state, s.Shipped, lagText(s.Lag))
+		if s.LastError != "" {
+			a.linef("        last error: %s", printableText(s.LastError))
+		}
+	} else {
+		a.line("ship    off: no ClickHouse is configured")
+	}
+	v := st.Vault
+	a.linef("vault   %s of %s, %s in %s of disk", plural(v.Versions, "version"), plural(v.Paths, "path"), bytesText(v.Bytes), bytesText(v.Stored))
+}
+
+func lagText(lag uint64) string {
+	if lag == 0 {
+		return "up to date"
+	}
+	return plural(lag, "record") + " behind"
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/holdfast/holdfast/pkg/clickhouse"
+	"github.com/holdfast/holdfast/pkg/config"
+	"github.com/holdfast/holdfast/pkg/control"
+	"github.com/holdfast/holdfast/pkg/journal"
+)
+
+func (a *app) verifyCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "verify",
+		Usage: "prove the log: every record, link and checkpoint; exit 6 on any difference",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "against", Usage: "compare the rows of `STORE` too; the one store is clickhouse"},
+			&cli.StringFlag{Name: "key", Usage: "check signatures with the verifier key in `FILE`, kept elsewhere than the log"},
+			&cli.StringSliceFlag{Name: "checkpoint", Usage: "the log must contain the signed checkpoint in `FILE`; may be repeated"},
+			jsonFlag(),
+		},
+		Action: a.verify,
+	}
+}
+
+// proof is the last line of verify --json.
+type proof struct {
+	OK         bool                   `json:"ok"`
+	Journal    journal.Summary        `json:"journal"`
+	ClickHouse *clickhouse.Comparison `json:"clickhouse,omitempty"`
+	Shipped    uint64                 `json:"shipped,omitempty"` // the last record that was compared
+}
+
+func (a *app) verify(c *cli.Context) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	against := c.String("against")
+	if against != "" && against != "clickhouse" {
+		return hint(usagef("--against: unknown store %q", against), "use --against clickhouse")
+	}
+	cfg, err := a.settings(c)
+	if err != nil {
+		return err
+	}
+	key, known, err := evidence(c)
+	if err != nil {
+		return err
+	}
+	if _, err := os.ReadDir(cfg.JournalDir()); err != nil {
+		return stateError(cfg, fmt.Errorf("verify: %w", err))
+	}
+	var p proof
+	p.Journal, err = journal.Verify(c.Context, cfg.JournalDir(), key, func(prob journal.Problem) {
+		if c.Bool("json") {
+			err = errors.Join(err, a.json(prob))
+			return
+		}
+		a.linef("%s: %s", a.color(red, strings.ReplaceAll(prob.Kind, "_", " ")), printableText(prob.Text))
+	}, known...)
+	if err != nil {
+		return stateError(cfg, err)
+	}
+	p.OK = p.Journal.OK()
+	if against != "" {
+		if err := a.verifyRows(c, cfg, &p); err != nil {
+			return err
+		}
+	}
+	if c.Bool("json") {
+		if err := a.json(p); err != nil {
+			return err
+		}
+	} else {
+		a.printProof(&p, key == "")
+	}
+	if !p.OK {
+		return silent{errUnproven}
+	}
+	return nil
+}
+
+// evidence reads what was kept elsewhere than the log.
+func evidence(c *cli.Context) (key string, known [][]byte, err error) {
+	if f := c.String("key"); f != "" {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return "", nil, usageError{fmt.Errorf("--key: %w", err)}
+		}
+		if key = strings.TrimSpace(string(b)); key == "" {
+			return "", nil, hint(usagef("--key %s: the file is empty", shellQuote(f)), "it holds the one line of keys/journal.pub")
+		}
+	}
+	for _, f := range c.StringSlice("checkpoint") {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return "", nil, usageError{fmt.Errorf("--checkpoint: %w", err)}
+		}
+		known = append(known, b)
+	}
+	return key, known, nil
+}
+
+// verifyRows compares the rows of ClickHouse with the records. What was not
+// shipped yet, as a running daemon says, is left out.
+func (a *app) verifyRows(c *cli.Context, cfg config.Config, p *proof) (err error) {
+	db, err := a.openClickHouse(c.Context, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	p.Shipped = p.Journal.Size
+	st, err := control.NewClient(cfg.Socket).Status(c.Context)
+	switch {
+	case err == nil && st.State == cfg.State && st.Ship.Enabled:
+		p.Shipped = min(p.Journal.Size, st.Ship.Shipped)
+	case err != nil && !errors.Is(err, control.ErrNotRunning) && !errors.Is(err, control.ErrForbidden):
+		return err
+	}
+	r, err := journal.OpenReader(cfg.JournalDir())
+	if err != nil {
+		return stateError(cfg, err)
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	host := p.Journal.Origin[strings.LastIndexByte(p.Journal.Origin, '/')+1:]
+	var printErr error
+	comp := clickhouse.Comparison{}
+	if p.Shipped > 0 {
+		comp, err = db.Compare(c.Context, host, 1, p.Shipped, records(r), func(d clickhouse.Difference) {
+			if c.Bool("json") {
+				printErr = errors.Join(printErr, a.json(d))
+				return
+			}
+			a.linef("%s: %s", a.color(red, "clickhouse "+d.What), printableText(d.String()))
+		})
+	}
+	p.ClickHouse = &comp
+	p.OK = p.OK && comp.Clean()
+	return errors.Join(err, printErr)
+}
+
+// records hands out the journal's records; those that cannot be read were
+// reported by journal.Verify and are passed over.
+func records(r *journal.Reader) clickhouse.NextRecord {
+	return func(ctx context.Context) (uint64, []byte, error) {
+		for {
+			e, err := r.Next(ctx)
+			if errors.Is(err, journal.ErrCorrupt) {
+				continue
+			}
+			if err != nil {
+				return 0, nil, err
+			}
+			return e.Seq, e.Bytes, nil
+		}
+	}
+}
+
+func (a *app) printProof(p *proof, ownKey bool) {
+	s := &p.Journal
+	a.linef("log         %s", s.Origin)
+	a.linef("checkpoint  %s, root %s, signed %s", plural(s.Size, "record"), s.Root, when(s.Time))
+	a.linef("records     %d read, %d as signed, %d missing, %d altered, %d moved, %d extra, %d duplicated", s.Records, s.Matched, s.Missing, s.Altered, s.Moved, s.Extra, s.Duplicated)
+	a.linef("checkpoints %d with a good signature of %s, %s", s.Checkpoints, s.Key, plural(uint64(s.Segments), "segment"))
+	if s.Unsealed > 0 || s.UnsealedTorn > 0 {
+		text := plural(s.Unsealed, "record") + " not signed yet"
+		if s.UnsealedAge != "" {
+			text += ", the oldest for " + s.UnsealedAge
+		}
+		a.linef("unsealed    %s", text)
+	}
+	if s.Recovered > 0 {
+		a.linef("recovered   %s found unsigned after a crash, signed then", plural(s.Recovered, "record"))
+	}
+	a.linef("losses      %s declared", plural(s.LossDeclared, "event"))
+	if ch := p.ClickHouse; ch != nil {
+		a.linef("clickhouse  up to record %d: %d records, %d rows, %d matched, %d missing, %d altered, %d extra, %d duplicated",
+			p.Shipped, ch.Records, ch.Rows, ch.Matched, ch.Missing, ch.Altered, ch.Extra, ch.Duplicated)
+		if n := s.Size - min(s.Size, p.Shipped); n > 0 {
+			a.linef("            %s not shipped yet", plural(n, "record"))
+		}
+	}
+	if p.OK {
+		a.linef("%s", a.color(green, "verified"))
+	} else {
+		a.linef("%s", a.color(red, fmt.Sprintf("not verified: %s", plural(uint64(s.Problems)+rowProblems(p.ClickHouse), "problem"))))
+	}
+	if ownKey {
+		a.line("note: the key was taken from beside the log; keep keys/journal.pub and a checkpoint elsewhere and use --key and --checkpoint")
+	}
+}
+
+func rowProblems(c *clickhouse.Comparison) uint64 {
+	if c == nil {
+		return 0
+	}
+	return c.Missing + c.Extra + c.Altered + c.Duplicated
+}
