@@ -124,6 +124,9 @@ func mkjournal(state, file string) (err error) {
 
 // mkvault captures paths as they are now; trust is trust or keep.
 func mkvault(state, trust string, paths []string) (err error) {
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return err
+	}
 	s, err := rollback.Open(filepath.Join(state, "vault"), rollback.Options{})
 	if err != nil {
 		return err

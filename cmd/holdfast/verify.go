@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -102,9 +103,31 @@ func evidence(c *cli.Context) (key string, known [][]byte, err error) {
 		if err != nil {
 			return "", nil, usageError{fmt.Errorf("--checkpoint: %w", err)}
 		}
-		known = append(known, b)
+		known = append(known, notes(b)...)
 	}
 	return key, known, nil
+}
+
+// notes splits a file into signed notes: the journal's file of checkpoints, which
+// people copy as it is, holds several with an empty line behind each.
+func notes(b []byte) [][]byte {
+	var out [][]byte
+	for {
+		text := bytes.Index(b, []byte("\n\n"))
+		if text < 0 {
+			break
+		}
+		signatures := bytes.Index(b[text+2:], []byte("\n\n"))
+		if signatures < 0 {
+			break
+		}
+		end := text + 2 + signatures + 1
+		out, b = append(out, b[:end]), b[end+1:]
+	}
+	if len(b) > 0 || len(out) == 0 {
+		out = append(out, b)
+	}
+	return out
 }
 
 // verifyRows compares the rows of ClickHouse with the records. What was not
@@ -192,7 +215,7 @@ func (a *app) printProof(p *proof, ownKey bool) {
 		a.linef("%s", a.color(red, fmt.Sprintf("not verified: %s", plural(uint64(s.Problems)+rowProblems(p.ClickHouse), "problem"))))
 	}
 	if ownKey {
-		a.line("note: the key was taken from beside the log; keep keys/journal.pub and a checkpoint elsewhere and use --key and --checkpoint")
+		a.line("note: the key was taken from beside the log; keep copies of keys/journal.pub and journal/checkpoint elsewhere and use --key and --checkpoint")
 	}
 }
 
