@@ -71,7 +71,7 @@ func (c *cgroupFS) path(id uint64) string {
 
 // byHandle lets the kernel find the group (linux fs/kernfs/mount.c:kernfs_fh_to_dentry).
 func (c *cgroupFS) byHandle(id uint64) (string, error) {
-	root, err := unix.Open(c.mount, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	root, err := unix.Open(c.mount, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", fmt.Errorf("open %s: %w", c.mount, err)
 	}

@@ -312,7 +312,7 @@ func TestRandomProcessesAreNeverMixedUp(t *testing.T) {
 func FuzzTable(f *testing.F) {
 	for seed := range uint64(4) {
 		r := rand.New(rand.NewPCG(seed, 2))
-		b := make([]byte, 2000)
+		b := make([]byte, 400)
 		for i := range b {
 			b[i] = byte(r.Uint32())
 		}
