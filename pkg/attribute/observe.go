@@ -36,9 +36,6 @@ func (t *Table) Observe(ev *event.Event) *event.Record {
 
 // fork links the child to the program that forked it, of which it is a copy.
 func (t *Table) fork(ev *event.Event) {
-	if t.find(ev.Key) != nil {
-		return // the iterator was faster
-	}
 	parent := t.parent(ev)
 	if parent != nil {
 		defer t.done(parent)
@@ -47,8 +44,7 @@ func (t *Table) fork(ev *event.Event) {
 		parent = t.setSession(parent, ev) // a child is in its parent's session
 	}
 	if cur := t.current(ev.Key); cur != nil {
-		// A later program of the child came first: put the copy below it.
-		t.adopt(ev, cur, parent)
+		t.adopt(cur, parent) // the iterator, or a later event, was faster
 		return
 	}
 	img := &image{dev: ev.ExeDev, ino: ev.ExeIno}
@@ -63,7 +59,7 @@ func (t *Table) fork(ev *event.Event) {
 }
 
 // adopt gives a process that was met before its fork was reported its parent.
-func (t *Table) adopt(ev *event.Event, cur, parent *node) {
+func (t *Table) adopt(cur, parent *node) {
 	if parent == nil || cur.up != nil && !cur.up.is(flagStub) {
 		return
 	}
@@ -175,7 +171,10 @@ func (t *Table) complete(n *node, img *image, ev *event.Event) {
 		return
 	}
 	*n.image = *img
-	n.flags &^= flagLate
+	if n.is(flagLate) {
+		n.flags &^= flagLate
+		t.n.lost.Add(^uint64(0)) // it was not lost, but late
+	}
 	t.note(n, ev)
 }
 

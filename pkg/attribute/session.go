@@ -1,8 +1,9 @@
 package attribute
 
 import (
+	"cmp"
 	"net/netip"
-	"sort"
+	"slices"
 
 	"github.com/holdfast/holdfast/pkg/event"
 )
@@ -45,24 +46,17 @@ type Session struct {
 // may be called from any goroutine.
 func (t *Table) Sessions() []Session {
 	t.mu.Lock()
-	all := make([]session, 0, len(t.sessions))
+	out := make([]Session, 0, len(t.sessions))
 	for _, s := range t.sessions {
-		all = append(all, *s)
-	}
-	t.mu.Unlock()
-	sort.Slice(all, func(i, j int) bool {
-		if all[i].start != all[j].start {
-			return all[i].start < all[j].start
-		}
-		return all[i].id < all[j].id
-	})
-	out := make([]Session, len(all))
-	for i, s := range all {
-		out[i] = Session{
+		out = append(out, Session{
 			ID: loginSession(s.id), User: t.user(s.login), Loginuid: s.login, Origin: s.origin,
 			Evidence: s.evidence, TTY: s.tty, Source: s.peer, Start: t.wall(s.start), End: t.wall(s.end),
-		}
+		})
 	}
+	t.mu.Unlock()
+	slices.SortFunc(out, func(a, b Session) int {
+		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.ID, b.ID))
+	})
 	return out
 }
 
@@ -188,7 +182,11 @@ func (t *Table) login(ev *event.Event) {
 		return
 	}
 	opened := &session{id: id, login: ev.Login, opener: procOf(ev.Key), tty: ttyText(ev.TTYString()), start: ev.Time}
-	opened.program = program(n.image, ev.CommString())
+	setter := n
+	if u := n.up; n.image.exe == "" && u != nil && !u.is(flagStub) && procOf(u.key) == procOf(n.key) {
+		setter = u // the login is noticed at an exec, before that is reported
+	}
+	opened.program = program(setter.image, ev.CommString())
 	opened.origin, opened.evidence, opened.peer = originOf(opened.program, ev.Peer, ev.How)
 	if s == nil {
 		s = opened
@@ -203,8 +201,10 @@ func (t *Table) login(ev *event.Event) {
 			t.n.sessions.Add(1)
 		}
 	}
-	n = t.join(n, s, ev.Time)
-	t.pending = append(t.pending, t.sessionRecord(s, n, s.sentence(t)))
+	if m := t.join(n, s, ev.Time); setter == n {
+		setter = m
+	}
+	t.pending = append(t.pending, t.sessionRecord(s, setter, s.sentence(t)))
 }
 
 // rewritten reports that a session that runs was given another loginuid, which
@@ -265,8 +265,8 @@ func (t *Table) sessionRecord(s *session, n *node, reason string) *event.Record 
 type held struct{ peers []netip.AddrPort }
 
 const (
-	maxHeld  = 8    // peers kept of one process: more than one already say that it is not known
-	maxHolds = 4096 // processes
+	maxHeld  = 8     // peers kept of one process: more than one already say that it is not known
+	maxHolds = 65536 // processes
 	maxCands = 16
 )
 

@@ -127,6 +127,52 @@ func TestSessionRecordsSayWhoWhenAndWhere(t *testing.T) {
 	}
 }
 
+// The kernel side notices a login at the next event of the process. If that is an
+// exec, the login comes with the key of the new program and before its report.
+func TestALoginThatIsNoticedAtAnExecIsByTheProgramBefore(t *testing.T) {
+	m := newMachine(t, Options{})
+	job := m.init().run("/usr/sbin/atd").fork()
+	job.key.Execs++
+	job.comm = "sh"
+	job.opens(4, 1000, "", event.HowNone)
+	job.key.Execs--
+	job.become(1000).exec("/bin/sh", "-c", "x")
+	want := "alice 1000/1000 login-4 at - login | /bin/sh -c x"
+	if got := says(job.writes()); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+	if got := m.reasons(); got != "at job of alice" || m.records[0].Process.Exe != "/usr/sbin/atd" {
+		t.Errorf("%s by %+v", got, m.records[0].Process)
+	}
+	if n := m.table.Stats().Lost; n != 0 {
+		t.Errorf("%d programs lost, want none", n)
+	}
+}
+
+func TestTheListOfSessionsMayBeReadMeanwhile(t *testing.T) {
+	m := newMachine(t, Options{})
+	ssh := m.sshd(m.init())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 1000 {
+			m.table.Sessions()
+			m.table.Stats()
+		}
+	}()
+	for n := range uint32(200) {
+		mon, sh := ssh.accept(n+1, 1000, "10.0.0.1:5555")
+		sh.run("/bin/true").exit()
+		sh.exit()
+		sh.parent.exit()
+		mon.exit()
+	}
+	<-done
+	if n := len(m.table.Sessions()); n != 200 {
+		t.Errorf("%d sessions", n)
+	}
+}
+
 func TestTheServiceSessionIsStableOverExecs(t *testing.T) {
 	m := newMachine(t, Options{})
 	p := m.init().run("/bin/sh", "run")

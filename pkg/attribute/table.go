@@ -12,7 +12,8 @@ import (
 // machine cannot be asked: the answers that depend on it are unknown or absent.
 // NewSystem fills in all of them.
 type Options struct {
-	// Wall turns nanoseconds since boot into a moment.
+	// Wall turns nanoseconds since boot into a moment. Wall and User may be called
+	// by several goroutines at once.
 	Wall func(boottimeNS uint64) event.Time
 	// User names a uid, "" if it has no name.
 	User func(uid uint32) string

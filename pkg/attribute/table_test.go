@@ -93,6 +93,30 @@ func TestWho(t *testing.T) {
 				return sh.run("/usr/bin/crontab", "-e")
 			},
 			"alice 1000/1000 [setgid:/usr/bin/crontab] login-7 ssh 10.0.0.1:5555 accepted_socket | /usr/bin/crontab -e < bash < sshd < sshd"},
+		{"a setuid program that has dropped its rights again is no way to them",
+			func(m *machine, init *task) *task {
+				_, sh := m.sshd(init).accept(7, 1000, addr)
+				return sh.run("/tmp/rootsh").become(1000).exec("/usr/bin/bash").run("/usr/bin/tee")
+			},
+			"alice 1000/1000 login-7 ssh 10.0.0.1:5555 accepted_socket | /usr/bin/tee < bash < rootsh < bash < sshd < sshd"},
+		{"sudo after a setuid program that dropped its rights is the only way",
+			func(m *machine, init *task) *task {
+				_, sh := m.sshd(init).accept(7, 1000, addr)
+				return sh.run("/tmp/rootsh").become(1000).fork().exec("/usr/bin/sudo", "id").fork().become(0).exec("/usr/bin/id")
+			},
+			"alice 0/0 [sudo] login-7 ssh 10.0.0.1:5555 accepted_socket | /usr/bin/id < sudo < rootsh < bash < sshd < sshd"},
+		{"a setuid program that passes on only its effective id is a way",
+			func(m *machine, init *task) *task {
+				_, sh := m.sshd(init).accept(7, 1000, addr)
+				return sh.run("/tmp/rootsh").exec("/usr/bin/tee")
+			},
+			"alice 1000/0 [setuid:/tmp/rootsh] login-7 ssh 10.0.0.1:5555 accepted_socket | /usr/bin/tee < rootsh < bash < sshd < sshd"},
+		{"sftp inside sshd writes as the person",
+			func(m *machine, init *task) *task {
+				_, sh := m.sshd(init).accept(7, 1000, addr)
+				return sh.parent
+			},
+			"alice 1000/1000 login-7 ssh 10.0.0.1:5555 accepted_socket | /usr/sbin/sshd -D -R < sshd"},
 		{"root that nothing explains is unknown and not silent",
 			func(m *machine, init *task) *task {
 				_, sh := m.sshd(init).accept(7, 1000, addr)

@@ -36,10 +36,12 @@ func exeBase(exe string) string { return path.Base(strings.TrimSuffix(exe, " (de
 // via tells how the credentials act were reached by the first program of part,
 // a chain inside one session (see inSession), oldest step first:
 //
-//	"sudo"          sudo, su, doas ... ran in between and left other user ids behind
+//	"sudo"          sudo, su, doas ... ran in between
 //	"setuid:/path"  executing this file gave a user id that the caller could not take
 //	"setgid:/path"  the same for a group id
 //	"unknown"       the ids changed and nothing that was seen explains it
+//
+// A way counts only if it was left with other ids than it was entered with.
 func (t *Table) via(part []*node, whole bool, act ids) []string {
 	top := part[len(part)-1]
 	var out []string
@@ -48,10 +50,10 @@ func (t *Table) via(part []*node, whole bool, act ids) []string {
 	} else if s := top.sess; s != nil && (!whole || procOf(top.key) != s.opener) && !top.ids.person(s.login) {
 		out = append(out, event.Unknown)
 	}
-	var name string // an escalator that the chain is inside of
+	var name string // a way to other credentials that the chain is inside of
 	var before ids  // and the ids before it
 	leave := func(now ids) {
-		if name != "" && (now.uid != before.uid || now.euid != before.euid) {
+		if name != "" && now.differs(before) {
 			out = append(out, name)
 		}
 		name = ""
@@ -67,16 +69,15 @@ func (t *Table) via(part []*node, whole bool, act ids) []string {
 			}
 			continue
 		}
-		leave(now)
-		switch exe := n.image.exe; {
-		case escalator(exe) != "":
-			name, before = escalator(exe), pre
-		case pre.gained(now) && pre.has(now.uid):
-			out = append(out, "setuid:"+exeText(n.image))
-		case pre.gained(now):
+		left := now
+		if pre.gained(now) { // the new program's own doing
+			left.euid, left.egid = pre.euid, pre.egid
+		}
+		leave(left)
+		if name = wayOf(n.image, pre, now); name != "" {
+			before = pre
+		} else if pre.gained(now) {
 			out = append(out, event.Unknown)
-		case pre.uid != 0 && pre.euid != 0 && pre.suid != 0 && now.egid != pre.gid && now.egid != pre.egid && now.egid != pre.sgid:
-			out = append(out, "setgid:"+exeText(n.image))
 		}
 	}
 	if name == "" && now.gained(act) {
@@ -84,6 +85,28 @@ func (t *Table) via(part []*node, whole bool, act ids) []string {
 	}
 	leave(act)
 	return out
+}
+
+// wayOf names what executing i has done to the ids pre, "" if nothing or if an
+// exec alone cannot have done it.
+func wayOf(i *image, pre, now ids) string {
+	if e := escalator(i.exe); e != "" {
+		return e
+	}
+	switch {
+	case pre.gained(now) && pre.has(now.uid):
+		return "setuid:" + exeText(i)
+	case pre.gained(now), pre.has(0):
+		return ""
+	case now.egid != pre.gid && now.egid != pre.egid && now.egid != pre.sgid:
+		return "setgid:" + exeText(i)
+	}
+	return ""
+}
+
+// differs reports whether what i and o may do differs by user or group.
+func (i ids) differs(o ids) bool {
+	return i.uid != o.uid || i.euid != o.euid || i.gid != o.gid || i.egid != o.egid
 }
 
 // person reports whether i are the plain credentials of the user uid.
