@@ -4,7 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"net/netip"
+	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -16,38 +18,126 @@ import (
 
 var _ query.Store = (*DB)(nil)
 
+// Pages of rows that one question of Records asks for: small at first, for those
+// who want one record, then larger.
+const (
+	firstPage = 64
+	lastPage  = 4096
+)
+
 // Records implements query.Store. Records are decoded from their bytes. The columns
 // only find them, and whoever changed columns alone hides a record or is passed
 // over: Compare tells. Rows that are there twice count once.
+//
+// The server is asked page by page, and no question is open while fn runs: fn may
+// take its time, ask itself, or end the walk, and nothing has to be cancelled.
 func (db *DB) Records(ctx context.Context, f query.Filter, fn func(*event.Record) error) error {
 	w := where(&f)
-	if f.Limit <= 0 {
-		return db.walk(ctx, &f, w, "ORDER BY host_id, seq, boot LIMIT 1 BY host_id, seq, boot", fn)
+	if f.Limit <= 0 && f.Host == "" {
+		return db.ascend(ctx, &f, w, fn)
 	}
 	hosts, err := db.hosts(ctx, f.Host)
-	if err != nil {
+	if err != nil || len(hosts) == 0 {
 		return err
 	}
+	if f.Limit <= 0 {
+		w.among("host_id", hosts)
+		return db.ascend(ctx, &f, w, fn)
+	}
 	for _, h := range hosts {
-		if err := db.newest(ctx, &f, w, h, fn); err != nil {
+		found, err := db.newest(ctx, &f, w, h)
+		if err != nil {
 			return err
+		}
+		for _, r := range slices.Backward(found) {
+			if err := fn(r); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// hosts returns the host ids that there are, of the host called name alone if it is
-// not "", in order. It goes from one to the next along the key.
-func (db *DB) hosts(ctx context.Context, name string) ([]string, error) {
-	var out []string
-	for last := ""; ; last = out[len(out)-1] {
-		c := conditions{}
-		c.host(name)
-		if len(out) > 0 {
-			c.and("host_id > ?", last)
+// ascend calls fn with everything that f selects.
+func (db *DB) ascend(ctx context.Context, f *query.Filter, w conditions, fn func(*event.Record) error) error {
+	for from, size := (*key)(nil), firstPage; ; size = min(size*4, lastPage) {
+		c := w
+		if from != nil {
+			// The first term is for the server's index, the second is what is meant.
+			c.and("(host_id > ? OR host_id = ? AND seq >= ?)", from.hostID, from.hostID, from.seq)
+			c.and("(host_id, seq, boot) > (?, ?, ?)", from.hostID, from.seq, from.boot)
 		}
+		p, err := db.page(ctx, f, c, "ORDER BY host_id, seq, boot", size)
+		if err != nil {
+			return err
+		}
+		for _, r := range p.records {
+			if err := fn(r); err != nil {
+				return err
+			}
+			if err := ctx.Err(); err != nil {
+				return db.explain("ask", err)
+			}
+		}
+		if p.rows < size {
+			return nil
+		}
+		from = &p.last
+	}
+}
+
+// newest returns the newest f.Limit records of one host, newest first.
+func (db *DB) newest(ctx context.Context, f *query.Filter, w conditions, hostID string) ([]*event.Record, error) {
+	w.and("host_id = ?", hostID)
+	var found []*event.Record
+	for c := w; ; {
+		size := min(max(f.Limit-len(found), firstPage), lastPage)
+		p, err := db.page(ctx, f, c, "ORDER BY host_id DESC, seq DESC, boot DESC", size)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, p.records...)
+		if len(found) >= f.Limit {
+			return found[:f.Limit], nil
+		}
+		if p.rows < size {
+			return found, nil
+		}
+		c = w
+		c.and("seq <= ?", p.last.seq)
+		c.and("(seq, boot) < (?, ?)", p.last.seq, p.last.boot)
+	}
+}
+
+// hosts returns the host ids that there are, in order: all, or those of the hosts
+// that have name as their name or id.
+func (db *DB) hosts(ctx context.Context, name string) ([]string, error) {
+	if name == "" {
+		return db.hostIDs(ctx, conditions{})
+	}
+	var byID, byName conditions
+	byID.is("host_id", name)
+	byName.is("host", name)
+	ids, err := db.hostIDs(ctx, byID)
+	if err != nil {
+		return nil, err
+	}
+	named, err := db.hostIDs(ctx, byName)
+	if err != nil {
+		return nil, err
+	}
+	ids = append(ids, named...)
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
+}
+
+// hostIDs returns the different host ids of the rows that c selects. It goes from
+// one to the next along the key, which does not read the rows between.
+func (db *DB) hostIDs(ctx context.Context, c conditions) ([]string, error) {
+	var out []string
+	for next := c; ; {
 		var h string
-		err := db.conn.QueryRow(ctx, "SELECT toString(host_id) FROM "+db.target.Database+".records"+c.clause()+" ORDER BY host_id LIMIT 1", c.args...).Scan(&h)
+		err := db.conn.QueryRow(ctx, "SELECT toString(host_id) FROM "+db.target.Database+".records"+next.clause()+" ORDER BY host_id LIMIT 1", next.args...).Scan(&h)
 		if errors.Is(err, sql.ErrNoRows) {
 			return out, nil
 		}
@@ -55,87 +145,66 @@ func (db *DB) hosts(ctx context.Context, name string) ([]string, error) {
 			return nil, db.explain("ask", err)
 		}
 		out = append(out, h)
+		next = c
+		next.and("host_id > ?", h)
 	}
 }
 
-// newest calls fn with the newest f.Limit records of one host, oldest first. The
-// server reads the host's rows from the end and stops when it has enough.
-func (db *DB) newest(ctx context.Context, f *query.Filter, w conditions, hostID string, fn func(*event.Record) error) error {
-	order := "ORDER BY seq DESC, boot DESC LIMIT 1 BY seq, boot"
-	w.and("host_id = ?", hostID)
-	if w.exact {
-		order += " LIMIT ?"
-		w.args = append(w.args, f.Limit)
-	}
-	var found []*event.Record
-	err := db.walk(ctx, f, w, order, func(r *event.Record) error {
-		if found = append(found, r); len(found) == f.Limit {
-			return errEnough
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, errEnough) {
-		return err
-	}
-	for i := len(found) - 1; i >= 0; i-- {
-		if err := fn(found[i]); err != nil {
-			return err
-		}
-	}
-	return nil
+// key is the place of a row in the table's order.
+type key struct {
+	hostID string
+	seq    uint64
+	boot   string
 }
 
-// errEnough ends a walk early.
-var errEnough = errors.New("enough")
+// page is one answer: the records that the filter means, of so many rows.
+type page struct {
+	records []*event.Record
+	rows    int
+	last    key
+}
 
-// walk calls fn with the records of the rows that w selects and f means.
-func (db *DB) walk(ctx context.Context, f *query.Filter, w conditions, order string, fn func(*event.Record) error) error {
-	// Leaving early must end the query on the server too.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	rows, err := db.conn.Query(ctx, "SELECT rec FROM "+db.target.Database+".records"+w.clause()+" "+order, w.args...)
+// page asks for the first size rows in that order that c selects, each record once.
+func (db *DB) page(ctx context.Context, f *query.Filter, c conditions, order string, size int) (page, error) {
+	var p page
+	rows, err := db.conn.Query(ctx, "SELECT host_id, seq, boot, rec FROM "+db.target.Database+".records"+c.clause()+
+		" "+order+" LIMIT 1 BY host_id, seq, boot LIMIT "+strconv.Itoa(size), c.args...)
 	if err != nil {
-		return db.explain("ask", err)
+		return p, db.explain("ask", err)
 	}
-	defer func() {
-		cancel()
-		_ = rows.Close() // its error is rows.Err's, or that of our cancelling
-	}()
+	defer func() { _ = rows.Close() }() // its error is rows.Err's
 	for rows.Next() {
 		var rec string
-		if err := rows.Scan(&rec); err != nil {
-			return db.explain("ask", err)
+		if err := rows.Scan(&p.last.hostID, &p.last.seq, &p.last.boot, &rec); err != nil {
+			return p, db.explain("ask", err)
 		}
+		p.rows++
 		r, err := journal.Decode([]byte(rec))
 		if err != nil {
-			return db.explain("ask", err)
+			return p, db.explain("ask", fmt.Errorf("record %s/%s/%d: %w", p.last.hostID, p.last.boot, p.last.seq, err))
 		}
-		if !f.Match(r) {
-			continue
-		}
-		if err := fn(r); err != nil {
-			return err
+		if f.Match(r) {
+			p.records = append(p.records, r)
 		}
 	}
-	return db.explain("ask", rows.Err())
+	return p, db.explain("ask", rows.Err())
 }
 
-// Lag implements query.Store. What is newest over several hosts is the record with
-// the latest time.
+// Lag implements query.Store. Over several hosts it tells of the one that was heard
+// of last.
 func (db *DB) Lag(ctx context.Context) (query.Lag, error) {
 	table := db.target.Database + ".records"
 	var (
 		at  time.Time
 		seq uint64
 	)
-	if err := db.conn.QueryRow(ctx, "SELECT max(time) FROM "+table).Scan(&at); err != nil {
-		return query.Lag{}, db.explain("ask", err)
-	}
-	if err := db.conn.QueryRow(ctx, "SELECT max(seq) FROM "+table+" WHERE time = (SELECT max(time) FROM "+table+")").Scan(&seq); err != nil {
-		return query.Lag{}, db.explain("ask", err)
-	}
-	if seq == 0 {
+	err := db.conn.QueryRow(ctx, "SELECT seq, time FROM "+table+" WHERE host_id IN (SELECT host_id FROM "+table+
+		" WHERE time = (SELECT max(time) FROM "+table+") LIMIT 1) ORDER BY host_id DESC, seq DESC LIMIT 1").Scan(&seq, &at)
+	if errors.Is(err, sql.ErrNoRows) {
 		return query.Lag{Note: "no records in ClickHouse yet"}, nil
+	}
+	if err != nil {
+		return query.Lag{}, db.explain("ask", err)
 	}
 	return query.Lag{Newest: seq, Time: event.TimeOf(at),
 		Note: "what the hosts have not shipped yet is not in this answer: holdfast status on a host tells its lag"}, nil
@@ -145,7 +214,6 @@ func (db *DB) Lag(ctx context.Context) (query.Lag, error) {
 type conditions struct {
 	terms []string
 	args  []any
-	exact bool // selects what the filter means, not more
 }
 
 func (c *conditions) and(term string, args ...any) {
@@ -159,10 +227,12 @@ func (c *conditions) is(column, value string) {
 	}
 }
 
-func (c *conditions) host(name string) {
-	if name != "" {
-		c.and("(host = ? OR host_id = ?)", name, name)
+func (c *conditions) among(column string, values []string) {
+	args := make([]any, len(values))
+	for i, v := range values {
+		args[i] = v
 	}
+	c.and(column+" IN ("+strings.TrimSuffix(strings.Repeat("?, ", len(values)), ", ")+")", args...)
 }
 
 func (c *conditions) clause() string {
@@ -172,10 +242,11 @@ func (c *conditions) clause() string {
 	return " WHERE " + strings.Join(c.terms, " AND ")
 }
 
-// where writes a filter as conditions on the columns. They never select less than
-// the filter means; exact says that they do not select more either.
+// where writes a filter but for its host as conditions on the columns. They never select less than
+// the filter means; what they select more (an address that is no address, a zone)
+// Match leaves out.
 func where(f *query.Filter) conditions {
-	c := conditions{exact: true}
+	var c conditions
 	// Numbers, not times: the driver writes times of a query in whole seconds.
 	if f.Since != 0 {
 		c.and("time >= fromUnixTimestamp64Nano(toInt64(?), 'UTC')", int64(f.Since))
@@ -193,7 +264,6 @@ func where(f *query.Filter) conditions {
 	c.is("actor_user", f.User)
 	c.is("actor_session", f.Session)
 	c.is("process_exec_id", f.Exec)
-	c.host(f.Host)
 	switch {
 	case f.Exe == "":
 	case strings.Contains(f.Exe, "/"):
@@ -214,14 +284,7 @@ func (c *conditions) source(s string) {
 	if port != 0 {
 		c.and("actor_source_port = ?", port)
 	}
-	a, err := netip.ParseAddr(ip)
-	if err != nil || a.Zone() != "" {
-		c.exact = false // the column has no text that is no address, and no zones
-	}
 	c.and("actor_source_ip = toIPv6(?)", sourceIP(ip).String())
-	if a.IsUnspecified() {
-		c.exact = false // none is :: too
-	}
 }
 
 // path repeats what MatchPath means: an empty path matches nothing.
@@ -242,10 +305,8 @@ func (c *conditions) path(pattern string) {
 		if prefix != "" { // this is what the index can use
 			either("startsWith(PATH, ?)", prefix)
 		}
-		if !utf8.ValidString(pattern) {
-			c.exact = false
-			return
+		if utf8.ValidString(pattern) { // else no regular expression of RE2
+			either("(PATH != '' AND match(PATH, ?))", query.GlobRegexp(pattern))
 		}
-		either("(PATH != '' AND match(PATH, ?))", query.GlobRegexp(pattern))
 	}
 }

@@ -188,8 +188,8 @@ func TestRetention(t *testing.T) {
 func TestPruning(t *testing.T) {
 	db := newDB(t)
 	table := db.target.Database + ".records"
-	server.MustExec(t, "INSERT INTO "+table+` (host_id, boot, seq, time, path, actor_user, actor_source_ip, after_hash, process_exec_id)
-		SELECT if(number < 200000, 'a', 'b'), 'x', number + 1, toDateTime64('2026-03-01 00:00:00', 9, 'UTC') + number,
+	server.MustExec(t, "INSERT INTO "+table+` (host, host_id, boot, seq, time, path, actor_user, actor_source_ip, after_hash, process_exec_id)
+		SELECT if(number < 200000, 'alpha', 'beta'), if(number < 200000, 'a', 'b'), 'x', number + 1, toDateTime64('2026-03-01 00:00:00', 9, 'UTC') + number,
 		concat('/srv/', toString(intDiv(number, 1000)), '/', toString(number)), concat('u', toString(intDiv(number, 50000))),
 		toIPv6(concat('2001:db8::', hex(intDiv(number, 10000)))), unhex(hex(SHA256(toString(number)))), toString(number)
 		FROM numbers(400000)`)
@@ -197,6 +197,7 @@ func TestPruning(t *testing.T) {
 	cases := []struct{ name, where string }{
 		{"one record", "host_id = 'a' AND seq = 1234"},
 		{"a host", "host_id = 'b'"},
+		{"a host by its name", "host = 'alpha'"},
 		{"a range of a host's log", "host_id = 'a' AND seq > 100 AND seq <= 2000"},
 		{"an hour of all hosts", "time >= '2026-03-01 10:00:00' AND time < '2026-03-01 11:00:00'"},
 		{"a path", "path = '/srv/55/55123'"},

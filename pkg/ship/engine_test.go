@@ -149,9 +149,11 @@ func start(t *testing.T, c child) *process {
 }
 
 // until waits for a number that ok likes and returns it.
-func (p *process) until(t *testing.T, ok func(uint64) bool) uint64 {
+func (p *process) until(t *testing.T, server *clickhousetest.Server, ok func(uint64) bool) uint64 {
 	t.Helper()
 	limit := time.After(time.Minute)
+	alive := time.NewTicker(50 * time.Millisecond)
+	defer alive.Stop()
 	for {
 		select {
 		case n, open := <-p.shipped:
@@ -160,6 +162,10 @@ func (p *process) until(t *testing.T, ok func(uint64) bool) uint64 {
 			}
 			if ok(n) {
 				return n
+			}
+		case <-alive.C:
+			if err := server.Revive(context.Background()); err != nil {
+				t.Fatal(err)
 			}
 		case <-limit:
 			t.Fatal("no progress in a minute")
@@ -220,13 +226,13 @@ func TestKill(t *testing.T) {
 	for kill := range kills {
 		p := start(t, c)
 		// It ships now; die at any moment of the next few batches.
-		n := p.until(t, func(uint64) bool { return true })
+		n := p.until(t, server, func(uint64) bool { return true })
 		if kill == kills/2 {
 			server.Kill()
 			if err := server.Start(ctx); err != nil {
 				t.Fatal(err)
 			}
-			n = p.until(t, func(m uint64) bool { return m > n })
+			n = p.until(t, server, func(m uint64) bool { return m > n })
 		}
 		write(total / 2 / kills)
 		time.Sleep(time.Duration(rnd.IntN(200_000)) * time.Microsecond)
@@ -237,7 +243,7 @@ func TestKill(t *testing.T) {
 		}
 	}
 	p := start(t, c)
-	p.until(t, func(n uint64) bool { return n == total })
+	p.until(t, server, func(n uint64) bool { return n == total })
 	waitCheckpoint(t, server, total)
 	p.kill(t)
 

@@ -152,6 +152,7 @@ CREATE TABLE IF NOT EXISTS {{.Database}}.records{{.OnCluster}}
     rec      String CODEC(ZSTD(3)), -- the record's bytes in the host's journal: the leaf of its Merkle log
     received DateTime('UTC') DEFAULT now() CODEC(Delta, ZSTD(1)),
 
+    INDEX by_host             host              TYPE set(16)                      GRANULARITY 1,
     INDEX by_time             time              TYPE minmax                       GRANULARITY 1,
     INDEX by_path             path              TYPE ngrambf_v1(4, 32768, 3, 0)   GRANULARITY 1,
     INDEX by_path_to          path_to           TYPE ngrambf_v1(4, 32768, 3, 0)   GRANULARITY 1,

@@ -130,6 +130,27 @@ func (s *Server) kill() {
 	s.cmd = nil
 }
 
+// Revive starts the server again if it has ended by itself, which this engine does
+// where a server only logs: when it has refused a native handshake, and when a
+// client hangs up with an answer unread.
+func (s *Server) Revive(ctx context.Context) error {
+	s.mu.Lock()
+	ended := false
+	if s.cmd != nil {
+		select {
+		case <-s.done:
+			s.kill()
+			ended = true
+		default:
+		}
+	}
+	s.mu.Unlock()
+	if !ended {
+		return nil
+	}
+	return s.Start(ctx)
+}
+
 // URL is the server's address in the native protocol with a database in it.
 func (s *Server) URL(database string) string {
 	return fmt.Sprintf("clickhouse://default@127.0.0.1:%d/%s", s.tcp, database)
