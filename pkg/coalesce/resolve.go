@@ -245,7 +245,7 @@ func (r *Resolver) named(set *rootSet, root int, name string, follow bool) (Plac
 			target = readlink(fd, last)
 		}
 		if target == "" {
-			p, err := r.above(set, fd, last)
+			p, err := r.entry(set, fd, last)
 			closeFD(fd)
 			return p, err
 		}
@@ -257,6 +257,22 @@ func (r *Resolver) named(set *rootSet, root int, name string, follow bool) (Plac
 		}
 	}
 	return Place{}, unix.ELOOP
+}
+
+// entry places a name in the directory fd. A directory may be a root itself, or
+// the top of a mount, so it is asked first.
+func (r *Resolver) entry(set *rootSet, fd int, name string) (Place, error) {
+	if name != "" {
+		sub, err := unix.Openat(fd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err == nil {
+			p, err := r.above(set, sub, "")
+			closeFD(sub)
+			if err == nil && p.Path != "" {
+				return p, nil
+			}
+		}
+	}
+	return r.above(set, fd, name)
 }
 
 // split returns the directory of a name and its last component, "" if the name

@@ -43,7 +43,7 @@ func (p *Pipeline) keep(ctx context.Context, c *event.Change, f *rehash.Finding,
 // The contents are in the vault already, under the old ones.
 func (p *Pipeline) keepMoved(ctx context.Context, f *rehash.Finding, pr Provenance) {
 	states := make(map[string]event.State)
-	p.rehash.Known().Walk(f.Path, func(path string, s *event.State) {
+	p.states.Known().Walk(f.Path, func(path string, s *event.State) {
 		if path != f.Path && s.Unread == "" {
 			states[path] = *s
 		}

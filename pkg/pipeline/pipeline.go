@@ -18,15 +18,15 @@ import (
 // Pipeline carries events through the stages. Feed may be called before Run:
 // what is fed waits.
 type Pipeline struct {
-	o        Options
-	in       *handover
-	coalesce *coalesce.Table
-	rehash   *rehash.Rehash
-	respond  *respond.Responder
-	queue    *queue
-	gaps     gaps
-	delayed  delayed // of the slow side alone
-	scans    *scans
+	o         Options
+	in        *handover
+	table     *coalesce.Table
+	states    *rehash.Rehash
+	responder *respond.Responder // nil without a vault
+	queue     *queue
+	gaps      gaps
+	delayed   delayed // of the slow side alone
+	scans     *scans
 
 	ev   event.Event   // reused by the fast side
 	lost []uint64      // per CPU, as the kernel last told
@@ -39,7 +39,7 @@ type Pipeline struct {
 func New(o Options) *Pipeline {
 	o.defaults()
 	p := &Pipeline{o: o, in: newHandover(o.HandoverBytes), queue: newQueue(o.Queue)}
-	p.coalesce = coalesce.New(coalesce.Options{
+	p.table = coalesce.New(coalesce.Options{
 		Anchors: o.Anchors, Resolver: o.Resolver, Emit: p.enqueue,
 		Watched: func(path string) bool { _, ok := o.Rule(path); return ok },
 		Quiet:   o.Quiet, Grace: o.Grace, MaxHold: o.MaxHold, MaxOpen: o.MaxOpen,
@@ -50,12 +50,12 @@ func New(o Options) *Pipeline {
 		ro.Keep = func(ctx context.Context, path string) (event.State, error) {
 			return o.Vault.Capture(ctx, path, "found when its tree was enrolled")
 		}
-		p.respond = respond.New(respond.Options{
+		p.responder = respond.New(respond.Options{
 			Vault: o.Vault, Journal: patient{p}, Now: o.Clock.Boot, Wall: o.Clock.Wall, Exists: exists,
 			Limit: o.FlapLimit, Window: o.FlapWindow,
 		})
 	}
-	p.rehash = rehash.New(ro)
+	p.states = rehash.New(ro)
 	p.scans = newScans(p)
 	p.gaps.every = uint64(o.GapEvery)
 	p.last.Store(o.Clock.Boot())
@@ -79,25 +79,23 @@ func (p *Pipeline) Feed(raw []byte) {
 func (p *Pipeline) Run(ctx context.Context) error {
 	// The fast side: one raw record becomes, or joins, a change.
 	front := func(raw []byte) {
-		ev := &p.ev
-		if err := p.o.Decode(raw, ev); err != nil { // 2 decode
-			p.spoilt(err)
+		ev, ok := p.decode(raw)
+		if !ok {
 			return
 		}
-		p.account(ev)
-		rec := p.attribute(ev)                       // 3 attribute
-		err := p.coalesce.Add(ev, p.o.Attribute.Who) // 4 coalesce: settled changes go to the queue
-		p.placed(ev, rec, err)
+		p.attribute(ev)
+		p.coalesce(ev) // changes that are settled by it go to the queue
 	}
 	// The slow side: one change becomes a record, and an answer where one is due.
 	back := func(ctx context.Context, it *item) error {
-		found, err := p.check(ctx, it) // 5 rehash
+		found, err := p.rehash(ctx, it)
 		if err != nil || !found.Changed {
 			return err
 		}
-		verdict := p.judge(it.change, &found)              // 6 judge
-		steps := p.answer(&verdict)                        // 7 respond: what to do
-		return p.journal(ctx, it, &found, &verdict, steps) // 8 journal: the change, then the answer as it is given
+		verdict := p.judge(it.change, &found)
+		steps := p.respond(&verdict)
+		// The change first, then each step between its intent and its outcome.
+		return p.journal(ctx, it, &found, &verdict, steps)
 	}
 	return p.run(ctx, front, back)
 }
@@ -121,18 +119,18 @@ func (p *Pipeline) runFront(ctx context.Context, front func([]byte)) {
 		if raw := p.in.next(); raw != nil {
 			front(raw)
 			p.in.done()
-			p.coalesce.Tick(p.last.Load())
+			p.table.Tick(p.last.Load())
 			continue
 		}
 		if ctx.Err() != nil {
-			p.coalesce.Flush()
+			p.table.Flush()
 			return
 		}
 		now := p.o.Clock.Boot()
-		p.coalesce.Tick(now)
+		p.table.Tick(now)
 		var due <-chan time.Time
 		stop := func() bool { return true }
-		if at, ok := p.coalesce.Next(); ok {
+		if at, ok := p.table.Next(); ok {
 			due, stop = p.o.Clock.After(until(at, now))
 		}
 		select {
@@ -151,15 +149,15 @@ func until(at, now uint64) time.Duration {
 	return time.Duration(at - now)
 }
 
-// spoilt counts a record that is none.
-func (p *Pipeline) spoilt(err error) {
-	p.n.spoilt.Add(1)
-	p.o.Log.Warn("event cannot be read", "stage", "decode", "err", err)
-	p.lose(1, p.o.Clock.Boot(), "an event could not be read")
-}
-
-// account notices what the kernel side lost before ev.
-func (p *Pipeline) account(ev *event.Event) {
+// decode is stage 2. The event is valid until the next call.
+func (p *Pipeline) decode(raw []byte) (*event.Event, bool) {
+	ev := &p.ev
+	if err := p.o.Decode(raw, ev); err != nil {
+		p.n.spoilt.Add(1)
+		p.o.Log.Warn("event cannot be read", "stage", "decode", "err", err)
+		p.lose(1, p.o.Clock.Boot(), "an event could not be read")
+		return nil, false
+	}
 	p.n.events.Add(1)
 	for int(ev.CPU) >= len(p.lost) {
 		p.lost = append(p.lost, 0)
@@ -171,18 +169,23 @@ func (p *Pipeline) account(ev *event.Event) {
 	if ev.Time > p.last.Load() {
 		p.last.Store(ev.Time)
 	}
+	return ev, true
 }
 
-// attribute lets stage 3 learn from an event.
-func (p *Pipeline) attribute(ev *event.Event) *event.Record {
+// attribute is stage 3, as far as it learns from events; who did a change is
+// asked by coalesce when a change begins.
+func (p *Pipeline) attribute(ev *event.Event) {
 	if ev.Kind == event.KindFile {
-		return nil
+		return
 	}
-	return p.o.Attribute.Observe(ev)
+	if rec := p.o.Attribute.Observe(ev); rec != nil {
+		p.put(&item{record: rec})
+	}
 }
 
-// placed finishes what the fast side does about an event.
-func (p *Pipeline) placed(ev *event.Event, rec *event.Record, err error) {
+// coalesce is stage 4.
+func (p *Pipeline) coalesce(ev *event.Event) {
+	err := p.table.Add(ev, p.o.Attribute.Who)
 	switch {
 	case errors.Is(err, coalesce.ErrCut):
 		p.lose(1, ev.Time, "the path of an event was too long")
@@ -193,9 +196,6 @@ func (p *Pipeline) placed(ev *event.Event, rec *event.Record, err error) {
 	}
 	if ev.Flags&event.FlagAppeared != 0 {
 		p.o.Appeared()
-	}
-	if rec != nil {
-		p.put(&item{record: rec})
 	}
 }
 
@@ -217,7 +217,7 @@ func (p *Pipeline) lose(n, now uint64, why string) {
 
 // later tells rehash what is known to have happened to a path since.
 func (p *Pipeline) later(path string) rehash.Later {
-	return rehash.Later(p.queue.later(path).Merge(p.coalesce.Later(path)))
+	return rehash.Later(p.queue.later(path).Merge(p.table.Later(path)))
 }
 
 // judgement is what judge says of a finding, for each of its names.

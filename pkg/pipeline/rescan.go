@@ -111,7 +111,7 @@ func (s *scans) do(j job) {
 	stop()
 	var errs []error
 	for _, root := range j.trees {
-		err := p.rehash.Suspects(s.ctx, p.tree(root), func(path string) error {
+		err := p.states.Suspects(s.ctx, p.tree(root), func(path string) error {
 			now := p.o.Clock.Boot()
 			c := &event.Change{Path: path, Op: event.OpOpen, First: now, Last: now}
 			return s.put(&item{change: c, rescan: true, reason: j.reason})
@@ -208,7 +208,7 @@ func (p *Pipeline) Enrol(ctx context.Context, root string) (Enrolled, error) {
 		p.scans.begin(job{trees: []string{root}, reason: reasonDown})
 		return e, nil
 	}
-	n, errs, err := p.rehash.Enrol(ctx, p.tree(root))
+	n, errs, err := p.states.Enrol(ctx, p.tree(root))
 	e := Enrolled{Root: root, Paths: n, Errors: errs}
 	if err != nil {
 		return e, fmt.Errorf("enrol %q: %w", root, err)
@@ -237,7 +237,7 @@ func (p *Pipeline) learn(root string) (Enrolled, bool) {
 			continue
 		}
 		if s, ok = p.o.Vault.Latest(path); ok && s.Exists {
-			p.rehash.Learn(path, s)
+			p.states.Learn(path, s)
 			e.Paths++
 		}
 	}
@@ -265,7 +265,7 @@ func (p *Pipeline) Took(ctx context.Context, paths []string) error {
 	err := p.scans.put(&item{call: func() {
 		var errs []error
 		for _, path := range paths {
-			errs = append(errs, p.rehash.Refresh(ctx, path))
+			errs = append(errs, p.states.Refresh(ctx, path))
 		}
 		done <- errors.Join(errs...)
 	}})

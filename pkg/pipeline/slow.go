@@ -80,8 +80,8 @@ func (p *Pipeline) work(ctx context.Context, it *item, back func(context.Context
 	return back(ctx, it)
 }
 
-// check is stage 5: what did the change do?
-func (p *Pipeline) check(ctx context.Context, it *item) (rehash.Finding, error) {
+// rehash is stage 5: what did the change do?
+func (p *Pipeline) rehash(ctx context.Context, it *item) (rehash.Finding, error) {
 	c := it.change
 	if c.Blocked {
 		return rehash.Finding{Path: c.Path, Op: c.Op, Changed: true}, nil
@@ -90,7 +90,7 @@ func (p *Pipeline) check(ctx context.Context, it *item) (rehash.Finding, error) 
 		p.ownWork(ctx, c)
 		return rehash.Finding{}, nil
 	}
-	found, err := p.rehash.Check(ctx, c, p.later, p.keeps(c))
+	found, err := p.states.Check(ctx, c, p.later, p.keeps(c))
 	if err != nil {
 		p.o.Log.Warn("content cannot be given back", "stage", "rehash", "err", err)
 	}
@@ -127,7 +127,7 @@ func (p *Pipeline) keeps(c *event.Change) bool {
 func (p *Pipeline) ownWork(ctx context.Context, c *event.Change) {
 	differs := false
 	for _, path := range []string{c.Path, c.PathTo} {
-		if path == "" || p.later(path).Any || !p.rehash.Differs(ctx, path) {
+		if path == "" || p.later(path).Any || !p.states.Differs(ctx, path) {
 			continue
 		}
 		differs = true
@@ -203,12 +203,12 @@ func (p *Pipeline) judgeOne(c *event.Change, f *rehash.Finding) judgement {
 	return j
 }
 
-// answer is stage 7: what to do about it.
-func (p *Pipeline) answer(j *judgement) []respond.Step {
-	if !j.Respond || p.respond == nil {
+// respond is stage 7: what to do about it.
+func (p *Pipeline) respond(j *judgement) []respond.Step {
+	if !j.Respond || p.responder == nil {
 		return nil
 	}
-	return p.respond.Plan(j.targets)
+	return p.responder.Plan(j.targets)
 }
 
 // journal is stage 8: the change is recorded, then the answer is given between
@@ -225,7 +225,7 @@ func (p *Pipeline) journal(ctx context.Context, it *item, f *rehash.Finding, j *
 	p.n.changes.Add(1)
 	p.keep(ctx, it.change, f, j, rec)
 	if len(steps) > 0 {
-		out, err := p.respond.Answer(ctx, rec, it.change.Last, 0, steps)
+		out, err := p.responder.Answer(ctx, rec, it.change.Last, 0, steps)
 		p.answered(rec, it.change.Last, 0, out)
 		if err != nil {
 			return err
@@ -253,7 +253,7 @@ func (p *Pipeline) write(ctx context.Context, rec *event.Record, j *judgement, s
 func (p *Pipeline) answered(cause *event.Record, since uint64, try int, out []respond.Outcome) {
 	for _, o := range out {
 		if o.Err == nil {
-			p.rehash.Put(o.Step.Path, o.Done.After)
+			p.states.Put(o.Step.Path, o.Done.After)
 			continue
 		}
 		p.o.Log.Warn("not put back", "stage", "respond", "path", o.Step.Path, "err", o.Err)
@@ -270,7 +270,7 @@ func (p *Pipeline) retry(ctx context.Context, a *again) error {
 	if rule, ok := p.o.Rule(a.target.Path); !ok || rule.Mode == event.ModeObserve {
 		return nil // the rule has changed meanwhile
 	}
-	out, err := p.respond.Answer(ctx, a.cause, a.since, a.try, p.respond.Plan([]respond.Target{a.target}))
+	out, err := p.responder.Answer(ctx, a.cause, a.since, a.try, p.responder.Plan([]respond.Target{a.target}))
 	p.answered(a.cause, a.since, a.try, out)
 	return err
 }

@@ -50,12 +50,12 @@ func (p *Pipeline) Stats() Stats {
 		Attempts: n.attempts.Load(), Self: n.self.Load(), Refused: n.refused.Load(),
 		Unkept: n.unkept.Load(), Rescans: n.rescans.Load(), RescansFailed: n.rescansFailed.Load(),
 		QueueLimit: p.queue.limit,
-		Coalesce:   p.coalesce.Stats(), Rehash: p.rehash.Stats(),
+		Coalesce:   p.table.Stats(), Rehash: p.states.Stats(),
 	}
 	s.HandoverUsed, s.HandoverSize, s.HandoverDropped = p.in.stats()
 	s.QueueLen, s.QueueDropped = p.queue.stats()
-	if p.respond != nil {
-		s.Respond = p.respond.Stats()
+	if p.responder != nil {
+		s.Respond = p.responder.Stats()
 	}
 	return s
 }
