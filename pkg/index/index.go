@@ -1,0 +1,330 @@
+package index
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/holdfast/holdfast/pkg/journal"
+)
+
+// Options of Open.
+type Options struct {
+	Now    func() time.Time // time.Now; names the files put aside
+	Batch  int              // records in one transaction; 5000
+	Retry  time.Duration    // pause after an attempt that failed; 5 s
+	Logger *slog.Logger     // slog.DiscardHandler
+}
+
+func (o Options) withDefaults() Options {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Batch <= 0 {
+		o.Batch = 5000
+	}
+	if o.Retry <= 0 {
+		o.Retry = 5 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+// Stats tell how far the index is.
+type Stats struct {
+	Seq       uint64 `json:"seq"`    // newest record indexed
+	Behind    uint64 `json:"behind"` // signed records that are not
+	Bytes     int64  `json:"bytes"`
+	Rebuilt   uint64 `json:"rebuilt"`          // times the file was put aside since Open
+	Reason    string `json:"reason,omitempty"` // of the last time
+	Skipped   uint64 `json:"skipped"`          // records that cannot be read: verify names them
+	Errors    uint64 `json:"errors"`
+	LastError string `json:"last_error,omitempty"`
+}
+
+// Index is the writer of an index file.
+type Index struct {
+	path, dir string
+	o         Options
+	in        *inserter
+
+	mu    sync.Mutex // guards what follows
+	db    *sql.DB
+	stats Stats
+}
+
+// Open opens the index in path behind the journal in dir, or begins one. A file
+// that does not fit is put aside (path.bad-TIME, the newest only is kept) and said so in Stats.
+// Nothing is indexed before Run or CatchUp.
+func Open(path, dir string, o Options) (*Index, error) {
+	x := &Index{path: path, dir: dir, o: o.withDefaults(), in: newInserter()}
+	ctx := context.Background()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	err := x.attach(ctx)
+	if err != nil && unusable(err) {
+		err = x.rebuild(ctx, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open index %s: %w", path, err)
+	}
+	return x, nil
+}
+
+// attach opens the file, makes the schema in an empty one, and checks that it fits the journal.
+func (x *Index) attach(ctx context.Context) error {
+	db, err := sql.Open("sqlite", dsn(x.path, "rwc"))
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	s, err := x.prepare(ctx, db)
+	if err != nil {
+		return errors.Join(err, db.Close())
+	}
+	x.mu.Lock()
+	x.db, x.stats.Seq = db, s.seq
+	x.mu.Unlock()
+	return nil
+}
+
+func (x *Index) prepare(ctx context.Context, db *sql.DB) (state, error) {
+	var tables int
+	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
+		return state{}, err
+	}
+	if tables == 0 {
+		if err := create(ctx, db); err != nil {
+			return state{}, err
+		}
+		if err := os.Chmod(x.path, 0o600); err != nil {
+			return state{}, err
+		}
+	}
+	s, err := readState(ctx, db)
+	if err != nil {
+		return s, err
+	}
+	return s, fits(s, x.dir)
+}
+
+func create(ctx context.Context, db *sql.DB) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if _, err = tx.ExecContext(ctx, schema+fmt.Sprintf("PRAGMA user_version = %d;", version)); err == nil {
+		return tx.Commit()
+	}
+	return errors.Join(err, tx.Rollback())
+}
+
+// fits reports whether the journal has the record that was indexed last, as it was.
+func fits(s state, dir string) error {
+	if s.seq == 0 {
+		return nil
+	}
+	newest, err := journal.Newest(dir)
+	if err != nil {
+		return err
+	}
+	if s.seq > newest {
+		return fmt.Errorf("%w: it is at record %d, the journal at %d", errUnfit, s.seq, newest)
+	}
+	r, err := journal.OpenReader(dir)
+	if err != nil {
+		return err
+	}
+	e, err := r.At(s.seg, s.off)
+	if cerr := r.Close(); cerr != nil {
+		return errors.Join(err, cerr)
+	}
+	if err != nil || e.Seq != s.seq || !bytes.Equal(e.Leaf[:], s.leaf) {
+		return fmt.Errorf("%w: the journal has another record %d", errUnfit, s.seq)
+	}
+	return nil
+}
+
+// rebuild puts the file aside and begins an empty one.
+func (x *Index) rebuild(ctx context.Context, why error) error {
+	x.mu.Lock()
+	db := x.db
+	x.db = nil
+	x.stats.Rebuilt++
+	x.stats.Reason = why.Error()
+	x.stats.Seq = 0
+	x.mu.Unlock()
+	if db != nil {
+		if err := db.Close(); err != nil {
+			x.o.Logger.Warn("close of a damaged index", "err", err)
+		}
+	}
+	x.in.forget()
+	aside := fmt.Sprintf("%s.bad-%d", x.path, x.o.Now().UnixNano())
+	x.o.Logger.Warn("index is built anew", "path", aside, "err", why)
+	old, err := filepath.Glob(x.path + ".bad-*")
+	if err != nil {
+		return err
+	}
+	for _, f := range old {
+		if err := os.Remove(f); err != nil {
+			return err
+		}
+	}
+	for _, end := range []string{"", "-wal", "-shm"} {
+		if err := os.Rename(x.path+end, aside+end); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return x.attach(ctx)
+}
+
+// Stats returns the counters of now.
+func (x *Index) Stats() Stats {
+	x.mu.Lock()
+	s := x.stats
+	x.mu.Unlock()
+	if n, err := journal.Newest(x.dir); err == nil && n > s.Seq {
+		s.Behind = n - s.Seq
+	}
+	for _, end := range []string{"", "-wal"} {
+		if st, err := os.Stat(x.path + end); err == nil {
+			s.Bytes += st.Size()
+		}
+	}
+	return s
+}
+
+// Run indexes what the journal has and then what comes, until ctx ends, which is no
+// error. What fails is counted and tried again.
+func (x *Index) Run(ctx context.Context) error { return x.follow(ctx, true) }
+
+// CatchUp indexes up to the present end of the journal.
+func (x *Index) CatchUp(ctx context.Context) error {
+	if err := x.follow(ctx, false); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+func (x *Index) follow(ctx context.Context, forever bool) error {
+	for {
+		err := x.pass(ctx, forever)
+		switch {
+		case ctx.Err() != nil || err == nil:
+			return nil
+		case unusable(err):
+			err = x.rebuild(ctx, err)
+			if err == nil {
+				continue
+			}
+		}
+		x.mu.Lock()
+		x.stats.Errors++
+		x.stats.LastError = err.Error()
+		x.mu.Unlock()
+		if !forever {
+			return fmt.Errorf("index %s: %w", x.path, err)
+		}
+		x.o.Logger.Error("index stands still and is tried again", "err", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(x.o.Retry):
+		}
+	}
+}
+
+// pass reads the journal from where the index is.
+func (x *Index) pass(ctx context.Context, forever bool) (err error) {
+	x.mu.Lock()
+	db, seq := x.db, x.stats.Seq
+	x.mu.Unlock()
+	if db == nil {
+		return errUnfit
+	}
+	r, err := journal.OpenReader(x.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	if err := r.Seek(seq + 1); err != nil {
+		return err
+	}
+	batch := make([]journal.Entry, 0, x.o.Batch)
+	for {
+		batch = batch[:0]
+		r.Follow = forever
+		for len(batch) < x.o.Batch && err == nil {
+			var e journal.Entry
+			if e, err = r.Next(ctx); err == nil {
+				batch = append(batch, e)
+				r.Follow = false
+			} else if errors.Is(err, journal.ErrCorrupt) {
+				x.skip(err)
+				err = nil
+			}
+		}
+		ended := errors.Is(err, io.EOF)
+		if err != nil && !ended {
+			return err
+		}
+		if err = x.store(ctx, db, batch); err != nil {
+			return err
+		}
+		if ended && !forever {
+			return nil
+		}
+	}
+}
+
+func (x *Index) skip(err error) {
+	n := uint64(1)
+	var c *journal.CorruptError
+	if errors.As(err, &c) {
+		n = c.To - c.From + 1
+	}
+	x.o.Logger.Error("records cannot be indexed", "err", err)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.stats.Skipped += n
+}
+
+func (x *Index) store(ctx context.Context, db *sql.DB, batch []journal.Entry) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	unread, err := x.in.insert(ctx, db, batch)
+	if err != nil {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.stats.Seq = batch[len(batch)-1].Seq
+	x.stats.Skipped += uint64(unread)
+	return nil
+}
+
+// Close gives the file free. Run must have ended.
+func (x *Index) Close() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.db == nil {
+		return nil
+	}
+	err := x.db.Close()
+	x.db = nil
+	return err
+}

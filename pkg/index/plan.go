@@ -1,0 +1,230 @@
+package index
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"strings"
+
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/query"
+)
+
+// Bounds on what is looked up before the question itself is asked.
+const (
+	fewTimes = 50_000  // records in a range of time that are worth finding the first of
+	fewPaths = 100_000 // records under a pattern that are worth collecting
+)
+
+// plan is a filter as SQL: what SQLite decides, and for patterns over many paths a
+// set that is looked into here. One condition drives, by the index on its column;
+// the others have a + in front, which keeps SQLite from choosing them.
+type plan struct {
+	none  bool // nothing can match
+	from  string
+	conds []string
+	args  []any
+	among map[int64]bool // path or path_to must be one of these; nil: any
+	lo    uint64         // bounds on the sequence, inclusive
+	hi    uint64
+}
+
+// eq is a condition column = string, in the order of how few records they are likely to leave.
+type eq struct{ column, value string }
+
+func makePlan(ctx context.Context, tx *sql.Tx, f *query.Filter, indexed uint64) (*plan, error) {
+	p := &plan{from: "rec r", lo: f.AfterSeq + 1, hi: indexed}
+	if f.AfterSeq >= indexed {
+		p.none = true
+		return p, nil
+	}
+	driven, err := p.byPath(ctx, tx, f)
+	if err != nil || p.none {
+		return p, err
+	}
+	ip, port := query.SplitSource(f.Source)
+	exe, base := f.Exe, ""
+	if exe != "" && !strings.Contains(exe, "/") {
+		exe, base = "", exe // without a slash it means the last element, which is all there is of a name without one
+	}
+	for _, e := range []eq{{"exec", f.Exec}, {"session", f.Session}, {"source", ip}, {"user", f.User}, {"exe", exe}, {"base", base},
+		{"rule", f.Rule}, {"op", f.Op}, {"verdict", f.Verdict}, {"kind", f.Kind}} {
+		if e.value == "" {
+			continue
+		}
+		id, ok, err := lookup(ctx, tx, "names", e.value)
+		if err != nil || !ok {
+			p.none = !ok
+			return p, err
+		}
+		plus := "+"
+		if !driven {
+			plus, driven = "", true
+		}
+		p.conds, p.args = append(p.conds, plus+"r."+e.column+" = ?"), append(p.args, id)
+	}
+	if port != 0 {
+		p.conds, p.args = append(p.conds, "+r.port = ?"), append(p.args, int64(port))
+	}
+	if f.Host != "" {
+		id, ok, err := lookup(ctx, tx, "names", f.Host)
+		if err != nil || !ok {
+			p.none = !ok
+			return p, err
+		}
+		p.conds, p.args = append(p.conds, "(r.host = ? OR r.host_id = ?)"), append(p.args, id, id)
+	}
+	return p, p.byTime(ctx, tx, f.Since, f.Until)
+}
+
+func lookup(ctx context.Context, tx *sql.Tx, table, s string) (id int64, ok bool, err error) {
+	err = tx.QueryRowContext(ctx, "SELECT id FROM "+table+" WHERE s = ?", s).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, false, nil
+	}
+	return id, err == nil, err
+}
+
+// byPath turns a path pattern into numbers of paths; driven says that they drive.
+func (p *plan) byPath(ctx context.Context, tx *sql.Tx, f *query.Filter) (driven bool, err error) {
+	if f.Path == "" {
+		return false, nil
+	}
+	kind, prefix := query.ParsePath(f.Path)
+	if kind == query.PathExact {
+		id, ok, err := lookup(ctx, tx, "paths", f.Path)
+		if err != nil || !ok {
+			p.none = !ok
+			return false, err
+		}
+		p.from = "by_path b CROSS JOIN rec r ON r.seq = b.seq"
+		p.conds, p.args = append(p.conds, "b.path = ?"), append(p.args, id)
+		return true, nil
+	}
+	ids, err := matching(ctx, tx, f.Path, prefix)
+	if err != nil || len(ids) == 0 {
+		p.none = len(ids) == 0
+		return false, err
+	}
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return false, err
+	}
+	var n int
+	err = tx.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM by_path WHERE path IN (SELECT value FROM json_each(?)) LIMIT ?)", string(list), fewPaths+1).Scan(&n)
+	if err != nil {
+		return false, err
+	}
+	if n <= fewPaths {
+		p.from = "(SELECT DISTINCT seq FROM by_path WHERE path IN (SELECT value FROM json_each(?))) b CROSS JOIN rec r ON r.seq = b.seq"
+		p.args = append(p.args, string(list))
+		return true, nil
+	}
+	p.among = make(map[int64]bool, len(ids))
+	for _, id := range ids {
+		p.among[id] = true
+	}
+	return false, nil
+}
+
+// matching returns the numbers of the paths that match, of those that begin as the pattern does.
+func matching(ctx context.Context, tx *sql.Tx, pattern, prefix string) (ids []int64, err error) {
+	// No text of a record has a byte above 0xf4 in it, so this is behind all with the prefix.
+	rows, err := tx.QueryContext(ctx, "SELECT id, s FROM paths WHERE s >= ? AND s < ?", prefix, prefix+"\xff")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var id int64
+		var s string
+		if err := rows.Scan(&id, &s); err != nil {
+			return nil, err
+		}
+		if query.MatchPath(pattern, s) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, rows.Err()
+}
+
+// byTime adds the times and, where it is cheap to know, the first and the last
+// sequence that they can have: times grow with the sequence, but not strictly.
+func (p *plan) byTime(ctx context.Context, tx *sql.Tx, since, until event.Time) error {
+	if since != 0 {
+		end := int64(1<<63 - 1)
+		if until != 0 {
+			end = int64(until)
+		}
+		var n int
+		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM rec INDEXED BY rec_time WHERE time >= ? AND time < ? LIMIT ?)", int64(since), end, fewTimes+1).Scan(&n); err != nil {
+			return err
+		}
+		if n == 0 {
+			p.none = true
+			return nil
+		}
+		if n <= fewTimes {
+			var lo, hi uint64
+			if err := tx.QueryRowContext(ctx, "SELECT min(seq), max(seq) FROM rec INDEXED BY rec_time WHERE time >= ? AND time < ?", int64(since), end).Scan(&lo, &hi); err != nil {
+				return err
+			}
+			p.lo, p.hi = max(p.lo, lo), min(p.hi, hi)
+		}
+		p.conds, p.args = append(p.conds, "+r.time >= ?"), append(p.args, int64(since))
+	}
+	if until != 0 {
+		p.conds, p.args = append(p.conds, "+r.time < ?"), append(p.args, int64(until))
+	}
+	return nil
+}
+
+// place is where the record of an answer is in the journal.
+type place struct {
+	seq, seg uint64
+	off      int64
+}
+
+// page returns up to n places with a sequence from lo to hi, from the low or, with down, from the high end.
+func (p *plan) page(ctx context.Context, tx *sql.Tx, lo, hi uint64, n int, down bool) (out []place, err error) {
+	lo, hi = max(lo, p.lo), min(hi, p.hi)
+	if p.none || lo > hi || n == 0 {
+		return nil, nil
+	}
+	order, seq := "ASC", "r.seq"
+	if down {
+		order = "DESC"
+	}
+	if strings.HasPrefix(p.from, "by_path") {
+		seq = "b.seq"
+	}
+	conds := append([]string{seq + " BETWEEN ? AND ?"}, p.conds...)
+	args := append([]any{}, p.args...)
+	first := 0 // a subquery in from has its argument first
+	if strings.HasPrefix(p.from, "(") {
+		first = 1
+	}
+	args = append(append(append([]any{}, args[:first]...), int64(lo), int64(hi)), args[first:]...)
+	q := "SELECT r.seq, r.seg, r.off, r.path, r.path_to FROM " + p.from + " WHERE " + strings.Join(conds, " AND ") + " ORDER BY " + seq + " " + order
+	if p.among == nil {
+		q += " LIMIT ?"
+		args = append(args, n)
+	}
+	rows, err := tx.QueryContext(ctx, q, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for len(out) < n && rows.Next() {
+		var x place
+		var path, to sql.NullInt64
+		if err := rows.Scan(&x.seq, &x.seg, &x.off, &path, &to); err != nil {
+			return nil, err
+		}
+		if p.among == nil || path.Valid && p.among[path.Int64] || to.Valid && p.among[to.Int64] {
+			out = append(out, x)
+		}
+	}
+	return out, rows.Err()
+}
