@@ -230,7 +230,11 @@ func storeFlag() cli.Flag {
 }
 
 func jsonFlag() cli.Flag {
-	return &cli.BoolFlag{Name: "json", Usage: "print one JSON object a line"}
+	return boolFlag("json", "print one JSON object a line")
+}
+
+func boolFlag(name, usage string) cli.Flag {
+	return &cli.BoolFlag{Name: name, Usage: usage, DisableDefaultText: true}
 }
 
 // openStore opens what --store names.
@@ -259,6 +263,22 @@ func (a *app) openStore(c *cli.Context) (query.Store, error) {
 	default:
 		return nil, hint(usagef("unknown store %q", where), "use --store local or --store clickhouse")
 	}
+}
+
+// note tells a person what an answer may lack: records that are not in it yet, or
+// an index that could not be used.
+func (a *app) note(ctx context.Context, s query.Store) error {
+	lag, err := s.Lag(ctx)
+	if err != nil {
+		return err
+	}
+	if lag.Note != "" {
+		fmt.Fprintln(a.err, "note: "+printableText(lag.Note))
+	}
+	if lag.Behind > 0 {
+		fmt.Fprintf(a.err, "note: the answer lacks the newest %s\n", plural(lag.Behind, "record"))
+	}
+	return nil
 }
 
 // chConfig returns the ClickHouse settings with the password in the URL.

@@ -14,7 +14,7 @@ func (a *app) fsckCommand() *cli.Command {
 		Name:  "fsck",
 		Usage: "check the vault: what versions need is there, reads back, and is as it was; exit 6 if not",
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "repair", Usage: "mend what can be mended; the daemon must not run"},
+			boolFlag("repair", "mend what can be mended; the daemon must not run"),
 			jsonFlag(),
 		},
 		Action: a.fsck,

@@ -20,7 +20,7 @@ func (a *app) logCommand() *cli.Command {
 		Usage: "print records, oldest first",
 		Flags: append(filterFlags(),
 			&cli.IntFlag{Name: "limit", Value: defaultLimit, Usage: "keep the newest `N`; 0 keeps all"},
-			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with new records as they come"},
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with new records as they come", DisableDefaultText: true},
 			jsonFlag(), storeFlag(),
 		),
 		Action: a.log,
@@ -56,7 +56,7 @@ func (a *app) log(c *cli.Context) (err error) {
 		emit = func(r *event.Record) error { return a.json(r) }
 	}
 	if !c.Bool("follow") {
-		return s.Records(c.Context, f, emit)
+		return errors.Join(s.Records(c.Context, f, emit), a.note(c.Context, s))
 	}
 	return a.follow(c.Context, s, f, emit)
 }
@@ -96,7 +96,7 @@ func (a *app) logLine(r *event.Record) error {
 	}
 	b.WriteString(a.verdict(verdict, 14))
 	b.WriteString(" " + pad(what(r), 10))
-	b.WriteString(pad(by(r), 24))
+	b.WriteString(pad(by(r), 32))
 	b.WriteString(object(r))
 	if r.Verdict != "" && r.Reason != "" && r.Verdict != event.VerdictObserved {
 		b.WriteString("  " + a.color(dim, printableText(r.Reason)))
@@ -123,6 +123,9 @@ func by(r *event.Record) string {
 	who := ""
 	if r.Actor != nil {
 		who = printableText(r.Actor.User)
+		if r.Actor.User == event.Unknown && r.Actor.EUID != event.Unset {
+			who = uidName(r.Actor.EUID)
+		}
 		if r.Actor.SourceIP != "" {
 			who += "@" + r.Actor.SourceIP
 		}

@@ -34,20 +34,21 @@ func chainLine(r *event.Record) string {
 
 // person writes who acted, through which credentials.
 func person(a *event.Actor) string {
-	if a == nil || a.User == "" {
+	switch {
+	case a == nil || a.Loginuid == event.Unset && a.EUID == event.Unset:
 		return "someone unknown"
+	case a.Loginuid == event.Unset:
+		return uidName(a.EUID) + " (outside any login)"
 	}
 	user := printableText(a.User)
-	if a.User == event.Unknown {
-		user = "someone unknown"
+	if user == "" || a.User == event.Unknown {
+		user = fmt.Sprintf("uid %d", a.Loginuid)
 	}
-	if a.Loginuid != event.Unset && (a.EUID != a.Loginuid || len(a.Via) > 0) {
+	if a.EUID != a.Loginuid || len(a.Via) > 0 {
 		user += " as " + uidName(a.EUID)
 		if len(a.Via) > 0 {
 			user += " through " + printableText(strings.Join(a.Via, ", "))
 		}
-	} else if a.Loginuid == event.Unset {
-		user += fmt.Sprintf(" (%s, outside any login)", uidName(a.EUID))
 	}
 	return user
 }

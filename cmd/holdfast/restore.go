@@ -17,7 +17,7 @@ func (a *app) restoreCommand() *cli.Command {
 			&cli.Uint64Flag{Name: "version", Usage: "bring back version `V` (see holdfast versions)"},
 			&cli.StringFlag{Name: "at", Usage: "bring back what was there at `TIME`"},
 			&cli.StringFlag{Name: "into", Usage: "write below `DIR` and leave the paths alone"},
-			&cli.BoolFlag{Name: "dry-run", Usage: "print the plan, change nothing"},
+			boolFlag("dry-run", "print the plan, change nothing"),
 			jsonFlag(),
 		},
 		Action: a.restore,

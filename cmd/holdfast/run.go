@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfast/holdfast/pkg/config"
 	"github.com/holdfast/holdfast/pkg/control"
+	"github.com/holdfast/holdfast/pkg/daemon"
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/journal"
 	"github.com/holdfast/holdfast/pkg/policy"
@@ -113,6 +114,10 @@ func runError(cfg config.Config, err error) error {
 		return hint(err, "holdfast status asks it; give a second daemon its own --socket and --state")
 	case errors.Is(err, journal.ErrLocked), errors.Is(err, rollback.ErrLocked):
 		return hint(err, "another holdfast uses "+shellQuote(cfg.State)+": stop it, or give this one its own --state")
+	case errors.Is(err, daemon.ErrTier):
+		return hint(err, "holdfast doctor says what this kernel can do; --tier auto takes the best that works")
+	case errors.Is(err, journal.ErrTampered), errors.Is(err, journal.ErrKey):
+		return hint(err, "holdfast verify names what is wrong; keep the state directory as evidence and start with another --state")
 	case errors.Is(err, journal.ErrOtherHost):
 		return hint(err, "this state directory was written on another machine: use another --state, and keep this one to read it with holdfast log --state")
 	}

@@ -55,11 +55,11 @@ func (a *app) sessions(c *cli.Context) (err error) {
 	if !c.Bool("json") {
 		if len(list) == 0 {
 			a.line("no sessions")
-			return nil
+		} else {
+			a.print(t)
 		}
-		a.print(t)
 	}
-	return nil
+	return a.note(c.Context, s)
 }
 
 func dash(s string) string {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strconv"
 	"strings"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/holdfast/holdfast/pkg/config"
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/journal"
 	"github.com/holdfast/holdfast/pkg/query"
 )
 
@@ -57,7 +59,37 @@ func (a *app) show(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return a.printDiffOf(cfg, r)
+	if err := a.printProofOf(c.Context, cfg, r); err != nil {
+		return err
+	}
+	return errors.Join(a.printDiffOf(cfg, r), a.note(c.Context, s))
+}
+
+// printProofOf prints the leaf of the log that the record is, and the signed
+// checkpoint above it. The journal of another host has no leaf here.
+func (a *app) printProofOf(ctx context.Context, cfg config.Config, r *event.Record) (err error) {
+	j, err := journal.OpenReader(cfg.JournalDir())
+	if err != nil {
+		return nil // the record came from elsewhere
+	}
+	defer func() { err = errors.Join(err, j.Close()) }()
+	if err := j.Seek(r.Seq); err != nil {
+		return err
+	}
+	e, err := j.Next(ctx)
+	if err != nil || e.Seq != r.Seq {
+		return nil
+	}
+	here, err := journal.Decode(e.Bytes)
+	if err != nil || here.ID != r.ID {
+		return nil
+	}
+	size, err := journal.Newest(cfg.JournalDir())
+	if err != nil {
+		return err
+	}
+	a.field("proof", fmt.Sprintf("leaf %s, below the signed checkpoint of %s; holdfast verify checks both", e.Leaf, plural(size, "record")))
+	return nil
 }
 
 // errStop ends a walk over records that has found what it looked for.
@@ -171,9 +203,11 @@ func (a *app) printDiffOf(cfg config.Config, r *event.Record) (err error) {
 		return nil
 	}
 	v, err := a.openVault(cfg)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // no rule keeps versions here
+	}
 	if err != nil {
-		a.linef("%s not shown: %s", pad("diff", 24), printableText(err.Error()))
-		return nil
+		return err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
 	if !v.Has(r.Before.Hash) || !v.Has(r.After.Hash) {

@@ -50,7 +50,7 @@ func (a *app) who(c *cli.Context) (err error) {
 		return err
 	}
 	a.printWho(r, answers)
-	return nil
+	return a.note(c.Context, s)
 }
 
 // responses returns what Holdfast recorded as done about r, oldest first.
