@@ -195,13 +195,12 @@ static __always_inline struct task_state *session_check(struct task_struct *t)
 	if (!st)
 		return 0;
 	held = held_peer(t, st);
-	if (st->session && !held && !st->accepted) {
-		st->audit = audit;	/* rewritten: the session stays */
-		return st;
-	}
-	st->how = held ? HOW_HELD : st->accepted ? HOW_INHERITED : HOW_NONE;
 	st->audit = audit;
-	st->session = audit;
+	if (!st->session || held || st->accepted) {
+		st->how = held ? HOW_HELD : st->accepted ? HOW_INHERITED : HOW_NONE;
+		st->session = audit;
+	}
+	/* else loginuid was rewritten: the session stays, and the event tells of it */
 	st->accepted = 0;	/* used up: what comes after belongs to this session */
 	COUNT(HOOK_SESSION, seen);
 	s = slot_get(HOOK_SESSION);

@@ -55,12 +55,13 @@ type PathStatus struct {
 	Reason    string `json:"reason,omitempty"` // why it failed, or what it waits for
 }
 
-// Counters add up: Seen = Sent + Skipped + Blocked + Lost + Failed, except that
-// a blocked event may also be sent, which Sent does not count.
+// Counters add up: Seen = Sent + Skipped + Folded + Blocked + Lost + Failed. A
+// blocked event was refused and sent; Sent does not count it.
 type Counters struct {
 	Seen    uint64 `json:"seen"`
 	Sent    uint64 `json:"sent"`
 	Skipped uint64 `json:"skipped"`
+	Folded  uint64 `json:"folded"` // counted into an event that was sent later
 	Blocked uint64 `json:"blocked"`
 	Lost    uint64 `json:"lost"`   // no room in the ring
 	Failed  uint64 `json:"failed"` // could not be put together

@@ -1,0 +1,278 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/holdfast/holdfast/pkg/attribute"
+	"github.com/holdfast/holdfast/pkg/coalesce"
+	"github.com/holdfast/holdfast/pkg/config"
+	"github.com/holdfast/holdfast/pkg/control"
+	"github.com/holdfast/holdfast/pkg/decode"
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/index"
+	"github.com/holdfast/holdfast/pkg/kernel"
+	"github.com/holdfast/holdfast/pkg/pipeline"
+	"github.com/holdfast/holdfast/pkg/sense"
+	"github.com/holdfast/holdfast/pkg/ship"
+)
+
+// ErrTier says that the tier that was asked for does not work here.
+var ErrTier = errors.New("tier does not work on this kernel")
+
+// Options of Run.
+type Options struct {
+	Version string
+	Log     *slog.Logger
+	Ready   func() // called when everything is armed; nil: nobody waits
+}
+
+// Daemon is a running daemon; it answers the control socket.
+type Daemon struct {
+	ops
+	o       Options
+	log     *slog.Logger
+	started time.Time
+	report  kernel.Report
+	tier    string
+	sensor  *sense.Sensor
+	table   *attribute.Table
+	pipe    *pipeline.Pipeline
+	index   *index.Index
+	shipper *ship.Shipper
+	rules   *rules
+	names   *coalesce.Resolver
+	again   chan struct{} // arm again
+
+	shipDown func() error // closes what the shipper uses
+
+	mu       sync.Mutex
+	armed    bool
+	degraded map[string]string // what for → reason
+	enrolled map[string]pipeline.Enrolled
+	unarmed  []sense.Unarmed
+}
+
+var _ control.Handler = (*Daemon)(nil)
+
+// Run runs the daemon until ctx ends. It returns nil after an orderly stop.
+func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	listener, err := control.Listen(cfg.Socket)
+	if err != nil {
+		return err
+	}
+	st, err := openState(cfg, o.Log)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	d := &Daemon{
+		ops: ops{state: st}, o: o, log: o.Log, started: time.Now(), again: make(chan struct{}, 1),
+		degraded: make(map[string]string), enrolled: make(map[string]pipeline.Enrolled),
+	}
+	defer func() { err = errors.Join(err, d.state.close()) }()
+	if err := d.openKernel(ctx); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	if err := d.build(); err != nil {
+		return errors.Join(err, d.sensor.Close(), listener.Close())
+	}
+	server := control.NewServer(d, o.Log)
+	return d.run(ctx, func(ctx context.Context) error { return server.Serve(ctx, listener) })
+}
+
+// openKernel chooses a tier by trying and loads it.
+func (d *Daemon) openKernel(ctx context.Context) error {
+	d.report = kernel.Probe(ctx)
+	d.tier = d.report.Tier
+	if want := d.cfg.Tier; want != config.TierAuto {
+		d.tier = want
+	}
+	if d.tier != sense.TierLSM && d.tier != sense.TierTracepoint {
+		return fmt.Errorf("tier %q on linux %s: %w", d.cfg.Tier, d.report.Release, ErrTier)
+	}
+	var err error
+	d.sensor, err = sense.Open(sense.Options{Tier: d.tier, Ring: uint32(d.cfg.Limits.Ring), Self: uint32(os.Getpid())})
+	if err != nil {
+		return fmt.Errorf("tier %s on linux %s: %w: %w", d.tier, d.report.Release, ErrTier, err)
+	}
+	for _, m := range d.sensor.Missing() {
+		d.degrade("program "+m.Program, fmt.Sprintf("%s could not be loaded: %s (%v)", m.Program, m.Cost, m.Err))
+	}
+	return nil
+}
+
+// build makes the stages; nothing runs yet.
+func (d *Daemon) build() error {
+	var err error
+	if d.rules, err = newRules(d.cfg, d.tier); err != nil {
+		return err
+	}
+	for name, reason := range d.rules.weakened {
+		d.degrade("rule "+name, reason)
+	}
+	self := uint32(os.Getpid())
+	ao := attribute.NewSystem(self)
+	ao.MaxProcesses = d.cfg.Limits.Processes
+	d.table = attribute.New(ao)
+	ns, err := mountNS()
+	if err != nil {
+		return err
+	}
+	d.names = coalesce.NewResolver(ns, nil)
+	var dec decode.Decoder
+	d.pipe = pipeline.New(pipeline.Options{
+		Decode: dec.Decode, Attribute: d.table, Anchors: d.sensor, Resolver: d.names,
+		Rule: d.rules.rule, Trees: d.rules.trees, Journal: d.journal, Clock: newClock(), Vault: d.keeper,
+		Self: self, Tier: d.tier, Hook: sense.HookName, Appeared: func() { signal(d.again) }, Log: d.log,
+		Queue: d.cfg.Limits.Queue, FlapLimit: d.cfg.Limits.Restores, FlapWindow: d.cfg.Limits.RestoreWindow,
+	})
+	d.took = d.pipe.Took
+	if d.index, err = index.Open(d.cfg.IndexFile(), d.cfg.JournalDir(), index.Options{Logger: d.log}); err != nil {
+		return err
+	}
+	return d.buildShipper()
+}
+
+// roots are the marked places, as the resolver of names compares with.
+func (d *Daemon) roots() []coalesce.Root {
+	anchors := d.sensor.Anchors()
+	out := make([]coalesce.Root, 0, len(anchors))
+	for _, a := range anchors {
+		out = append(out, coalesce.Root{Path: a.Path, Dev: a.Dev, Ino: a.Ino, Name: a.Name, Anchor: a.ID})
+	}
+	return out
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// run starts everything, waits for the end and stops it in order.
+func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) error {
+	failed := make(chan error, 8)
+	var front, back sync.WaitGroup // what makes events; what works them off
+	senseCtx, stopSense := context.WithCancel(context.WithoutCancel(ctx))
+	pipeCtx, stopPipe := context.WithCancel(context.WithoutCancel(ctx))
+	restCtx, stopRest := context.WithCancel(context.WithoutCancel(ctx))
+	start := func(wg *sync.WaitGroup, ctx context.Context, name string, f func(context.Context) error) {
+		wg.Go(func() {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		})
+	}
+	var mid sync.WaitGroup
+	start(&mid, pipeCtx, "stages", d.pipe.Run)
+	start(&front, senseCtx, "sense", func(ctx context.Context) error { return d.sensor.Run(ctx, d.pipe.Feed) })
+	start(&back, restCtx, "index", d.index.Run)
+	start(&back, restCtx, "control", serve)
+	start(&back, restCtx, "vault", d.syncVault)
+	if d.shipper != nil {
+		start(&back, restCtx, "ship", d.shipper.Run)
+	}
+	err := d.begin(ctx)
+	if err == nil {
+		start(&front, senseCtx, "rules", d.armAgain)
+		select {
+		case <-ctx.Done():
+		case err = <-failed:
+		}
+	} else if ctx.Err() != nil {
+		err = nil
+	}
+	stopSense()
+	front.Wait()
+	stopPipe()
+	mid.Wait()
+	err = errors.Join(err, d.end(err))
+	stopRest()
+	back.Wait()
+	if d.shipDown != nil {
+		err = errors.Join(err, d.shipDown())
+	}
+	return errors.Join(err, d.index.Close(), d.names.Close(), d.sensor.Close())
+}
+
+// begin records the start, enrols, arms and compares.
+func (d *Daemon) begin(ctx context.Context) error {
+	if err := d.recordStart(ctx); err != nil {
+		return err
+	}
+	if err := d.sensor.Learn(); err != nil {
+		d.degrade("learn", fmt.Sprintf("processes older than the daemon are not known: %v", err))
+	}
+	if err := d.arm(ctx, "changed while the tree was being armed"); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.armed = true
+	d.mu.Unlock()
+	if err := d.recordArmed(ctx); err != nil {
+		return err
+	}
+	if d.o.Ready != nil {
+		d.o.Ready()
+	}
+	return notify("READY=1")
+}
+
+// end records the stop; cause is what it stops for, nil for an orderly one.
+func (d *Daemon) end(cause error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	reason := "stopped"
+	if cause != nil {
+		reason = "stopped: " + cause.Error()
+	}
+	_, err := d.journal.AppendDurable(ctx, &event.Record{
+		Time: event.TimeOf(time.Now()), Kind: event.RecAgent, Reason: reason, Detail: map[string]string{"version": d.o.Version},
+	})
+	return err
+}
+
+// syncVault makes versions durable that were kept since the last time.
+func (d *Daemon) syncVault(ctx context.Context) error {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return d.vault.Sync()
+		case <-t.C:
+			if err := d.vault.Sync(); err != nil {
+				d.degrade("vault", fmt.Sprintf("versions cannot be made durable: %v", err))
+				continue
+			}
+			d.recover("vault")
+		}
+	}
+}
+
+// degrade notes that less works than was configured.
+func (d *Daemon) degrade(what, reason string) {
+	d.mu.Lock()
+	known := d.degraded[what] == reason
+	d.degraded[what] = reason
+	d.mu.Unlock()
+	if !known {
+		d.log.Warn("degraded", "reason", reason)
+	}
+}
+
+// recover takes back what degrade noted.
+func (d *Daemon) recover(what string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.degraded, what)
+}

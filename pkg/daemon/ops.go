@@ -1,0 +1,267 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"github.com/holdfast/holdfast/pkg/control"
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/index"
+	"github.com/holdfast/holdfast/pkg/query"
+	"github.com/holdfast/holdfast/rollback"
+)
+
+// took is told which paths an operation has changed, so that a running daemon
+// takes what is there now as known.
+type took func(ctx context.Context, paths []string) error
+
+// ops are the operations of the control socket on an open state.
+type ops struct {
+	*state
+	took took
+}
+
+// Restore implements control.Handler.
+func (o ops) Restore(ctx context.Context, r control.RestoreRequest) (control.Outcome, error) {
+	paths, err := clean(r.Paths)
+	if err != nil {
+		return control.Outcome{}, err
+	}
+	into := string(r.Into)
+	if into != "" && !filepath.IsAbs(into) {
+		return control.Outcome{}, fmt.Errorf("restore into %q: no absolute path: %w", into, control.ErrInvalid)
+	}
+	plan, err := o.vault.PlanRestore(ctx, paths, rollback.RestoreOptions{
+		Version: r.Version, At: r.At, Into: into, Recursive: r.Version == 0,
+	})
+	if errors.Is(err, rollback.ErrNoVersion) {
+		return control.Outcome{}, fmt.Errorf("%w: %w", control.ErrNotFound, err)
+	}
+	if err != nil {
+		return control.Outcome{}, err
+	}
+	return o.carryOut(ctx, "restore", plan, r.DryRun, "")
+}
+
+// Undo implements control.Handler.
+func (o ops) Undo(ctx context.Context, r control.UndoRequest) (control.Outcome, error) {
+	if r.Session == "" && r.User == "" && r.Source == "" && r.Exec == "" && r.Record == "" {
+		return control.Outcome{}, fmt.Errorf("undo: no cause is named: %w", control.ErrInvalid)
+	}
+	if err := o.journal.Sync(ctx); err != nil {
+		return control.Outcome{}, err
+	}
+	store, err := index.OpenRead(o.cfg.IndexFile(), o.cfg.JournalDir())
+	if err != nil {
+		return control.Outcome{}, err
+	}
+	defer store.Close()
+	cause, later, err := causes(ctx, store, r, o.hostID)
+	if err != nil {
+		return control.Outcome{}, err
+	}
+	plan, err := o.vault.PlanUndo(ctx, cause, later, rollback.UndoOptions{Force: r.Force})
+	if err != nil {
+		return control.Outcome{}, err
+	}
+	out, err := o.carryOut(ctx, "undo", plan, r.DryRun, r.Record)
+	out.Matched = len(cause)
+	return out, err
+}
+
+// causes finds the changes of a cause, and the later changes of the same paths
+// by others.
+func causes(ctx context.Context, s query.Store, r control.UndoRequest, hostID string) (cause, later []*event.Record, err error) {
+	f := query.Filter{
+		Kind: event.RecChange, Host: hostID, Session: r.Session, User: r.User, Source: r.Source, Exec: r.Exec,
+		Since: r.Since, Until: r.Until, Path: string(r.Path),
+	}
+	if r.Record != "" {
+		rec, err := query.Get(ctx, s, r.Record)
+		if errors.Is(err, query.ErrNotFound) {
+			return nil, nil, fmt.Errorf("%w: %w", control.ErrNotFound, err)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if rec.Kind != event.RecChange {
+			return nil, nil, fmt.Errorf("undo record %s: it is of kind %s, only a change can be undone: %w", r.Record, rec.Kind, control.ErrInvalid)
+		}
+		if f.Match(rec) {
+			cause = append(cause, rec)
+		}
+	} else if err := s.Records(ctx, f, func(rec *event.Record) error { cause = append(cause, rec); return nil }); err != nil {
+		return nil, nil, err
+	}
+	if len(cause) == 0 {
+		return nil, nil, nil
+	}
+	slices.SortFunc(cause, func(a, b *event.Record) int { return cmp.Compare(a.Seq, b.Seq) })
+	ours, paths := make(map[string]bool), make(map[string]bool)
+	for _, rec := range cause {
+		ours[rec.ID], paths[rec.Path] = true, true
+		if rec.PathTo != "" {
+			paths[rec.PathTo] = true
+		}
+	}
+	err = s.Records(ctx, query.Filter{Kind: event.RecChange, Host: hostID, AfterSeq: cause[0].Seq}, func(rec *event.Record) error {
+		if !ours[rec.ID] && (paths[rec.Path] || rec.PathTo != "" && paths[rec.PathTo]) {
+			later = append(later, rec)
+		}
+		return nil
+	})
+	return cause, later, err
+}
+
+// Trust implements control.Handler.
+func (o ops) Trust(ctx context.Context, r control.TrustRequest) (control.Outcome, error) {
+	if r.Reason == "" {
+		return control.Outcome{}, fmt.Errorf("trust: no reason is given: %w", control.ErrInvalid)
+	}
+	roots, err := clean(r.Paths)
+	if err != nil {
+		return control.Outcome{}, err
+	}
+	var out control.Outcome
+	var changed []string
+	for _, path := range roots {
+		all, err := present(path, o.vault.Paths(path))
+		if err != nil {
+			return out, err
+		}
+		if len(all) == 0 {
+			return out, fmt.Errorf("trust %s: there is nothing and nothing was: %w", event.Text([]byte(path)), control.ErrNotFound)
+		}
+		for _, p := range all {
+			step, err := o.trust(ctx, p, r.Reason)
+			if err != nil {
+				return out, err
+			}
+			out.Steps = append(out.Steps, step)
+			changed = append(changed, p)
+		}
+	}
+	if err := o.vault.Sync(); err != nil {
+		return out, err
+	}
+	return out, o.took(ctx, changed)
+}
+
+// trust promotes the present state of one path and records it.
+func (o ops) trust(ctx context.Context, path, reason string) (control.Step, error) {
+	step := control.Step{Path: control.Path(path), Action: "promote", Reason: reason}
+	before, _ := o.vault.Trusted(path)
+	v, err := o.vault.Capture(ctx, path, rollback.Provenance{Reason: reason, Trust: true})
+	rec := o.answer(ctx, "trust", path, reason)
+	rec.Before, rec.After, rec.Verdict = &before.State, &v.State, event.VerdictPromoted
+	step.Outcome, step.Version = control.StepDone, v.ID
+	if err != nil {
+		step.Outcome, step.Error = control.StepFailed, err.Error()
+		rec.Response.Outcome, rec.Response.Error, rec.Verdict, rec.After = step.Outcome, step.Error, "", nil
+	}
+	if _, err := o.journal.AppendDurable(ctx, rec); err != nil {
+		return step, fmt.Errorf("record trust in %s: %w", rec.Path, err)
+	}
+	step.Record = rec.ID
+	return step, nil
+}
+
+// answer is a record of what is done on somebody's request.
+func (o ops) answer(ctx context.Context, action, path, reason string) *event.Record {
+	a, p := asker(ctx)
+	return &event.Record{
+		Time: now(), Kind: event.RecResponse, Path: event.Text([]byte(path)), Reason: reason, Actor: a, Process: p,
+		Response: &event.Response{Action: action, Outcome: control.StepDone},
+	}
+}
+
+// carryOut turns a plan into an outcome: as it is if nothing is to be done, else
+// with the intent recorded before, and what came of each step after.
+func (o ops) carryOut(ctx context.Context, action string, plan rollback.Plan, dry bool, of string) (control.Outcome, error) {
+	out := control.Outcome{DryRun: dry}
+	for _, c := range plan.Conflicts {
+		out.Conflicts = append(out.Conflicts, control.Conflict{Path: control.Path(c.Path), Reason: c.Reason, Record: c.Record})
+	}
+	if dry || len(plan.Steps) == 0 {
+		for i := range plan.Steps {
+			out.Steps = append(out.Steps, stepOf(&plan.Steps[i], control.StepPlanned))
+		}
+		return out, nil
+	}
+	intent := o.answer(ctx, action, plan.Steps[0].Path, fmt.Sprintf("%s of %d paths begins", action, len(plan.Steps)))
+	intent.Response.Outcome, intent.Response.Of = "intended", of
+	if _, err := o.journal.AppendDurable(ctx, intent); err != nil {
+		return out, fmt.Errorf("record the intent: %w", err)
+	}
+	var paths []string
+	var recErr error
+	err := o.vault.Apply(ctx, plan, func(r rollback.Result) {
+		step := stepOf(&r.Step, r.Outcome)
+		step.Evidence, step.TookNS = r.Evidence, r.TookNS
+		rec := o.answer(ctx, action, r.Step.Path, r.Step.Reason)
+		rec.Before, rec.After = &r.Step.Have, &r.After
+		rec.Response.Of, rec.Response.Outcome, rec.Response.Evidence, rec.Response.TookNS = intent.ID, r.Outcome, r.Evidence, r.TookNS
+		rec.Verdict = event.VerdictRestored
+		if r.Err != nil {
+			step.Error, rec.Response.Error, rec.Verdict = r.Err.Error(), r.Err.Error(), event.VerdictRestoreFailed
+		}
+		if _, err := o.journal.Append(rec); err != nil {
+			recErr = errors.Join(recErr, fmt.Errorf("record %s of %s: %w", action, rec.Path, err))
+		}
+		step.Record = rec.ID
+		out.Steps = append(out.Steps, step)
+		paths = append(paths, r.Step.Path)
+		if r.Step.From != "" {
+			paths = append(paths, r.Step.From)
+		}
+	})
+	if ctx.Err() == nil {
+		err = nil // each step tells its own
+	}
+	return out, errors.Join(err, recErr, o.journal.Sync(ctx), o.took(ctx, paths))
+}
+
+func stepOf(s *rollback.Step, outcome string) control.Step {
+	want, have := s.Want, s.Have
+	return control.Step{
+		Path: control.Path(s.Path), Action: s.Action, Version: s.Version, Want: &want, Have: &have, Reason: s.Reason, Outcome: outcome,
+	}
+}
+
+// clean checks the paths of a request.
+func clean(paths []control.Path) ([]string, error) {
+	if len(paths) == 0 {
+		return nil, fmt.Errorf("no path is named: %w", control.ErrInvalid)
+	}
+	var out []string
+	for _, p := range paths {
+		if !filepath.IsAbs(string(p)) {
+			return nil, fmt.Errorf("path %q: not absolute: %w", string(p), control.ErrInvalid)
+		}
+		out = append(out, filepath.Clean(string(p)))
+	}
+	return out, nil
+}
+
+// present lists a path, what is below it, and what the vault knows below it.
+func present(root string, known []string) ([]string, error) {
+	all := slices.Clone(known)
+	if exists(root) {
+		err := filepath.WalkDir(root, func(p string, _ fs.DirEntry, err error) error {
+			if err == nil {
+				all = append(all, p)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", event.Text([]byte(root)), err)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all), nil
+}

@@ -1,0 +1,223 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/config"
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/pipeline"
+	"github.com/holdfast/holdfast/pkg/policy"
+	"github.com/holdfast/holdfast/pkg/sense"
+)
+
+// rules is the policy as far as this tier can keep it.
+type rules struct {
+	policy   *policy.Policy
+	number   map[string]int    // rule name → id for the kernel side
+	mode     map[string]string // rule name → effective mode
+	weakened map[string]string // rule name → why its mode is less than asked for
+
+	mu    sync.RWMutex
+	roots []string // paths of rules that exist
+}
+
+func newRules(cfg config.Config, tier string) (*rules, error) {
+	p, err := cfg.Policy()
+	if err != nil {
+		return nil, err
+	}
+	if p, err = p.Canonical(filepath.EvalSymlinks); err != nil {
+		return nil, err
+	}
+	r := &rules{policy: p, number: make(map[string]int), mode: make(map[string]string), weakened: make(map[string]string)}
+	for i, rule := range p.Rules {
+		r.number[rule.Name], r.mode[rule.Name] = i, rule.Mode
+		if rule.Mode == event.ModeBlock && !sense.CanBlock(tier) {
+			r.mode[rule.Name] = event.ModeRestore
+			r.weakened[rule.Name] = fmt.Sprintf("rule %s says block, tier %s cannot refuse: changes are put back instead", rule.Name, tier)
+		}
+	}
+	return r, nil
+}
+
+// rule is the rule that holds for a path.
+func (r *rules) rule(path string) (pipeline.Rule, bool) {
+	m, ok := r.policy.Match(path)
+	if !ok {
+		return pipeline.Rule{}, false
+	}
+	return pipeline.Rule{Name: m.Rule.Name, Mode: r.mode[m.Rule.Name]}, true
+}
+
+// trees are the watched roots that exist.
+func (r *rules) trees() []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.Clone(r.roots)
+}
+
+// sensed is what the kernel side needs of the rules. own directories are never
+// watched.
+func (r *rules) sensed(own []string) []sense.Rule {
+	var out []sense.Rule
+	for _, rule := range r.policy.Rules {
+		s := sense.Rule{ID: r.number[rule.Name], Mode: r.mode[rule.Name], Paths: rule.Paths, Allow: rule.Allow}
+		for _, root := range rule.Paths {
+			for _, e := range rule.Excepts(root) {
+				if e.Pattern == "" { // patterns are matched in user space
+					s.Except = append(s.Except, e.Path)
+				}
+			}
+			for _, o := range own {
+				if policy.Within(root, o) {
+					s.Except = append(s.Except, o)
+				}
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// arm enrols what exists, marks it in the kernel, and compares once more, so that
+// nothing that happened between the two is missed.
+func (d *Daemon) arm(ctx context.Context, reason string) error {
+	rs := d.rules.sensed(d.rules.policy.Own)
+	var fresh []string
+	for _, r := range rs {
+		for _, p := range r.Paths {
+			d.mu.Lock()
+			_, done := d.enrolled[p]
+			d.mu.Unlock()
+			known := done && slices.Contains(d.rules.trees(), p)
+			if exists(p) && !known || !exists(p) && d.kept(p) && !done {
+				fresh = append(fresh, p)
+			}
+		}
+	}
+	d.setRoots(rs, fresh)
+	for _, p := range fresh {
+		e, err := d.pipe.Enrol(ctx, p)
+		if err != nil {
+			return err
+		}
+		d.noteEnrolled(p, e)
+	}
+	unarmed, err := d.sensor.Arm(rs)
+	if err != nil {
+		return fmt.Errorf("arm: %w", err)
+	}
+	d.names.SetRoots(d.roots())
+	d.noteUnarmed(unarmed)
+	if len(fresh) == 0 {
+		return nil
+	}
+	if err := d.pipe.Rescan(ctx, fresh, reason); err != nil {
+		return fmt.Errorf("compare after arming: %w", err)
+	}
+	return nil
+}
+
+// kept reports whether the vault says that something belongs at a path.
+func (d *Daemon) kept(path string) bool {
+	v, ok := d.vault.Trusted(path)
+	return ok && v.State.Exists
+}
+
+// setRoots notes which rule paths exist, or ought to.
+func (d *Daemon) setRoots(rs []sense.Rule, more []string) {
+	var roots []string
+	for _, r := range rs {
+		for _, p := range r.Paths {
+			if exists(p) || d.kept(p) {
+				roots = append(roots, p)
+			}
+		}
+	}
+	roots = append(roots, more...)
+	slices.Sort(roots)
+	d.rules.mu.Lock()
+	d.rules.roots = slices.Compact(roots)
+	d.rules.mu.Unlock()
+}
+
+func (d *Daemon) noteEnrolled(p string, e pipeline.Enrolled) {
+	d.mu.Lock()
+	d.enrolled[p] = e
+	d.mu.Unlock()
+	if len(e.Errors) == 0 {
+		d.recover("enrol " + p)
+		return
+	}
+	d.degrade("enrol "+p, fmt.Sprintf("%d paths below %s are watched but cannot be put back: %v", len(e.Errors), event.Text([]byte(p)), errors.Join(first(e.Errors, 3)...)))
+}
+
+func first(errs []error, n int) []error { return errs[:min(n, len(errs))] }
+
+func (d *Daemon) noteUnarmed(unarmed []sense.Unarmed) {
+	d.mu.Lock()
+	before := d.unarmed
+	d.unarmed = unarmed
+	d.mu.Unlock()
+	for _, u := range before {
+		d.recover("arm " + u.Path)
+	}
+	for _, u := range unarmed {
+		if u.Err != nil {
+			d.degrade("arm "+u.Path, fmt.Sprintf("%s is not watched: %v", event.Text([]byte(u.Path)), u.Err))
+		}
+	}
+}
+
+// armAgain arms whenever a name that a rule waits for has appeared.
+func (d *Daemon) armAgain(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.again:
+		}
+		// one call for a burst of names; the directory is usually being filled
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(20 * time.Millisecond):
+		}
+		if err := d.arm(ctx, "found when its tree appeared"); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			d.degrade("arm", fmt.Sprintf("rules could not be armed again: %v", err))
+			continue
+		}
+		d.recover("arm")
+	}
+}
+
+func exists(path string) bool {
+	var st unix.Stat_t
+	return unix.Lstat(path, &st) == nil
+}
+
+// describe is the policy for its record.
+func (r *rules) describe() map[string]string {
+	out := make(map[string]string)
+	for _, rule := range r.policy.Rules {
+		paths := make([]string, 0, len(rule.Paths))
+		for _, p := range rule.Paths {
+			paths = append(paths, event.Text([]byte(p)))
+		}
+		out[rule.Name] = r.mode[rule.Name] + " " + strings.Join(paths, " ")
+	}
+	return maps.Clone(out)
+}

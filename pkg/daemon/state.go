@@ -1,0 +1,127 @@
+package daemon
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/attribute"
+	"github.com/holdfast/holdfast/pkg/config"
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/journal"
+	"github.com/holdfast/holdfast/pkg/pipeline"
+	"github.com/holdfast/holdfast/pkg/vault"
+	"github.com/holdfast/holdfast/rollback"
+)
+
+// state is the open state directory.
+type state struct {
+	cfg     config.Config
+	host    string
+	hostID  string
+	boot    string
+	journal *journal.Journal
+	vault   *rollback.Store
+	keeper  pipeline.Vault
+}
+
+// openState opens journal and vault, which locks them.
+func openState(cfg config.Config, log *slog.Logger) (*state, error) {
+	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+		return nil, fmt.Errorf("make state directory: %w", err)
+	}
+	if err := os.Chmod(cfg.State, 0o700); err != nil {
+		return nil, fmt.Errorf("close state directory to others: %w", err)
+	}
+	s := &state{cfg: cfg}
+	var err error
+	if s.host, err = os.Hostname(); err != nil {
+		return nil, fmt.Errorf("host name: %w", err)
+	}
+	if s.hostID, err = hostID(cfg.State); err != nil {
+		return nil, err
+	}
+	if s.boot, err = readLine("/proc/sys/kernel/random/boot_id"); err != nil {
+		return nil, fmt.Errorf("boot id: %w", err)
+	}
+	s.journal, err = journal.Open(cfg.JournalDir(), cfg.KeysDir(), journal.Options{
+		HostID: s.hostID, Host: s.host, Boot: s.boot, SegmentBytes: int64(cfg.Limits.Segment), Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.vault, err = rollback.Open(cfg.VaultDir(), rollback.Options{
+		EvidenceDir: cfg.EvidenceDir(), EvidenceMax: int64(cfg.Limits.Evidence), ReserveBytes: int64(cfg.Limits.Reserve),
+	})
+	if err != nil {
+		return nil, errors.Join(err, s.journal.Close())
+	}
+	s.keeper = vault.Over(s.vault)
+	return s, nil
+}
+
+func (s *state) close() error { return errors.Join(s.vault.Close(), s.journal.Close()) }
+
+// hostID is the machine id (machine-id(5)), or a random one of the same form
+// that the state directory keeps where a machine has none.
+func hostID(dir string) (string, error) {
+	id, err := readLine("/etc/machine-id")
+	if err == nil && len(id) == 32 {
+		return id, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("machine id: %w", err)
+	}
+	own := filepath.Join(dir, "host-id")
+	id, err = readLine(own)
+	if err == nil {
+		return id, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("host id: %w", err)
+	}
+	var b [16]byte
+	rand.Read(b[:]) // never fails: crypto/rand
+	id = hex.EncodeToString(b[:])
+	if err := os.WriteFile(own, []byte(id+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("keep host id: %w", err)
+	}
+	return id, nil
+}
+
+func readLine(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	return strings.TrimSpace(string(b)), err
+}
+
+// clock is the pipeline's clock.
+type clock struct{ wall func(uint64) event.Time }
+
+var _ pipeline.Clock = clock{}
+
+func newClock() clock { return clock{wall: attribute.Wall()} }
+
+// Boot is CLOCK_BOOTTIME, which the kernel side stamps events with.
+func (clock) Boot() uint64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0 // cannot fail on a kernel that has the clock (since 2.6.39)
+	}
+	return uint64(ts.Nano())
+}
+
+func (c clock) Wall(boot uint64) event.Time { return c.wall(boot) }
+
+func (clock) After(d time.Duration) (<-chan time.Time, func() bool) {
+	t := time.NewTimer(d)
+	return t.C, t.Stop
+}

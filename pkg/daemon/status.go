@@ -1,0 +1,150 @@
+package daemon
+
+import (
+	"context"
+	"os"
+	"slices"
+
+	"github.com/holdfast/holdfast/pkg/control"
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// Status implements control.Handler.
+func (d *Daemon) Status(context.Context) (control.Status, error) {
+	ps := d.pipe.Stats()
+	s := control.Status{
+		Version: d.o.Version, Host: d.host, HostID: d.hostID, Boot: d.boot, PID: os.Getpid(), Started: event.TimeOf(d.started), State: d.cfg.State,
+		Tier: d.tier, TierWanted: d.cfg.Tier, Rules: d.ruleStatus(), Pipeline: ps.Map(),
+	}
+	if err := d.eventStatus(&s); err != nil {
+		return s, err
+	}
+	used, size := d.sensor.RingUse()
+	s.Queues = []control.Queue{
+		{Name: "ring", Len: used, Limit: size, Dropped: s.Events.Lost},
+		{Name: "handover", Len: ps.HandoverUsed, Limit: ps.HandoverSize, Dropped: ps.HandoverDropped},
+		{Name: "changes", Len: ps.QueueLen, Limit: ps.QueueLimit, Dropped: ps.QueueDropped},
+	}
+	js := d.journal.Stats()
+	s.Journal = control.Journal{
+		Seq: js.Seq, Durable: js.Durable, Bytes: uint64(js.Bytes), Segments: js.Segments, Checkpoint: js.CheckpointSize, Signed: js.CheckpointTime,
+		Errors: js.Errors, Refused: js.Full, LastError: js.LastError, DiskFree: js.DiskFree, Reserve: uint64(js.Reserve),
+	}
+	d.indexStatus(&s)
+	d.shipStatus(&s)
+	vs := d.vault.Stats()
+	s.Vault = control.Vault{
+		Paths: uint64(vs.Paths), Versions: uint64(vs.Versions), Objects: uint64(vs.Objects), Bytes: uint64(vs.Bytes), Stored: uint64(vs.Stored),
+	}
+	as := d.table.Stats()
+	s.Pipeline["attribute_live"], s.Pipeline["attribute_sessions"] = uint64(as.Live), uint64(as.Sessions)
+	s.Pipeline["attribute_lost"], s.Pipeline["attribute_evicted"] = as.Lost, as.Evicted
+	s.Limits = []control.Limit{
+		{Name: "processes remembered", Value: uint64(d.cfg.Limits.Processes), Hit: as.Evicted + as.EvictedLive},
+		{Name: "restores of one path in " + d.cfg.Limits.RestoreWindow.String(), Value: uint64(d.cfg.Limits.Restores), Hit: ps.Respond.Flapping},
+		{Name: "files being changed at once", Value: 65536, Hit: ps.Coalesce.Overflow},
+		{Name: "path bytes of an event", Value: 4096, Hit: ps.Coalesce.Cut},
+		{Name: "directories above a watched file", Value: 64},
+	}
+	d.mu.Lock()
+	s.Armed = d.armed
+	d.mu.Unlock()
+	s.DegradedReasons = append(d.reasons(), d.troubles(&s)...)
+	s.Degraded = len(s.DegradedReasons) > 0
+	return s, nil
+}
+
+// reasons lists why the daemon does less than it was configured to do.
+func (d *Daemon) reasons() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := make([]string, 0, len(d.degraded))
+	for _, r := range d.degraded {
+		out = append(out, r)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// troubles are the reasons that show in the counters of this moment.
+func (d *Daemon) troubles(s *control.Status) []string {
+	var out []string
+	if d.journal.Stats().Failing {
+		out = append(out, "records cannot be written: "+s.Journal.LastError)
+	}
+	if s.Ship.Enabled && !s.Ship.Connected && s.Ship.LastError != "" {
+		out = append(out, "records are not shipped: "+s.Ship.LastError)
+	}
+	return out
+}
+
+func (d *Daemon) eventStatus(s *control.Status) error {
+	hooks, err := d.sensor.Counters()
+	if err != nil {
+		return err
+	}
+	for _, h := range hooks {
+		c := control.Counters{
+			Seen: h.Seen, Sent: h.Sent, Skipped: h.Skipped, Folded: h.Folded, Blocked: h.Blocked, Lost: h.Lost, Failed: h.Failed,
+		}
+		s.Events.Hooks = append(s.Events.Hooks, control.Hook{Name: h.Hook, Counters: c})
+		s.Events.Seen += c.Seen
+		s.Events.Sent += c.Sent
+		s.Events.Skipped += c.Skipped
+		s.Events.Folded += c.Folded
+		s.Events.Blocked += c.Blocked
+		s.Events.Lost += c.Lost
+		s.Events.Failed += c.Failed
+	}
+	return nil
+}
+
+// ruleStatus tells of each path of each rule how far it is in force.
+func (d *Daemon) ruleStatus() []control.RuleStatus {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []control.RuleStatus
+	for _, r := range d.rules.policy.Rules {
+		rs := control.RuleStatus{Name: r.Name, Mode: r.Mode, EffectiveMode: d.rules.mode[r.Name], Reason: d.rules.weakened[r.Name]}
+		for _, p := range r.Paths {
+			rs.Paths = append(rs.Paths, d.pathStatus(p))
+		}
+		out = append(out, rs)
+	}
+	return out
+}
+
+func (d *Daemon) pathStatus(p string) control.PathStatus {
+	ps := control.PathStatus{Path: control.Path(p), State: control.PathArmed}
+	e, ok := d.enrolled[p]
+	if ok {
+		ps.Files = uint64(e.Paths)
+		ps.Protected = uint64(max(e.Paths-len(e.Errors), 0))
+	}
+	if !ok || !d.armed {
+		ps.State = control.PathEnrolling
+	}
+	for _, u := range d.unarmed {
+		switch {
+		case u.Path != p:
+		case u.Err != nil:
+			ps.State, ps.Reason = control.PathFailed, u.Err.Error()
+		default:
+			ps.State, ps.Reason = control.PathWaiting, "does not exist yet"
+		}
+	}
+	return ps
+}
+
+func (d *Daemon) indexStatus(s *control.Status) {
+	is := d.index.Stats()
+	s.Index = control.Index{Seq: is.Seq, Lag: is.Behind, Bytes: uint64(is.Bytes), LastError: is.LastError}
+}
+
+func (d *Daemon) shipStatus(s *control.Status) {
+	if d.shipper == nil {
+		return
+	}
+	ss := d.shipper.Stats()
+	s.Ship = control.Ship{Enabled: true, Connected: ss.Connected, Shipped: ss.Shipped, Lag: ss.Lag, Retries: ss.Retries, LastError: ss.LastError}
+}
