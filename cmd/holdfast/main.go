@@ -126,10 +126,11 @@ func report(w io.Writer, err error) {
 
 // flatten splits errors that were joined, so that each keeps its own hint.
 func flatten(err error) []error {
-	if u, ok := err.(usageError); ok {
+	var top any = err // this error itself, not one that it wraps
+	if u, ok := top.(usageError); ok {
 		return flatten(u.err)
 	}
-	j, ok := err.(interface{ Unwrap() []error })
+	j, ok := top.(interface{ Unwrap() []error })
 	if !ok || errors.Join(j.Unwrap()...).Error() != err.Error() {
 		return []error{err}
 	}

@@ -51,6 +51,7 @@ func allowed() map[string][]string {
 		"rollback/cas": {event, digest},
 
 		// wiring
+		"pkg/vault":    {event, digest, "pkg/pipeline", "pkg/rehash", "pkg/respond", "rollback"},
 		"pkg/pipeline": {event, policy, "pkg/decode", "pkg/attribute", "pkg/coalesce", "pkg/rehash", "pkg/judge", "pkg/respond", journal},
 		"pkg/daemon":   {"/..."},
 		"cmd/holdfast": {event, digest, policy, "pkg/config", "pkg/control", "pkg/kernel", "pkg/daemon", journal, "pkg/index", query, "pkg/clickhouse", "rollback"},

@@ -103,7 +103,7 @@ func constant(name string, value ast.Expr) bool {
 		if sentinel && (call == "errors.New" || call == "fmt.Errorf") {
 			return true
 		}
-		return slices.Contains([]string{"regexp.MustCompile", "crc32.MakeTable", "strings.NewReplacer", "netip.MustParsePrefix", "netip.MustParseAddr"}, call)
+		return slices.Contains([]string{"regexp.MustCompile", "sync.OnceValue", "crc32.MakeTable", "strings.NewReplacer", "netip.MustParsePrefix", "netip.MustParseAddr"}, call)
 	}
 	return false
 }

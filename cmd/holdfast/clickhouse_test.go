@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/holdfast/holdfast/pkg/clickhouse"
+	"github.com/holdfast/holdfast/pkg/clickhouse/clickhousetest"
+	"github.com/holdfast/holdfast/pkg/journal"
+)
+
+// The same question to the local records and to ClickHouse gives the same bytes,
+// and verify --against clickhouse finds a row that was altered or removed.
+func TestClickHouseAnswersLikeTheJournal(t *testing.T) {
+	server := clickhousetest.New(t, "")
+	dir := t.TempDir()
+	state := filepath.Join(dir, "state")
+	script, err := txtar.ParseFile("testdata/log.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range script.Files {
+		if f.Name == "records.json" {
+			if err := os.WriteFile(filepath.Join(dir, f.Name), f.Data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := mkjournal(state, filepath.Join(dir, "records.json")); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "holdfast.yaml")
+	text := "state: state\nsocket: sock\nclickhouse:\n  url: " + server.URL("holdfast") + "\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(code int, args ...string) string {
+		t.Helper()
+		var out, stderr bytes.Buffer
+		a := &app{file: config, out: &out, err: &stderr, now: time.Now}
+		if got := a.main(context.Background(), append([]string{"holdfast"}, args...)); got != code {
+			t.Fatalf("holdfast %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, code, out.String(), stderr.String())
+		}
+		return out.String()
+	}
+
+	run(5, "schema", "status")
+	run(0, "schema", "apply")
+	if out := run(0, "schema", "apply"); !strings.Contains(out, "nothing to do") {
+		t.Errorf("a second apply: %s", out)
+	}
+	run(0, "schema", "status", "--json")
+	if out := run(6, "verify", "--against", "clickhouse"); !strings.Contains(out, "7 missing") {
+		t.Errorf("before shipping: %s", out)
+	}
+	send(t, server.URL("holdfast"), filepath.Join(state, "journal"))
+
+	for _, question := range []string{
+		"log", "log --json", "log --json --limit 2", "log --json --user alice", "log --json --path /etc/", "log --json --path /etc/*.conf",
+		"log --json --source 192.0.2.7", "log --json --verdict blocked", "log --json --exe sed", "log --json --since 2026-03-01T10:00:03Z",
+		"who /etc/app.conf", "who --json /etc/app.conf", "sessions", "sessions --json", "show --json 2",
+		"show --json 0123456789abcdef0123456789abcdef/b1/6",
+	} {
+		here := run(0, strings.Fields(question)...)
+		there := run(0, strings.Fields(question+" --store clickhouse")...)
+		if here != there {
+			t.Errorf("holdfast %s\nlocal:\n%s\nclickhouse:\n%s", question, here, there)
+		}
+		if here == "" {
+			t.Errorf("holdfast %s: no answer", question)
+		}
+	}
+
+	if out := run(0, "verify", "--against", "clickhouse"); !strings.Contains(out, "7 records, 7 rows, 7 matched") {
+		t.Errorf("verify: %s", out)
+	}
+	server.MustExec(t, "ALTER TABLE holdfast.records UPDATE actor_user = 'mallory' WHERE seq = 4 SETTINGS mutations_sync = 2")
+	server.MustExec(t, "ALTER TABLE holdfast.records DELETE WHERE seq = 6 SETTINGS mutations_sync = 2")
+	out := run(6, "verify", "--against", "clickhouse")
+	for _, want := range []string{"clickhouse altered: ", "clickhouse missing: ", "5 matched, 1 missing, 1 altered", "not verified: 2 problems"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("verify of altered rows lacks %q:\n%s", want, out)
+		}
+	}
+}
+
+// send ships the records of a journal.
+func send(t *testing.T, url, dir string) {
+	t.Helper()
+	ctx := context.Background()
+	db, err := clickhouse.Open(ctx, clickhouse.Config{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := journal.OpenReader(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var batch [][]byte
+	for {
+		e, err := r.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		batch = append(batch, e.Bytes)
+	}
+	if err := errors.Join(db.Send(ctx, "batch", batch), db.Close(), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
