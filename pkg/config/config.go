@@ -36,7 +36,8 @@ const (
 // Tiers lists what tier: and --tier may say.
 func Tiers() []string { return []string{TierAuto, TierLSM, TierModifyReturn, TierTracepoint} }
 
-// Config holds all settings. Field comments are the documentation of the keys.
+// Config holds all settings. Field comments are the documentation of the keys,
+// example.yaml shows each with its default.
 type Config struct {
 	// State is the directory of everything that must outlive the daemon.
 	State string `yaml:"state" json:"state"`
@@ -109,7 +110,7 @@ func Default() Config {
 			Segment:       64 << 20,
 			Reserve:       64 << 20,
 			Evidence:      1 << 30,
-			Restores:      10,
+			Restores:      500,
 			RestoreWindow: time.Minute,
 		},
 	}

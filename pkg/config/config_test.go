@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -144,4 +146,44 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("accepted an incomplete configuration: %+v", c)
 		}
 	})
+}
+
+// The example names every key there is, and with the defaults it promises.
+func TestTheExampleIsCompleteAndTrue(t *testing.T) {
+	text, err := os.ReadFile("example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Parse("/etc/holdfast/holdfast.yaml", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Policy(); err != nil {
+		t.Fatal(err)
+	}
+	want := config.Default()
+	want.Rules, want.ClickHouse = c.Rules, c.ClickHouse
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("the example reads as %+v, the defaults are %+v", c, want)
+	}
+	var keys func(reflect.Type)
+	keys = func(typ reflect.Type) {
+		for f := range typ.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+			if name == "-" || name == "" {
+				continue
+			}
+			if !regexp.MustCompile(`(?m)^[ -]*` + name + `:`).Match(text) {
+				t.Errorf("the example does not name %s", name)
+			}
+			ft := f.Type
+			if ft.Kind() == reflect.Slice {
+				ft = ft.Elem()
+			}
+			if ft.Kind() == reflect.Struct {
+				keys(ft)
+			}
+		}
+	}
+	keys(reflect.TypeFor[config.Config]())
 }
