@@ -335,7 +335,7 @@ func (a *app) withOps(c *cli.Context, do func(context.Context, ops) (control.Out
 	}
 	h, done, err := offline(full)
 	if err != nil {
-		return control.Outcome{}, stateError(cfg, err)
+		return control.Outcome{}, runError(full, err)
 	}
 	o, err := do(c.Context, h)
 	return o, errors.Join(err, done())

@@ -95,7 +95,7 @@ func (a *app) logLine(r *event.Record) error {
 		verdict = r.Kind
 	}
 	b.WriteString(a.verdict(verdict, 14))
-	b.WriteString(" " + pad(what(r), 10))
+	b.WriteString(" " + pad(what(r), 10) + " ")
 	b.WriteString(pad(by(r), 32))
 	b.WriteString(object(r))
 	if r.Verdict != "" && r.Reason != "" && r.Verdict != event.VerdictObserved {

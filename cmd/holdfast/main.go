@@ -35,6 +35,7 @@ const (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends what does not end by itself
 	a := &app{file: config.DefaultFile, out: os.Stdout, err: os.Stderr, now: time.Now, terminal: isTerminal(os.Stdout), noColor: os.Getenv("NO_COLOR") != ""}
 	code := a.main(ctx, os.Args)
 	stop()

@@ -155,13 +155,17 @@ func session(a *event.Actor) string {
 		return "none"
 	}
 	s := printableText(a.Session)
-	if a.Origin != "" {
+	if a.Origin != "" && a.Origin != event.OriginUnknown {
 		s += ", " + printableText(a.Origin)
 	}
 	if a.TTY != "" {
 		s += " on " + printableText(a.TTY)
 	}
-	if a.Evidence != "" {
+	switch a.Evidence {
+	case "":
+	case event.EvidenceNone:
+		s += "; where it came from is not known"
+	default:
 		s += "; known by " + strings.ReplaceAll(printableText(a.Evidence), "_", " ")
 	}
 	return s
@@ -179,6 +183,8 @@ func responseText(r *event.Record) string {
 	}
 	if resp.Error != "" {
 		s += ": " + resp.Error
+	} else if r.Reason != "" {
+		s += ": " + r.Reason
 	}
 	return printableText(s)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -174,17 +175,27 @@ func (a *app) printLosses(st *control.Status) {
 			a.linef("limit   %s (%d) was reached %s", l.Name, l.Value, plural(l.Hit, "time"))
 		}
 	}
-	keys := make([]string, 0, len(st.Pipeline))
-	for k := range st.Pipeline {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	var counters []string
-	for _, k := range keys {
-		counters = append(counters, fmt.Sprintf("%s %d", k, st.Pipeline[k]))
-	}
-	if len(counters) > 0 {
-		a.linef("stages  %s", strings.Join(counters, ", "))
+	a.printStages(st.Pipeline)
+}
+
+// printStages prints the counters that moved, a line for each stage.
+func (a *app) printStages(counters map[string]uint64) {
+	keys := slices.Sorted(maps.Keys(counters))
+	for i := 0; i < len(keys); {
+		stage, _, _ := strings.Cut(keys[i], "_")
+		var moved []string
+		for ; i < len(keys) && strings.HasPrefix(keys[i], stage+"_"); i++ {
+			if n := counters[keys[i]]; n != 0 {
+				moved = append(moved, fmt.Sprintf("%s %d", strings.TrimPrefix(keys[i], stage+"_"), n))
+			}
+		}
+		if i < len(keys) && keys[i] == stage { // a counter without a part
+			moved = append(moved, fmt.Sprint(counters[stage]))
+			i++
+		}
+		if len(moved) > 0 {
+			a.linef("%s %s", pad(stage, 9), strings.Join(moved, ", "))
+		}
 	}
 }
 
