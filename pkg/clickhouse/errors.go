@@ -22,7 +22,7 @@ var (
 	ErrAuth          = errors.New("the server refuses the user or password: check them in clickhouse.url (percent-encode special characters)")
 	ErrNotClickHouse = errors.New("what answers is not ClickHouse, or not this protocol: use clickhouse:// with the native port (9000, with TLS 9440) or http:// and https:// with the HTTP port (8123, 8443)")
 	ErrTooOld        = errors.New("the server is too old: upgrade it to ClickHouse " + minVersion + " or later")
-	ErrReadOnly      = errors.New("the user may not write: use a user with INSERT and SELECT on the database, and for holdfast schema apply with CREATE too")
+	ErrReadOnly      = errors.New("the user may not write: use a user with INSERT and SELECT on the database, and for holdfast schema apply with CREATE too (to read only, a profile with readonly = 2, not 1, is enough)")
 	ErrNoSchema      = errors.New("the database has not the tables of this version: run holdfast schema apply")
 	ErrEdited        = errors.New("a migration that was applied differs from this program's: use the holdfast version that applied it, or a newer one")
 	ErrNewerSchema   = errors.New("a newer holdfast has changed the database: upgrade this one")
