@@ -23,39 +23,96 @@ const (
 type dict struct {
 	table string
 	known map[string]int64
-	get   *sql.Stmt
-	put   *sql.Stmt
+	want  []string // not known yet, each once
+	next  int64    // highest number in use, 0 if not looked up
 }
 
-func (d *dict) prepare(ctx context.Context, tx *sql.Tx) (err error) {
+// need notes a string that a record refers to.
+func (d *dict) need(s string) {
+	if s == "" {
+		return
+	}
+	if _, ok := d.known[s]; !ok {
+		d.known[s] = 0
+		d.want = append(d.want, s)
+	}
+}
+
+// id returns the number of s after resolve, nil for "".
+func (d *dict) id(s string) any {
+	if s == "" {
+		return nil
+	}
+	return d.known[s]
+}
+
+func (d *dict) begin() {
 	if d.known == nil || len(d.known) > namesCached {
 		d.known = map[string]int64{}
 	}
-	if d.get, err = tx.PrepareContext(ctx, "SELECT id FROM "+d.table+" WHERE s = ?"); err != nil {
-		return err
-	}
-	d.put, err = tx.PrepareContext(ctx, "INSERT INTO "+d.table+" (s) VALUES (?) RETURNING id")
-	return err
+	d.want = d.want[:0]
 }
 
-// id returns the number of s, nil for "".
-func (d *dict) id(ctx context.Context, s string) (any, error) {
-	if s == "" {
-		return nil, nil
+func (d *dict) forget() { d.known, d.next = nil, 0 }
+
+// resolve numbers what is wanted: first what the table has, then the rest anew.
+func (d *dict) resolve(ctx context.Context, tx *sql.Tx) error {
+	if len(d.want) == 0 {
+		return nil
 	}
-	if id, ok := d.known[s]; ok {
-		return id, nil
+	if err := d.find(ctx, tx); err != nil {
+		return err
 	}
-	var id int64
-	err := d.get.QueryRowContext(ctx, s).Scan(&id)
-	if errors.Is(err, sql.ErrNoRows) {
-		err = d.put.QueryRowContext(ctx, s).Scan(&id)
+	if d.next == 0 {
+		if err := tx.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM "+d.table).Scan(&d.next); err != nil {
+			return err
+		}
 	}
+	put := rows{tx: tx, into: "INSERT OR ROLLBACK INTO " + d.table + " VALUES ", columns: 2}
+	for _, s := range d.want {
+		if d.known[s] != 0 {
+			continue
+		}
+		d.next++
+		d.known[s] = d.next
+		put.args = append(put.args, d.next, s)
+		if err := put.full(ctx); err != nil {
+			return err
+		}
+	}
+	return put.flush(ctx)
+}
+
+func (d *dict) find(ctx context.Context, tx *sql.Tx) error {
+	get, err := tx.PrepareContext(ctx, "SELECT id, s FROM "+d.table+" WHERE s IN (?"+strings.Repeat(",?", rowsPerInsert-1)+")")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	d.known[s] = id
-	return id, nil
+	args := make([]any, rowsPerInsert)
+	for from := 0; from < len(d.want); from += rowsPerInsert {
+		for i := range args {
+			args[i] = d.want[min(from+i, len(d.want)-1)]
+		}
+		if err := d.take(get.QueryContext(ctx, args...)); err != nil {
+			return err
+		}
+	}
+	return get.Close()
+}
+
+func (d *dict) take(found *sql.Rows, err error) error {
+	if err != nil {
+		return err
+	}
+	for found.Next() {
+		var id int64
+		var s string
+		if err := found.Scan(&id, &s); err != nil {
+			return errors.Join(err, found.Close())
+		}
+		d.known[s] = id
+	}
+	return errors.Join(found.Err(), found.Close())
 }
 
 // inserter writes one batch. Numbers learned in a transaction that fails are not
@@ -68,7 +125,10 @@ func newInserter() *inserter {
 	return &inserter{names: dict{table: "names"}, paths: dict{table: "paths"}}
 }
 
-func (in *inserter) forget() { in.names.known, in.paths.known = nil, nil }
+func (in *inserter) forget() {
+	in.names.forget()
+	in.paths.forget()
+}
 
 func (in *inserter) insert(ctx context.Context, db *sql.DB, batch []journal.Entry) (unread int, err error) {
 	tx, err := db.BeginTx(ctx, nil)
@@ -88,22 +148,31 @@ func (in *inserter) insert(ctx context.Context, db *sql.DB, batch []journal.Entr
 }
 
 func (in *inserter) fill(ctx context.Context, tx *sql.Tx, batch []journal.Entry) (unread int, err error) {
-	if err := in.names.prepare(ctx, tx); err != nil {
-		return 0, err
-	}
-	if err := in.paths.prepare(ctx, tx); err != nil {
-		return 0, err
-	}
-	recs := rows{tx: tx, into: "INSERT INTO rec VALUES ", columns: columns}
-	paths := rows{tx: tx, into: "INSERT OR IGNORE INTO by_path VALUES ", columns: 2}
+	in.names.begin()
+	in.paths.begin()
+	all := make([]*event.Record, len(batch))
 	for i := range batch {
-		e := &batch[i]
-		r, err := journal.Decode(e.Bytes)
+		r, err := journal.Decode(batch[i].Bytes)
 		if err != nil { // signed, but not by a writer that we understand: it is in the journal all the same
 			unread++
 			continue
 		}
-		if err := in.add(ctx, &recs, &paths, e, r); err != nil {
+		all[i] = r
+		in.strings(r, in.names.need, in.paths.need)
+	}
+	if err := errors.Join(in.names.resolve(ctx, tx), in.paths.resolve(ctx, tx)); err != nil {
+		return 0, err
+	}
+	// A conflict means that the file is not what we made. To roll all back at once spares SQLite
+	// keeping each page as it was before the statement.
+	recs := rows{tx: tx, into: "INSERT OR ROLLBACK INTO rec VALUES ", columns: columns}
+	paths := rows{tx: tx, into: "INSERT OR ROLLBACK INTO by_path VALUES ", columns: 2}
+	for i, r := range all {
+		if r == nil {
+			continue
+		}
+		in.add(&recs, &paths, &batch[i], r)
+		if err := errors.Join(recs.full(ctx), paths.full(ctx)); err != nil {
 			return 0, err
 		}
 	}
@@ -115,15 +184,27 @@ func (in *inserter) fill(ctx context.Context, tx *sql.Tx, batch []journal.Entry)
 	return unread, err
 }
 
-func (in *inserter) add(ctx context.Context, recs, paths *rows, e *journal.Entry, r *event.Record) error {
-	var errs []error
-	id := func(d *dict, s string) any {
-		v, err := d.id(ctx, s)
-		if err != nil {
-			errs = append(errs, err)
-		}
-		return v
+// strings tells the strings of a record that columns refer to.
+func (in *inserter) strings(r *event.Record, name, path func(string)) {
+	path(r.Path)
+	path(r.PathTo)
+	for _, s := range [...]string{r.Host, r.HostID, r.Boot, r.Kind, r.Op, r.Rule, r.Verdict} {
+		name(s)
 	}
+	if a := r.Actor; a != nil {
+		name(a.User)
+		name(a.Session)
+		name(query.Address(a.SourceIP))
+	}
+	if p := r.Process; p != nil {
+		name(p.ExecID)
+		name(p.Exe)
+		name(query.Base(p.Exe))
+	}
+}
+
+// add appends a record's rows.
+func (in *inserter) add(recs, paths *rows, e *journal.Entry, r *event.Record) {
 	n, a, p := &in.names, r.Actor, r.Process
 	if a == nil {
 		a = new(event.Actor)
@@ -131,19 +212,16 @@ func (in *inserter) add(ctx context.Context, recs, paths *rows, e *journal.Entry
 	if p == nil {
 		p = new(event.Process)
 	}
-	path, to := id(&in.paths, r.Path), id(&in.paths, r.PathTo)
+	path, to := in.paths.id(r.Path), in.paths.id(r.PathTo)
 	recs.args = append(recs.args, int64(e.Seq), int64(e.Segment), e.Offset, int64(r.Time),
-		id(n, r.Host), id(n, r.HostID), id(n, r.Boot), id(n, r.Kind), id(n, r.Op), path, to, id(n, r.Rule), id(n, r.Verdict),
-		id(n, a.User), id(n, a.Session), id(n, query.Address(a.SourceIP)), int64(a.SourcePort), id(n, p.ExecID), id(n, p.Exe), id(n, query.Base(p.Exe)))
-	for _, v := range []any{path, to} {
-		if v != nil {
-			paths.args = append(paths.args, v, int64(e.Seq))
-		}
+		n.id(r.Host), n.id(r.HostID), n.id(r.Boot), n.id(r.Kind), n.id(r.Op), path, to, n.id(r.Rule), n.id(r.Verdict),
+		n.id(a.User), n.id(a.Session), n.id(query.Address(a.SourceIP)), int64(a.SourcePort), n.id(p.ExecID), n.id(p.Exe), n.id(query.Base(p.Exe)))
+	if path != nil {
+		paths.args = append(paths.args, path, int64(e.Seq))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
+	if to != nil && r.PathTo != r.Path {
+		paths.args = append(paths.args, to, int64(e.Seq))
 	}
-	return errors.Join(recs.full(ctx), paths.full(ctx))
 }
 
 // rows collects the values of one statement with many rows.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"math"
 	"strings"
 
 	"github.com/holdfast/holdfast/pkg/event"
@@ -13,8 +14,8 @@ import (
 
 // Bounds on what is looked up before the question itself is asked.
 const (
-	fewTimes = 50_000  // records in a range of time that are worth finding the first of
-	fewPaths = 100_000 // records under a pattern that are worth collecting
+	fewTimes = 50_000 // records in a range of time that are worth finding the first of
+	fewPaths = 50_000 // records under a pattern that are worth collecting
 )
 
 // plan is a filter as SQL: what SQLite decides, and for patterns over many paths a
@@ -23,18 +24,30 @@ const (
 type plan struct {
 	none  bool // nothing can match
 	from  string
+	first []any // arguments of from
 	conds []string
-	args  []any
+	args  []any          // arguments of conds
 	among map[int64]bool // path or path_to must be one of these; nil: any
 	lo    uint64         // bounds on the sequence, inclusive
 	hi    uint64
+	few   int // records that a pattern may select to drive
+}
+
+// fewOf weighs two ways to answer with the newest limit of n records below a
+// folder, of total: to collect and sort all n, or to look at each record from the
+// newest on, which finds one in total/n.
+func fewOf(limit int, total uint64) int {
+	if limit == 0 {
+		return fewPaths
+	}
+	return min(fewPaths, int(math.Sqrt(float64(limit)*float64(total)/2))+1)
 }
 
 // eq is a condition column = string, in the order of how few records they are likely to leave.
 type eq struct{ column, value string }
 
 func makePlan(ctx context.Context, tx *sql.Tx, f *query.Filter, indexed uint64) (*plan, error) {
-	p := &plan{from: "rec r", lo: f.AfterSeq + 1, hi: indexed}
+	p := &plan{from: "rec r", lo: f.AfterSeq + 1, hi: indexed, few: fewOf(f.Limit, indexed)}
 	if f.AfterSeq >= indexed {
 		p.none = true
 		return p, nil
@@ -102,6 +115,9 @@ func (p *plan) byPath(ctx context.Context, tx *sql.Tx, f *query.Filter) (driven 
 		p.conds, p.args = append(p.conds, "b.path = ?"), append(p.args, id)
 		return true, nil
 	}
+	if kind == query.PathPrefix {
+		return p.byPrefix(ctx, tx, prefix)
+	}
 	ids, err := matching(ctx, tx, f.Path, prefix)
 	if err != nil || len(ids) == 0 {
 		p.none = len(ids) == 0
@@ -112,13 +128,13 @@ func (p *plan) byPath(ctx context.Context, tx *sql.Tx, f *query.Filter) (driven 
 		return false, err
 	}
 	var n int
-	err = tx.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM by_path WHERE path IN (SELECT value FROM json_each(?)) LIMIT ?)", string(list), fewPaths+1).Scan(&n)
+	err = tx.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM by_path WHERE path IN (SELECT value FROM json_each(?)) LIMIT ?)", string(list), p.few+1).Scan(&n)
 	if err != nil {
 		return false, err
 	}
-	if n <= fewPaths {
+	if n <= p.few {
 		p.from = "(SELECT DISTINCT seq FROM by_path WHERE path IN (SELECT value FROM json_each(?))) b CROSS JOIN rec r ON r.seq = b.seq"
-		p.args = append(p.args, string(list))
+		p.first = []any{string(list)}
 		return true, nil
 	}
 	p.among = make(map[int64]bool, len(ids))
@@ -128,10 +144,34 @@ func (p *plan) byPath(ctx context.Context, tx *sql.Tx, f *query.Filter) (driven 
 	return false, nil
 }
 
+// byPrefix collects the records below a folder if they are few, else has each record looked at.
+func (p *plan) byPrefix(ctx context.Context, tx *sql.Tx, prefix string) (driven bool, err error) {
+	const below = "FROM paths p CROSS JOIN by_path b ON b.path = p.id WHERE p.s >= ? AND p.s < ?"
+	end := behind(prefix)
+	var n int
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 "+below+" LIMIT ?)", prefix, end, p.few+1).Scan(&n); err != nil {
+		return false, err
+	}
+	switch {
+	case n == 0:
+		p.none = true
+	case n <= p.few:
+		p.from = "(SELECT DISTINCT b.seq " + below + ") b CROSS JOIN rec r ON r.seq = b.seq"
+		p.first = []any{prefix, end}
+		return true, nil
+	default:
+		p.conds = append(p.conds, "EXISTS (SELECT 1 FROM paths p WHERE p.id IN (r.path, r.path_to) AND p.s >= ? AND p.s < ?)")
+		p.args = append(p.args, prefix, end)
+	}
+	return false, nil
+}
+
+// behind is above all texts that begin with prefix: no text of a record has a byte above 0xf4 in it.
+func behind(prefix string) string { return prefix + "\xff" }
+
 // matching returns the numbers of the paths that match, of those that begin as the pattern does.
 func matching(ctx context.Context, tx *sql.Tx, pattern, prefix string) (ids []int64, err error) {
-	// No text of a record has a byte above 0xf4 in it, so this is behind all with the prefix.
-	rows, err := tx.QueryContext(ctx, "SELECT id, s FROM paths WHERE s >= ? AND s < ?", prefix, prefix+"\xff")
+	rows, err := tx.QueryContext(ctx, "SELECT id, s FROM paths WHERE s >= ? AND s < ?", prefix, behind(prefix))
 	if err != nil {
 		return nil, err
 	}
@@ -200,12 +240,7 @@ func (p *plan) page(ctx context.Context, tx *sql.Tx, lo, hi uint64, n int, down 
 		seq = "b.seq"
 	}
 	conds := append([]string{seq + " BETWEEN ? AND ?"}, p.conds...)
-	args := append([]any{}, p.args...)
-	first := 0 // a subquery in from has its argument first
-	if strings.HasPrefix(p.from, "(") {
-		first = 1
-	}
-	args = append(append(append([]any{}, args[:first]...), int64(lo), int64(hi)), args[first:]...)
+	args := append(append(append([]any{}, p.first...), int64(lo), int64(hi)), p.args...)
 	q := "SELECT r.seq, r.seg, r.off, r.path, r.path_to FROM " + p.from + " WHERE " + strings.Join(conds, " AND ") + " ORDER BY " + seq + " " + order
 	if p.among == nil {
 		q += " LIMIT ?"

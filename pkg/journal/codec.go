@@ -66,27 +66,6 @@ func Decode(b []byte) (*event.Record, error) {
 	return r, nil
 }
 
-// brief is what reading a log needs of each record: cheaper than the whole.
-type brief struct {
-	Seq  uint64     `cbor:"seq"`
-	Time event.Time `cbor:"time"`
-	Gap  *struct {
-		Lost uint64 `cbor:"lost"`
-	} `cbor:"gap"`
-}
-
-func decodeBrief(b []byte) (brief, error) {
-	var v brief
-	m := modes()
-	if m.err != nil {
-		return v, fmt.Errorf("decode record: %w", m.err)
-	}
-	if err := m.dec.Unmarshal(b, &v); err != nil {
-		return v, fmt.Errorf("decode record: %w", err)
-	}
-	return v, nil
-}
-
 // segmentHead is the payload of a segment's first frame.
 type segmentHead struct {
 	Version int    `cbor:"v"`

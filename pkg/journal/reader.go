@@ -142,21 +142,21 @@ func (r *Reader) step() (Entry, error) {
 	case fr.Kind != frameRecord:
 		return Entry{}, nil
 	}
-	v, err := decodeBrief(fr.Payload)
+	seq, _, err := peek(fr.Payload)
 	switch {
 	case err != nil:
 		r.cause = err.Error()
 		return Entry{}, nil
-	case v.Seq < r.want:
+	case seq < r.want:
 		return Entry{}, nil
-	case v.Seq > r.sealed:
+	case seq > r.sealed:
 		// A whole record that nobody signed: what is wanted before it is not in this segment.
 		return Entry{}, r.forward()
 	}
-	e := Entry{Seq: v.Seq, Bytes: append([]byte(nil), fr.Payload...), Leaf: tlog.RecordHash(fr.Payload), Segment: r.first, Offset: fr.Off}
-	if v.Seq > r.want {
+	e := Entry{Seq: seq, Bytes: append([]byte(nil), fr.Payload...), Leaf: tlog.RecordHash(fr.Payload), Segment: r.first, Offset: fr.Off}
+	if seq > r.want {
 		r.held = e
-		return Entry{}, r.hole(v.Seq - 1)
+		return Entry{}, r.hole(seq - 1)
 	}
 	r.cause = ""
 	return e, nil
@@ -254,14 +254,14 @@ func (r *Reader) At(segment uint64, offset int64) (Entry, error) {
 	if err == nil && fr.Kind != frameRecord {
 		err = ErrCorrupt
 	}
-	var v brief
+	var seq uint64
 	if err == nil {
-		v, err = decodeBrief(fr.Payload)
+		seq, _, err = peek(fr.Payload)
 	}
 	if err != nil {
 		return Entry{}, fmt.Errorf("read %s at byte %d: %w", segmentName(segment), offset, err)
 	}
-	return Entry{Seq: v.Seq, Bytes: fr.Payload, Leaf: tlog.RecordHash(fr.Payload), Segment: segment, Offset: offset}, nil
+	return Entry{Seq: seq, Bytes: fr.Payload, Leaf: tlog.RecordHash(fr.Payload), Segment: segment, Offset: offset}, nil
 }
 
 // Close gives the files free.

@@ -43,11 +43,11 @@ func eachRecordIn(dir string, first uint64, fn func(seq uint64, b []byte) error)
 		case fr.Kind != frameRecord:
 			continue
 		}
-		v, err := decodeBrief(fr.Payload)
+		seq, _, err := peek(fr.Payload)
 		if err != nil {
 			continue // whole, but no record: its place in the tree will be missing
 		}
-		if err := fn(v.Seq, fr.Payload); err != nil {
+		if err := fn(seq, fr.Payload); err != nil {
 			return err
 		}
 	}
@@ -205,7 +205,7 @@ func (s *segmentCheck) bad(off int64, cause string) {
 }
 
 func (s *segmentCheck) record(fr frame) {
-	v, err := decodeBrief(fr.Payload)
+	seq, _, err := peek(fr.Payload)
 	size := s.r.check.Size
 	switch {
 	case s.torn != nil:
@@ -215,25 +215,25 @@ func (s *segmentCheck) record(fr frame) {
 		if s.torn == nil {
 			s.next++
 		}
-	case v.Seq > size:
+	case seq > size:
 		if s.next <= size {
 			s.wrong(ProblemRemoved, "%s: records %d to %d are missing", segmentName(s.first), s.next, size)
 			s.next = size + 1
 		}
-		if v.Seq != s.next {
-			s.bad(fr.Off, fmt.Sprintf("record %d where %d belongs", v.Seq, s.next))
+		if seq != s.next {
+			s.bad(fr.Off, fmt.Sprintf("record %d where %d belongs", seq, s.next))
 			return
 		}
 		s.r.w.pending = s.r.w.hashed.add(tlog.RecordHash(fr.Payload), s.r.w.pending)
 		s.r.opened.Recovered++
 		s.next++
 	default:
-		if v.Seq != s.next {
-			s.wrong(ProblemAltered, "%s at byte %d: record %d where %d belongs", segmentName(s.first), fr.Off, v.Seq, s.next)
-		} else if leaf, err := s.r.hashes.at(0, int64(v.Seq)-1); err != nil || leaf != tlog.RecordHash(fr.Payload) {
-			s.wrong(ProblemAltered, "%s at byte %d: record %d differs from what was signed", segmentName(s.first), fr.Off, v.Seq)
+		if seq != s.next {
+			s.wrong(ProblemAltered, "%s at byte %d: record %d where %d belongs", segmentName(s.first), fr.Off, seq, s.next)
+		} else if leaf, err := s.r.hashes.at(0, int64(seq)-1); err != nil || leaf != tlog.RecordHash(fr.Payload) {
+			s.wrong(ProblemAltered, "%s at byte %d: record %d differs from what was signed", segmentName(s.first), fr.Off, seq)
 		}
-		s.next = max(s.next, v.Seq+1)
+		s.next = max(s.next, seq+1)
 	}
 }
 

@@ -141,40 +141,45 @@ func (w *recordWalk) unsigned(s span) {
 func (w *recordWalk) record(fr frame, at place) {
 	w.v.sum.Records++
 	leaf := tlog.RecordHash(fr.Payload)
-	b, err := decodeBrief(fr.Payload)
+	seq, gap, err := peek(fr.Payload)
 	if err != nil {
 		w.unsigned(span{kind: ProblemAltered, place: at, text: err.Error()})
 		return
 	}
-	if b.Seq == 0 || b.Seq > w.size {
-		if b.Seq > w.size && b.Seq == w.last()+1 && (w.next > w.size || w.ahead != nil && w.ahead.seq == w.size) {
-			w.unsealed(b)
+	if seq == 0 || seq > w.size {
+		if seq > w.size && seq == w.last()+1 && (w.next > w.size || w.ahead != nil && w.ahead.seq == w.size) {
+			w.unsealed(fr.Payload)
 			return
 		}
-		w.unsigned(span{kind: ProblemAltered, place: at, text: fmt.Sprintf("it says that it is record %d", b.Seq)})
+		w.unsigned(span{kind: ProblemAltered, place: at, text: fmt.Sprintf("it says that it is record %d", seq)})
 		return
 	}
-	if want, ok := w.h.want(b.Seq); ok && want != leaf {
+	if want, ok := w.h.want(seq); ok && want != leaf {
 		w.unsigned(span{kind: ProblemAltered, place: at, text: "it differs from what was signed"})
 		return
 	}
-	if b.Seq == uint64(w.h.n)+1 && b.Seq > uint64(w.h.stored) {
+	if seq == uint64(w.h.n)+1 && seq > uint64(w.h.stored) {
 		w.h.leaf(leaf)
 	}
-	if b.Gap != nil {
-		w.v.sum.LossDeclared += b.Gap.Lost
+	if gap {
+		if r, err := Decode(fr.Payload); err == nil && r.Gap != nil {
+			w.v.sum.LossDeclared += r.Gap.Lost
+		}
 	}
-	w.signed(stray{seq: b.Seq, place: at})
+	w.signed(stray{seq: seq, place: at})
 }
 
 // last is the number of the newest unsealed record, or of the last signed one.
 func (w *recordWalk) last() uint64 { return w.size + w.v.sum.Unsealed }
 
-func (w *recordWalk) unsealed(b brief) {
+func (w *recordWalk) unsealed(b []byte) {
 	w.close()
 	w.v.sum.Unsealed++
-	if w.oldest == 0 {
-		w.oldest = b.Time
+	if w.oldest != 0 {
+		return
+	}
+	if r, err := Decode(b); err == nil {
+		w.oldest = r.Time
 	}
 }
 
