@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
-	"strings"
 	"sync"
 	"time"
 
@@ -88,17 +87,13 @@ func itemName(base string, at time.Time, token string) string {
 }
 
 // take moves name out of a directory and returns where it is now. From another
-// file system it is copied first, which takes time and is allowed for temporary
-// names only: for others the error wraps unix.EXDEV. An empty path means that
-// name is still where it was; a path with an error, that only counting failed.
+// file system the error wraps unix.EXDEV. An empty path means that name is still
+// where it was; a path with an error, that only counting failed.
 func (e *evidence) take(dirfd int, name, base string, at time.Time, token string) (string, error) {
 	as := itemName(base, at, token)
 	err := e.disk.Rename(dirfd, name, e.fd, as, unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EINVAL) { // a file system without flags: the name is random enough
 		err = e.disk.Rename(dirfd, name, e.fd, as, 0)
-	}
-	if errors.Is(err, unix.EXDEV) && strings.HasPrefix(name, tempPrefix) {
-		return e.copy(dirfd, name, base, as)
 	}
 	if err != nil {
 		return "", err
@@ -106,7 +101,17 @@ func (e *evidence) take(dirfd int, name, base string, at time.Time, token string
 	return e.add(as)
 }
 
-// copy is take for another file system.
+// takeTemp is take for a temporary name: from another file system it is copied
+// and then removed, and may be seen while the copy runs.
+func (e *evidence) takeTemp(dirfd int, name, base string, at time.Time, token string) (string, error) {
+	path, err := e.take(dirfd, name, base, at, token)
+	if errors.Is(err, unix.EXDEV) {
+		return e.copy(dirfd, name, base, itemName(base, at, token))
+	}
+	return path, err
+}
+
+// copy takes from another file system.
 func (e *evidence) copy(dirfd int, name, base, as string) (string, error) {
 	t := tree{disk: e.disk}
 	n, err := t.size(dirfd, name)

@@ -77,7 +77,7 @@ func (s *Store) recoverIntent(token, text string) error {
 		return err
 	}
 	defer unix.Close(parent)
-	kept, err := s.evidence.take(parent, tempPrefix+token, base, s.now(), token)
+	kept, err := s.evidence.takeTemp(parent, tempPrefix+token, base, s.now(), token)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
 	}

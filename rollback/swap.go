@@ -371,7 +371,7 @@ func (j *job) keep(from int, name, token string) bool {
 	if j.have.Nlink > 1 && j.have.Type != event.TypeDir {
 		j.note(fmt.Sprintf("it had %d hard links: the other names keep the displaced inode", j.have.Nlink))
 	}
-	kept, err := j.s.evidence.take(from, name, j.base, j.s.now(), token)
+	kept, err := j.s.evidence.takeTemp(from, name, j.base, j.s.now(), token)
 	if err != nil {
 		j.note(err.Error())
 	}
