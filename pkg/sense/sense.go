@@ -117,7 +117,7 @@ func (s *Sensor) load() error {
 		if !p.in(s.tier) || !p.fits(kernel) {
 			continue
 		}
-		if err := s.attach(p); err != nil {
+		if err := s.attach(p, kernel); err != nil {
 			if p.required {
 				return fmt.Errorf("load %s: %w", p.name, err)
 			}
@@ -129,14 +129,17 @@ func (s *Sensor) load() error {
 
 // attach loads one program on its own, so that one that a kernel refuses costs
 // that one alone.
-func (s *Sensor) attach(p program) error {
+func (s *Sensor) attach(p program, kernel *btf.Spec) error {
 	one := s.spec.Copy()
 	for name := range one.Programs {
 		if name != p.name {
 			delete(one.Programs, name)
 		}
 	}
-	coll, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: s.maps})
+	coll, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{
+		MapReplacements: s.maps,
+		Programs:        ebpf.ProgramOptions{KernelTypes: kernel}, // else each program would read them anew
+	})
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
