@@ -36,7 +36,7 @@ func (g *gap) grow(n, from, to uint64, why string) {
 		g.from = from
 	}
 	g.lost += n
-	g.to = max(g.to, to)
+	g.to = max(g.to, from, to)
 	if !slices.Contains(g.why, why) {
 		g.why = append(g.why, why)
 	}
@@ -120,8 +120,9 @@ func (p *Pipeline) gapRecord(g *gap, trees []string, state, reason string) *even
 	r := &event.Record{
 		Time: p.o.Clock.Wall(p.o.Clock.Boot()), Kind: event.RecGap, Reason: reason,
 		Sensor: &event.Sensor{Tier: p.o.Tier},
-		Gap:    &event.Gap{Lost: g.lost, From: p.o.Clock.Wall(g.from), To: p.o.Clock.Wall(g.to), Rescan: state},
+		Gap:    &event.Gap{Lost: g.lost, To: p.o.Clock.Wall(g.to), Rescan: state},
 	}
+	r.Gap.From = r.Gap.To - event.Time(g.to-g.from)
 	for _, t := range trees {
 		r.Gap.Trees = append(r.Gap.Trees, text(t))
 	}

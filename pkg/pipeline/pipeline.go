@@ -88,14 +88,18 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	}
 	// The slow side: one change becomes a record, and an answer where one is due.
 	back := func(ctx context.Context, it *item) error {
-		found, err := p.rehash(ctx, it)
-		if err != nil || !found.Changed {
-			return err
+		finds, err := p.rehash(ctx, it)
+		for i := range finds {
+			if err != nil {
+				break
+			}
+			f := &finds[i]
+			verdict := p.judge(f)
+			steps := p.respond(&verdict)
+			// The change first, then each step between its intent and its outcome.
+			err = p.journal(ctx, f, &verdict, steps)
 		}
-		verdict := p.judge(it.change, &found)
-		steps := p.respond(&verdict)
-		// The change first, then each step between its intent and its outcome.
-		return p.journal(ctx, it, &found, &verdict, steps)
+		return err
 	}
 	return p.run(ctx, front, back)
 }
@@ -162,7 +166,7 @@ func (p *Pipeline) decode(raw []byte) (*event.Event, bool) {
 	for int(ev.CPU) >= len(p.lost) {
 		p.lost = append(p.lost, 0)
 	}
-	if ev.Lost > p.lost[ev.CPU] {
+	if ev.Lost > p.lost[ev.CPU] { // lost since the last good event
 		p.lose(ev.Lost-p.lost[ev.CPU], ev.Time, "no room in the kernel's ring")
 		p.lost[ev.CPU] = ev.Lost
 	}

@@ -125,13 +125,30 @@ func (q *queue) unindex(path string, c *event.Change) {
 	q.paths[path] = list[1:]
 }
 
-// later tells what waits for a path.
+// later tells what waits for a path: for itself, or for a directory above it that
+// goes or moves.
 func (q *queue) later(path string) coalesce.Later {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	var l coalesce.Later
 	for _, c := range q.paths[path] {
 		l = l.Merge(coalesce.LaterOf(c, path))
+	}
+	for i := len(path) - 1; i > 0; i-- {
+		if path[i] != '/' {
+			continue
+		}
+		for _, c := range q.paths[path[:i]] {
+			up := coalesce.LaterOf(c, path[:i])
+			if !up.Name {
+				continue
+			}
+			if up.MovedTo != "" {
+				up.MovedTo += path[i:]
+			}
+			up.Content, up.Meta = false, false
+			l = l.Merge(up)
+		}
 	}
 	return l
 }

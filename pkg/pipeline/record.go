@@ -17,13 +17,14 @@ import (
 func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Record {
 	c := it.change
 	r := &event.Record{
-		Kind: event.RecChange, Time: p.o.Clock.Wall(c.First), TimeEnd: p.o.Clock.Wall(c.Last),
+		Kind: event.RecChange, TimeEnd: p.o.Clock.Wall(c.Last),
 		Op: f.Op.String(), Count: c.Count, Bytes: c.Bytes,
 		Path: text(c.Path), PathTo: text(c.PathTo), PathSeen: text(c.Seen),
 		File: fileOf(c, f), Rule: j.rule.Name, Mode: j.rule.Mode,
 		Verdict: j.Verdict.Verdict, Reason: j.Reason,
 		Sensor: &event.Sensor{Tier: p.o.Tier, Hook: p.o.Hook(c.Hook)},
 	}
+	r.Time = r.TimeEnd - event.Time(c.Last-c.First)
 	if c.Path == "" {
 		r.Path, r.PathTo = r.PathTo, ""
 	}
@@ -47,6 +48,8 @@ func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Reco
 	before, after := f.Before, f.After
 	r.Before, r.After = &before, &after
 	switch {
+	case f.Undone:
+		r.Reason += "; its operations took each other back"
 	case f.Late:
 		r.Reason += "; later operations had been done when it was looked at"
 	case c.Partial:

@@ -80,34 +80,56 @@ func (p *Pipeline) work(ctx context.Context, it *item, back func(context.Context
 	return back(ctx, it)
 }
 
-// rehash is stage 5: what did the change do?
-func (p *Pipeline) rehash(ctx context.Context, it *item) (rehash.Finding, error) {
+// find is a change that was one: an item, what it was about and what it did.
+type find struct {
+	*item
+	rehash.Finding
+}
+
+// rehash is stage 5: what did the change do? One event may tell of several
+// changes: of all names of a file, or of one that was taken for none before.
+func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 	c := it.change
 	if c.Blocked {
-		return rehash.Finding{Path: c.Path, Op: c.Op, Changed: true}, nil
+		return []find{{it, rehash.Finding{Path: c.Path, Op: c.Op, Changed: true}}}, nil
 	}
 	if c.Key.PID == p.o.Self && p.o.Self != 0 && !it.self {
 		p.ownWork(ctx, c)
-		return rehash.Finding{}, nil
+		return nil, nil
 	}
-	found, err := p.states.Check(ctx, c, p.later, p.keeps(c))
+	f, err := p.states.Check(ctx, c, p.later, p.keeps(c))
 	if err != nil {
 		p.o.Log.Warn("content cannot be given back", "stage", "rehash", "err", err)
 	}
-	if found.Err != nil {
-		p.o.Log.Warn("file cannot be read", "stage", "rehash", "path", found.Path, "err", found.Err)
+	if f.Err != nil {
+		p.o.Log.Warn("file cannot be read", "stage", "rehash", "path", f.Path, "err", f.Err)
 	}
-	if found.Again {
-		p.lookLater(c, found.Path, p.o.SelfDelay)
+	if f.Again {
+		p.lookLater(c, f.Path, p.o.SelfDelay)
 	}
-	if !found.Changed {
-		if c.Op != event.OpOpen {
-			p.n.unchanged.Add(1)
-		} else {
-			p.n.looks.Add(1)
-		}
+	var out []find
+	if f.Doubted != nil {
+		p.n.unchanged.Add(^uint64(0))
+		d := *it
+		d.change = f.Doubted
+		out = append(out, find{&d, rehash.Taken(f.Doubted, f.Before)})
 	}
-	return found, ctx.Err()
+	switch {
+	case f.Changed:
+		out = append(out, find{it, f})
+	case c.Op == event.OpOpen:
+		p.n.looks.Add(1)
+	default:
+		p.n.unchanged.Add(1)
+	}
+	for _, a := range f.Aliases {
+		o := *it
+		l := *c
+		l.Path, l.PathTo = a.Path, ""
+		o.change, o.reason = &l, "another name of "+event.Text([]byte(a.Alias))
+		out = append(out, find{&o, a})
+	}
+	return out, ctx.Err()
 }
 
 // keeps reports whether the content that a change left is worth a version: not
@@ -154,8 +176,9 @@ func (p *Pipeline) lookLater(c *event.Change, path string, d time.Duration) {
 }
 
 // judge is stage 6. A rename is judged at both of its names.
-func (p *Pipeline) judge(c *event.Change, f *rehash.Finding) judgement {
-	j := p.judgeOne(c, f)
+func (p *Pipeline) judge(f *find) judgement {
+	c := f.change
+	j := p.judgeOne(c, &f.Finding)
 	if f.From == nil {
 		return j
 	}
@@ -213,7 +236,8 @@ func (p *Pipeline) respond(j *judgement) []respond.Step {
 
 // journal is stage 8: the change is recorded, then the answer is given between
 // its two records, and the known state follows.
-func (p *Pipeline) journal(ctx context.Context, it *item, f *rehash.Finding, j *judgement, steps []respond.Step) error {
+func (p *Pipeline) journal(ctx context.Context, found *find, j *judgement, steps []respond.Step) error {
+	it, f := found.item, &found.Finding
 	rec := p.record(it, f, j)
 	if err := p.write(ctx, rec, j, steps); err != nil {
 		return fmt.Errorf("record %s of %q: %w", rec.Op, f.Path, discard(f, err))

@@ -3,6 +3,7 @@ package rehash
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +30,7 @@ type Finding struct {
 	Changed bool        // verified, or done by the kernel's word while the look came too late
 	Late    bool        // the states before or after could not be told from later operations
 	Again   bool        // look again: it was changing
+	Undone  bool        // the operations took each other back: nothing differs any more
 	Fresh   bool        // the name was new already before this change
 	Err     error       // why Now could not be read
 
@@ -42,8 +44,20 @@ type Finding struct {
 	// Below are the known paths that went with a removed directory, parents first.
 	Below []string
 
+	// Alias is the name that the kernel gave, if Path is another one of that file.
+	Alias string
+	// Aliases are the same for the other names of the file.
+	Aliases []Finding
+	// Doubted is an earlier change of Path that was taken for none: that was wrong.
+	// Its states could not be told, but for Before.
+	Doubted *event.Change
+
 	in Intake
 }
+
+// slack is how long before its event an operation may have taken effect: the
+// event is told when the system call ends, and a process can lose its CPU between.
+const slack = uint64(10 * time.Millisecond)
 
 // Reasons in State.Unread.
 const (
@@ -52,6 +66,7 @@ const (
 	unreadAgain    = "changed again before it could be read"
 	unreadBack     = "put back before it could be read"
 	unreadAlong    = "read only together with a later change"
+	unreadUndone   = "taken back before it could be read"
 )
 
 // Check finds out what c did and makes the known state follow. later tells what
@@ -73,6 +88,9 @@ func (r *Rehash) Check(ctx context.Context, c *event.Change, later func(path str
 	default:
 		f = k.modified()
 	}
+	if f.Changed || f.Op == event.OpOpen {
+		f.Aliases = k.aliases(&f)
+	}
 	if f.After.Unread != "" {
 		r.unread.Add(1)
 	}
@@ -90,6 +108,12 @@ func (r *Rehash) Check(ctx context.Context, c *event.Change, later func(path str
 		return f, fmt.Errorf("discard content of %q: %w", f.Path, err)
 	}
 	return f, nil
+}
+
+// Taken returns the finding of a doubted change: something was done, and taken
+// back by the next one.
+func Taken(c *event.Change, before event.State) Finding {
+	return Finding{Path: c.Path, Op: c.Op, Before: before, After: unread(before, unreadUndone), Changed: true, Late: true}
 }
 
 // check is one call of Check.
@@ -164,6 +188,7 @@ func (k *check) modified() Finding {
 	content, meta := kinds(c)
 	f.Before, f.Fresh = e.State, e.fresh
 	late := e.At >= c.First && e.At != 0
+	f.Doubted = k.r.doubted(path, c)
 
 	switch {
 	case !l.state.Exists || after.Name || replaced(c, &e, &l.state):
@@ -187,7 +212,7 @@ func (k *check) modified() Finding {
 		}
 		return f
 	case after.Any && after.Content && content, after.Any && after.Meta && meta:
-		f.After = unread(l.state, unreadAgain)
+		f.After = unread(k.own(l.state, &e, content, meta), unreadAgain)
 		f.Changed, f.Late = true, true
 		k.remember(path, f.After, e.fresh)
 		return f
@@ -203,6 +228,17 @@ func (k *check) modified() Finding {
 		f.Before = earlier(&e, c, content, meta)
 		f.Changed, f.Late = true, true
 	}
+	if !f.Changed && (e.vague || e.At+slack >= c.First && e.At != 0) {
+		// What is known may have the effect of c in it already.
+		f.Changed, f.Late = true, true
+	}
+	if !f.Changed && c.Count > 1 {
+		// Several operations that cancel each other out were several changes.
+		f.Changed, f.Undone = true, true
+	}
+	if !f.Changed {
+		k.r.doubt(path, c, l.at)
+	}
 	if after.Any {
 		k.remember(path, f.After, e.fresh)
 	} else if l.err == nil || l.state.Exists {
@@ -211,9 +247,21 @@ func (k *check) modified() Finding {
 	return f
 }
 
+// own takes from now what later operations may have done to the metadata, as far
+// as that can be told.
+func (k *check) own(now event.State, e *Entry, content, meta bool) event.State {
+	switch {
+	case content && !meta:
+		return withMeta(now, &e.State)
+	case createsName(k.c) && k.c.FMode != 0 && k.c.Op != event.OpLink && k.c.Op != event.OpRename:
+		now.Mode = event.Mode(k.c.FMode & 0o7777)
+	}
+	return now
+}
+
 // remember keeps a state that was told rather than read: as of the change.
 func (k *check) remember(path string, s event.State, fresh bool) {
-	k.r.putEntry(path, Entry{State: s, At: k.c.Last, fresh: fresh})
+	k.r.putEntry(path, Entry{State: s, At: k.c.Last, fresh: fresh, vague: true})
 }
 
 // elsewhere tells what a file was whose name has gone on: at its new name if it
@@ -268,13 +316,10 @@ func (k *check) appeared(path string) Finding {
 		k.remember(path, f.After, fresh(&e))
 		return f
 	case after.Any && after.Content:
-		f.After = unread(l.state, unreadAgain)
+		f.After = unread(k.own(l.state, &e, true, true), unreadAgain)
 		k.remember(path, f.After, fresh(&e))
 	case after.Any:
-		f.After = l.state
-		if c.FMode != 0 && c.Op != event.OpLink {
-			f.After.Mode = event.Mode(c.FMode & 0o7777)
-		}
+		f.After = k.own(l.state, &e, true, true)
 		k.remember(path, f.After, fresh(&e))
 	default:
 		f.After = l.state
@@ -357,6 +402,7 @@ func (k *check) rename() Finding {
 		f.From.After = back.state
 	case aGone:
 		k.r.known.move(from, to, c.Last)
+		defer k.relearn(to)
 		f.From.Now = back.state
 		f.Again = f.Again || back.state.Exists && !backAfter.Any
 	}
@@ -376,6 +422,23 @@ func (k *check) rename() Finding {
 		}
 	}
 	return f
+}
+
+// relearn reads what is not known of the files that moved with a directory: they
+// could not be read where they were. Their changes have been recorded.
+func (k *check) relearn(dir string) {
+	var names []string
+	k.r.known.Walk(dir, func(p string, s *event.State) {
+		if s.Unread != "" && p != dir {
+			names = append(names, p)
+		}
+	})
+	for _, p := range names {
+		l, after := k.read(p, nil)
+		if e, ok := k.r.known.Get(p); ok && !after.Any && (l.err == nil || l.state.Exists) {
+			k.r.put(p, l, e.fresh)
+		}
+	}
 }
 
 // fresh reports whether a name that is there now was not in the state that was

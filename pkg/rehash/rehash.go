@@ -52,6 +52,8 @@ type Rehash struct {
 	o     Options
 	known Known
 
+	doubts map[string]doubt // of Check alone
+
 	reads, spared, unread, late, unstable atomic.Uint64
 	graves                                atomic.Int64 // names known to be gone since the last pruning
 }
@@ -64,7 +66,7 @@ func New(o Options) *Rehash {
 	if o.Workers <= 0 {
 		o.Workers = runtime.NumCPU()
 	}
-	return &Rehash{o: o}
+	return &Rehash{o: o, doubts: make(map[string]doubt)}
 }
 
 // Known returns the known states.
@@ -192,23 +194,35 @@ func (r *Rehash) Learn(path string, s event.State) {
 // Refresh reads a path, and all below it that is known or there, and takes what
 // it finds as Holdfast's own work.
 func (r *Rehash) Refresh(ctx context.Context, path string) error {
-	l := r.read(ctx, path, nil)
-	if l.err != nil && !l.state.Exists {
-		return fmt.Errorf("refresh %q: %w", path, l.err)
-	}
-	r.putEntry(path, Entry{State: l.state, At: l.at, ctime: l.ctime, ours: true})
-	if l.state.Type != event.TypeDir {
-		return nil
-	}
 	var errs []error
-	err := r.Scan(ctx, Tree{Root: path}, func(p string, s event.State, err error) {
-		if err != nil && !s.Exists {
-			errs = append(errs, err)
+	seen := make(map[string]bool)
+	take := func(p string, l look) {
+		seen[p] = true
+		if l.err != nil && !l.state.Exists {
+			errs = append(errs, fmt.Errorf("refresh %q: %w", p, l.err))
 			return
 		}
-		r.Put(p, s)
+		r.putEntry(p, Entry{State: l.state, At: l.at, ctime: l.ctime, ours: true})
+	}
+	read := func(ctx context.Context, p string) look { return r.read(ctx, p, nil) }
+	l := read(ctx, path)
+	take(path, l)
+	if l.state.Type == event.TypeDir {
+		errs = append(errs, r.scan(ctx, Tree{Root: path}, read, take))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	var gone []string
+	r.known.Walk(path, func(p string, _ *event.State) {
+		if !seen[p] {
+			gone = append(gone, p)
+		}
 	})
-	return errors.Join(append(errs, err)...)
+	for _, p := range gone {
+		r.Put(p, event.State{})
+	}
+	return nil
 }
 
 // Differs reports whether a path is not as known now, without taking notice of it.

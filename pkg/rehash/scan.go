@@ -77,6 +77,9 @@ func (r *Rehash) scan(ctx context.Context, t Tree, read func(context.Context, st
 	for range r.o.Workers {
 		wg.Go(func() {
 			for p := range paths {
+				if ctx.Err() != nil {
+					continue
+				}
 				l := read(ctx, p)
 				mu.Lock()
 				visit(p, l)
@@ -101,6 +104,9 @@ func (r *Rehash) scan(ctx context.Context, t Tree, read func(context.Context, st
 	})
 	close(paths)
 	wg.Wait()
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
 		return fmt.Errorf("scan %q: %w", t.Root, err)
 	}

@@ -36,7 +36,7 @@ func unread(s event.State, why string) event.State {
 
 // withMeta returns the content of s with the metadata of o.
 func withMeta(s event.State, o *event.State) event.State {
-	if !o.Exists {
+	if !o.Exists || o.Ino == 0 { // nothing there, or nothing that was looked at
 		return s
 	}
 	s.Mode, s.UID, s.GID, s.User, s.Group = o.Mode, o.UID, o.GID, o.User, o.Group
