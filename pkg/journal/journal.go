@@ -209,16 +209,16 @@ func (j *Journal) append(r *event.Record, critical bool) (uint64, error) {
 	return seq, nil
 }
 
-// limit is how many bytes may wait. While commits fail only what the reserve can
-// take may queue up, so that critical records still fit behind it; they have a
-// quarter more for themselves.
+// limit is how many bytes may wait. While commits fail ordinary records may fill
+// a quarter of the reserve, so that critical ones still fit on the disk behind them; these have a
+// quarter of the queue more for themselves.
 func (j *Journal) limit(critical bool) int {
 	n := j.o.QueueBytes
-	if j.stats.Failing && j.o.ReserveBytes > 0 {
-		n = min(n, int(j.o.ReserveBytes/4))
-	}
-	if critical {
+	switch {
+	case critical:
 		n += n / 4
+	case j.stats.Failing && j.o.ReserveBytes > 0:
+		n = min(n, int(j.o.ReserveBytes/4))
 	}
 	return n
 }

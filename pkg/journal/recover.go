@@ -85,8 +85,11 @@ func (r *recovery) openSegments() error {
 		}
 	}
 	e := size + 1 // the record expected next
-	if len(r.segs) > 0 {
+	switch {
+	case len(r.segs) > 0:
 		e = min(e, r.segs[at])
+	case size > 0:
+		r.wrong(ProblemRemoved, "records 1 to %d: there is no segment", size)
 	}
 	var tears []tear
 	open := -1

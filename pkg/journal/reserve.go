@@ -41,6 +41,8 @@ func openReserve(dir string, want int64) (reserve, error) {
 	return r, nil
 }
 
+func (r *reserve) lacking() bool { return r.f != nil && r.held < r.want }
+
 // release gives the space back to the file system; false if there was none.
 func (r *reserve) release() bool {
 	if r.held == 0 {
@@ -53,7 +55,7 @@ func (r *reserve) release() bool {
 // refill takes the space again if the disk has it twice over. Without success it
 // tries again after a second; Stats.Reserve shows what is held.
 func (r *reserve) refill() {
-	if r.f == nil || r.held >= r.want || time.Now().Before(r.next) {
+	if !r.lacking() || time.Now().Before(r.next) {
 		return
 	}
 	r.next = time.Now().Add(time.Second)

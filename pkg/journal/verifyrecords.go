@@ -25,6 +25,15 @@ type place struct {
 type stray struct {
 	seq, before uint64
 	place
+	edge edge
+}
+
+// edge is what is known where a segment begins.
+type edge struct {
+	seg     uint64
+	next    uint64 // number that belonged there
+	prev    uint64 // segment before it, 0 if none
+	prevEnd uint64 // number in prev's end frame, 0 if it has none
 }
 
 // span is a run of records with one fate.
@@ -53,12 +62,9 @@ type recordWalk struct {
 	strays []stray
 	gaps   []span
 
-	seg     uint64 // in hand
-	before  uint64 // next when seg began
-	prev    uint64 // segment before it, 0 if none
-	prevEnd uint64 // number in prev's end frame, 0 if it has none
-	end     uint64
-	oldest  event.Time // unsealed record
+	edge   edge       // of the segment in hand
+	end    uint64     // number in its end frame, 0 if it has none
+	oldest event.Time // unsealed record
 }
 
 func (v *verification) records(ctx context.Context, h *hashWalk) error {
@@ -83,7 +89,7 @@ func (w *recordWalk) segment(ctx context.Context, first uint64) error {
 		return err
 	}
 	defer f.Close()
-	w.prev, w.prevEnd, w.seg, w.end, w.before = w.seg, w.end, first, 0, w.next
+	w.edge, w.end = edge{seg: first, next: w.next, prev: w.edge.seg, prevEnd: w.end}, 0
 	header := false
 	for sc := (&scanner{f: f}); ; {
 		fr, err := sc.next()
@@ -119,13 +125,13 @@ func (w *recordWalk) segment(ctx context.Context, first uint64) error {
 func (w *recordWalk) unreadable(bad *badFrame) {
 	switch {
 	case bad.Off == 0:
-		w.v.add(Problem{Kind: ProblemAltered, From: w.seg, File: segmentName(w.seg), Text: segmentName(w.seg) + " has no readable header"})
+		w.v.add(Problem{Kind: ProblemAltered, From: w.edge.seg, File: segmentName(w.edge.seg), Text: segmentName(w.edge.seg) + " has no readable header"})
 	case w.next > w.size && w.fakes == 0 && w.ahead == nil:
 		w.v.sum.UnsealedTorn += bad.Next - bad.Off
 	case bad.Torn:
 		// The end of the segment is gone: the gap that follows tells.
 	default:
-		w.unsigned(span{kind: ProblemAltered, place: place{w.seg, bad.Off}, text: bad.Cause})
+		w.unsigned(span{kind: ProblemAltered, place: place{w.edge.seg, bad.Off}, text: bad.Cause})
 		w.wide = w.wide || !bad.One
 	}
 }
@@ -192,14 +198,14 @@ func (w *recordWalk) signed(g stray) {
 		case g.seq == w.next: // it stood before the one that belongs here
 			w.strays = append(w.strays, a)
 		case g.seq == a.seq+1 && a.seq > w.next: // the numbers go on behind it
-			w.jump(a.seq, a.place)
+			w.jump(a)
 			w.match()
 		case g.seq == w.next+1: // the places go on: it replaced one
 			w.strays = append(w.strays, a)
 			w.gap(w.next, w.next, ProblemRemoved, a.place)
 			w.next++
 		case a.seq > w.next:
-			w.jump(a.seq, a.place)
+			w.jump(a)
 			w.match()
 		default:
 			w.strays = append(w.strays, a)
@@ -212,7 +218,7 @@ func (w *recordWalk) signed(g stray) {
 		w.match()
 		return
 	}
-	g.before = w.next
+	g.before, g.edge = w.next, w.edge
 	w.ahead = &g
 }
 
@@ -248,26 +254,25 @@ func (w *recordWalk) judge(g uint64) {
 	w.fakes, w.wide = 0, false
 }
 
-// jump notes that the records before seq are not here, and goes on at seq.
-func (w *recordWalk) jump(seq uint64, at place) {
+// jump notes that the records before a are not here, and goes on at a.
+func (w *recordWalk) jump(a stray) {
 	if w.fakes > 0 {
-		w.judge(seq)
+		w.judge(a.seq)
 	}
 	from := w.next
-	if w.seg == at.segment && from == w.before && from < w.seg {
-		to := min(seq, w.seg) - 1
-		w.boundary(from, to)
+	if e := a.edge; from == e.next && from < e.seg {
+		to := min(a.seq, e.seg) - 1
+		w.boundary(e.prev, e.prevEnd, from, to)
 		from = to + 1
 	}
-	if from < seq {
-		w.gap(from, seq-1, ProblemRemoved, at)
+	if from < a.seq {
+		w.gap(from, a.seq-1, ProblemRemoved, a.place)
 	}
-	w.next = max(w.next, seq)
+	w.next = max(w.next, a.seq)
 }
 
-// boundary notes records that are missing between two segments, or behind the last.
-func (w *recordWalk) boundary(from, to uint64) {
-	prev, end := w.prev, w.prevEnd
+// boundary notes records that are missing behind segment prev, whose end frame tells end.
+func (w *recordWalk) boundary(prev, end, from, to uint64) {
 	switch {
 	case prev == 0:
 		w.gap(from, to, ProblemSegment, place{segment: from})
@@ -296,7 +301,7 @@ func (w *recordWalk) close() {
 		a := *w.ahead
 		w.ahead = nil
 		if a.seq > w.next {
-			w.jump(a.seq, a.place)
+			w.jump(a)
 			w.match()
 		} else {
 			w.strays = append(w.strays, a)
@@ -307,8 +312,7 @@ func (w *recordWalk) close() {
 		w.judge(w.size + 1)
 	}
 	if w.next <= w.size {
-		w.prev, w.prevEnd = w.seg, w.end
-		w.boundary(w.next, w.size)
+		w.boundary(w.edge.seg, w.end, w.next, w.size)
 		w.next = w.size + 1
 	}
 }

@@ -279,6 +279,9 @@ func (j *Journal) run(w *writer) {
 		if len(j.queue.ends) > 0 {
 			wait = j.o.FlushEvery - time.Since(j.queue.since)
 		}
+		if len(j.queue.ends) == 0 && w.reserve.lacking() {
+			wait = time.Second
+		}
 		if failing {
 			wait, now = time.Until(retry), j.queue.must && w.reserve.held > 0
 		}
@@ -294,6 +297,7 @@ func (j *Journal) run(w *writer) {
 			select {
 			case <-j.kick:
 			case <-timer.C:
+				j.refill(w)
 			}
 			continue
 		}
@@ -312,6 +316,17 @@ func (j *Journal) run(w *writer) {
 			return
 		}
 	}
+}
+
+// refill takes the reserve again on an idle journal.
+func (j *Journal) refill(w *writer) {
+	if !w.reserve.lacking() {
+		return
+	}
+	w.reserve.refill()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.stats.Reserve = w.reserve.held
 }
 
 func (j *Journal) drained() bool {
