@@ -173,7 +173,7 @@ func TestEachStateThatAPowerCutCanLeaveIsRepaired(t *testing.T) {
 	n := 0
 	for k, name := range order {
 		old, full := len(read(before, name)), read(after, name)
-		step := max(1, (len(full)-old)/60)
+		step := max(1, (len(full)-old)/30)
 		for cut := old; ; cut = min(cut+step, len(full)) {
 			for _, zeros := range []bool{false, true} {
 				l := newLog(t)

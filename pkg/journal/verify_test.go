@@ -335,6 +335,13 @@ func TestVerifyNamesEachTampering(t *testing.T) {
 			}
 			l.edit(seg6, func(f [][]byte) [][]byte { return append(f, appendFrame(nil, frameRecord, b)) })
 		}, []string{"unsealed 61"}, Summary{Matched: 60, Unsealed: 1}},
+		{"the end frame of a segment cut off", func(_ *testing.T, l *log) {
+			l.edit(seg3, func(f [][]byte) [][]byte { return f[:11] })
+		}, []string{"truncated 31"}, Summary{Matched: 60}},
+		{"the end frame of a segment cut short", func(_ *testing.T, l *log) {
+			b := l.readFile(seg3)
+			l.writeFile(seg3, b[:len(b)-3])
+		}, []string{"altered 31"}, Summary{Matched: 60}},
 		{"half a record behind the last checkpoint", func(_ *testing.T, l *log) {
 			l.writeFile(seg6, append(l.readFile(seg6), l.frames(seg1)[3][:90]...))
 		}, []string{"unsealed 61"}, Summary{Matched: 60}},

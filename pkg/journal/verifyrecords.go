@@ -61,6 +61,7 @@ type recordWalk struct {
 
 	strays []stray
 	gaps   []span
+	ends   []span // ends of segments that are not as they were written
 
 	edge   edge       // of the segment in hand
 	end    uint64     // number in its end frame, 0 if it has none
@@ -89,6 +90,9 @@ func (w *recordWalk) segment(ctx context.Context, first uint64) error {
 		return err
 	}
 	defer f.Close()
+	if w.edge.seg != 0 && w.end == 0 {
+		w.ends = append(w.ends, span{from: w.next, kind: ProblemTruncated, place: place{segment: w.edge.seg}, text: "has lost its end; no record is missing"})
+	}
 	w.edge, w.end = edge{seg: first, next: w.next, prev: w.edge.seg, prevEnd: w.end}, 0
 	header := false
 	for sc := (&scanner{f: f}); ; {
@@ -129,7 +133,8 @@ func (w *recordWalk) unreadable(bad *badFrame) {
 	case w.next > w.size && w.fakes == 0 && w.ahead == nil:
 		w.v.sum.UnsealedTorn += bad.Next - bad.Off
 	case bad.Torn:
-		// The end of the segment is gone: the gap that follows tells.
+		// The end of the segment is gone. If records are, the gap that follows tells.
+		w.ends = append(w.ends, span{from: w.next, kind: ProblemAltered, place: place{w.edge.seg, bad.Off}, text: "ends with bytes that are no record"})
 	default:
 		w.unsigned(span{kind: ProblemAltered, place: place{w.edge.seg, bad.Off}, text: bad.Cause})
 		w.wide = w.wide || !bad.One

@@ -45,6 +45,20 @@ func (w *recordWalk) report() {
 		}
 		w.v.add(p)
 	}
+	for _, s := range w.ends {
+		w.reportEnd(s)
+	}
+}
+
+// reportEnd tells of a segment's end if nothing else was told of that segment.
+func (w *recordWalk) reportEnd(s span) {
+	name := segmentName(s.segment)
+	for _, p := range w.v.problems {
+		if p.File == name {
+			return
+		}
+	}
+	w.v.add(Problem{Kind: s.kind, From: s.from, File: name, Offset: s.off, Text: name + " " + s.text})
 }
 
 // fillGap takes seq out of the gaps; false if it is in none.
