@@ -82,12 +82,18 @@ func (e *badFrame) Error() string { return fmt.Sprintf("frame at byte %d: %s", e
 
 const window = 256 << 10
 
+// searchBytes bounds what is checksummed in search of the next whole frame in one
+// segment, so that a segment full of what looks like frames cannot hold up a reader for hours.
+const searchBytes = 1 << 30
+
 // scanner reads the frames of one segment, forward, through a window of memory.
 type scanner struct {
 	f    io.ReaderAt
 	off  int64 // of the next frame
 	buf  []byte
 	base int64 // file offset of buf[0]
+
+	searched int64 // bytes checksummed in search
 
 	small bool // read single frames: no more ahead than buf has room for
 }
@@ -184,9 +190,11 @@ func (s *scanner) resync(bad *badFrame) error {
 			break
 		}
 		// A record and a header are CBOR maps: this spares most checksums.
-		if _, kind, _, ok := parseHead(h); !ok || kind != frameEnd && h[frameHead]>>5 != 5 {
+		size, kind, _, ok := parseHead(h)
+		if !ok || kind != frameEnd && h[frameHead]>>5 != 5 || s.searched > searchBytes {
 			continue
 		}
+		s.searched += int64(size)
 		if _, err := s.at(off); err == nil {
 			bad.Next, bad.Torn = off, false
 			break
