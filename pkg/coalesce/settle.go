@@ -64,7 +64,7 @@ func (t *Table) touch(e *entry, ev *event.Event) {
 	if e.slot.op != event.OpNone {
 		wait = t.o.Quiet
 	} else if o := t.openers[e.opener]; o != nil {
-		wait = t.o.Quiet
+		wait = t.o.Held
 	}
 	t.due.set(&e.timer, min(ev.Time+uint64(wait), e.begun+uint64(t.o.MaxHold)))
 }

@@ -32,7 +32,8 @@ type Options struct {
 	Watched  func(path string) bool // false for an excepted path; nil: all are watched
 	Emit     func(*event.Change)
 
-	Quiet   time.Duration // settles a change whose opener was not seen closing; default 50 ms
+	Held    time.Duration // settles a change whose opener is still open; default 500 ms
+	Quiet   time.Duration // settles repeated attempts; default 50 ms
 	Grace   time.Duration // settles a change that no opener holds; default 5 ms
 	MaxHold time.Duration // default 2 s
 	MaxOpen int           // pending changes, and openers; default 65,536 each
@@ -44,6 +45,7 @@ func (o *Options) defaults() {
 			*d = v
 		}
 	}
+	set(&o.Held, 500*time.Millisecond)
 	set(&o.Quiet, 50*time.Millisecond)
 	set(&o.Grace, 5*time.Millisecond)
 	set(&o.MaxHold, 2*time.Second)

@@ -174,7 +174,7 @@ func TestOperationsBecomeChanges(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []string
-			tab := New(Options{Anchors: anchors{1: "/t"}, MaxHold: tt.hold, Emit: func(c *event.Change) {
+			tab := New(Options{Held: 50 * time.Millisecond, Anchors: anchors{1: "/t"}, MaxHold: tt.hold, Emit: func(c *event.Change) {
 				got = append(got, show(c))
 			}})
 			for _, e := range tt.events {
@@ -197,7 +197,7 @@ func TestOperationsBecomeChanges(t *testing.T) {
 
 func TestAWriterThatStaysIsLookedAtLessAndLessOften(t *testing.T) {
 	var looks []uint64
-	tab := New(Options{Anchors: anchors{1: "/t"}, MaxHold: time.Second, Emit: func(c *event.Change) {
+	tab := New(Options{Held: 50 * time.Millisecond, Anchors: anchors{1: "/t"}, MaxHold: time.Second, Emit: func(c *event.Change) {
 		if c.Op == event.OpOpen {
 			looks = append(looks, c.First/ms)
 		}

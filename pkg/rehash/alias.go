@@ -9,27 +9,45 @@ import (
 // aliases are the other known names of a file that has several: what was done to
 // one was done to all, but the kernel names one. Their known states follow.
 func (k *check) aliases(f *Finding) []Finding {
-	if f.Now.Nlink < 2 || f.Now.Type != event.TypeRegular || f.From != nil {
+	if f.From != nil {
+		return nil
+	}
+	file := f.Now
+	if k.lost.Exists { // the name that the kernel gave is not this file's any more
+		file = k.lost
+	}
+	if file.Nlink < 2 || file.Type != event.TypeRegular || file.Ino == 0 {
 		return nil
 	}
 	var names []string
 	k.r.known.Walk("/", func(p string, s *event.State) {
-		if s.Ino == f.Now.Ino && s.Dev == f.Now.Dev && p != f.Path {
+		if s.Ino == file.Ino && s.Dev == file.Dev && p != f.Path {
 			names = append(names, p)
 		}
 	})
 	var out []Finding
 	for _, p := range names {
+		e, _ := k.r.known.Get(p)
 		v, ok := glance(p)
-		e, known := k.r.known.Get(p)
-		if !ok || !known || v.ino != f.Now.Ino || v.dev != f.Now.Dev {
+		if !ok || v.ino != file.Ino || v.dev != file.Dev {
+			// A directory above it has moved, and that is yet to be told: it is read then.
+			k.r.putEntry(p, Entry{State: unread(e.State, unreadGone), At: k.c.Last, fresh: e.fresh, vague: true})
 			continue
 		}
-		o := Finding{Path: p, Op: f.Op, Before: e.State, After: f.After, Now: f.Now, Late: f.Late, Fresh: e.fresh, Alias: f.Path}
-		o.Changed = !o.Before.Same(&o.After)
-		mine, _ := k.r.known.Get(f.Path)
-		k.r.putEntry(p, Entry{State: mine.State, At: mine.At, ctime: mine.ctime, fresh: e.fresh, vague: mine.vague})
-		if o.Changed {
+		o := Finding{Path: p, Op: f.Op, Before: e.State, Late: f.Late, Fresh: e.fresh, Alias: f.Path}
+		if k.lost.Exists {
+			l, after := k.read(p, nil)
+			if after.Any || l.err != nil && !l.state.Exists {
+				continue
+			}
+			o.After, o.Now = l.state, l.state
+			k.r.put(p, l, e.fresh)
+		} else {
+			mine, _ := k.r.known.Get(f.Path)
+			o.After, o.Now = f.After, f.Now
+			k.r.putEntry(p, Entry{State: mine.State, At: mine.At, ctime: mine.ctime, fresh: e.fresh, vague: mine.vague})
+		}
+		if o.Changed = !o.Before.Same(&o.After); o.Changed {
 			out = append(out, o)
 		}
 	}

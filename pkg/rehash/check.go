@@ -123,6 +123,7 @@ type check struct {
 	c     *event.Change
 	later func(string) Later
 	keep  bool
+	lost  event.State // of a file whose name has gone on before it was looked at
 }
 
 // main reads the path that the finding is of.
@@ -193,6 +194,7 @@ func (k *check) modified() Finding {
 	switch {
 	case !l.state.Exists || after.Name || replaced(c, &e, &l.state):
 		// The name is not this file's any more.
+		k.lost = e.State
 		f.After = k.elsewhere(path, &e, after)
 		f.Changed = true
 		if late {
@@ -305,6 +307,9 @@ func (k *check) appeared(path string) Finding {
 		f.Late = late
 	}
 	backAgain := late && e.ours && e.At >= c.Last
+	if t := typeOf(c); t != "" && l.state.Exists && l.state.Type != t && c.Op != event.OpRename && c.Op != event.OpLink {
+		after.Any, after.Name, f.Again = true, true, true // something else has that name by now
+	}
 	switch {
 	case backAgain:
 		f.After = unread(event.State{Exists: true, Type: typeOf(c)}, unreadBack)
@@ -382,6 +387,10 @@ func (k *check) rename() Finding {
 	}
 
 	moved := f.From.Before
+	if moved.Ino != 0 && l.state.Exists && l.state.Ino != moved.Ino {
+		// Something else has that name by now, and nobody has told of it yet.
+		after.Any, f.Again = true, true
+	}
 	switch {
 	case (after.Any || !l.state.Exists) && moved.Exists && moved.Unread == "":
 		f.After = moved // a rename changes neither content nor metadata
