@@ -16,6 +16,31 @@ static __always_inline bool in_compat_syscall(struct task_struct *t)
 	return BPF_CORE_READ(t, thread_info.status) & TS_COMPAT;
 }
 
+/*
+ * Is this the only reference to an open file? linux v6.12 (commit 90ee6ed776c0)
+ * replaced f_count, which counts from 1, by f_ref, which counts from 0.
+ */
+typedef struct { s64 counter; } atomic64_t;
+typedef struct { atomic64_t refcnt; } file_ref_t;
+
+struct file___count {
+	atomic64_t f_count;
+} __attribute__((preserve_access_index));
+
+struct file___ref {
+	file_ref_t f_ref;
+} __attribute__((preserve_access_index));
+
+static __always_inline bool is_last_reference(struct file *f)
+{
+	struct file___ref *r = (void *)f;
+	struct file___count *c = (void *)f;
+
+	if (bpf_core_field_exists(r->f_ref))
+		return BPF_CORE_READ(r, f_ref.refcnt.counter) == 0;
+	return BPF_CORE_READ(c, f_count.counter) == 1;
+}
+
 /* The result of the function that an fexit program follows (helper since 5.17). */
 static __always_inline long func_ret(void *ctx)
 {

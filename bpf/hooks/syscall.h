@@ -3,7 +3,7 @@
  * Tier tracepoint: the operations of event.h as system calls, for kernels that
  * refuse hooks. It sees what succeeded, after the fact; it cannot refuse.
  *
- * sys_enter   close: the file is still there
+ * sys_enter   the last close, and dup2 over a descriptor: the file is still there
  * sys_exit    everything else: the result is known, and the strings that the
  *             kernel read are resident
  *
@@ -62,7 +62,9 @@ const volatile struct call calls[CALLS] = {
 	[257] = { .form = F_OPEN },	/* openat */
 	[304] = { .form = F_OPEN },	/* open_by_handle_at */
 	[437] = { .form = F_OPEN },	/* openat2 */
-	[3] = { .form = F_CLOSE },	/* close */
+	[3] = { .form = F_CLOSE, .dir = 0 },	/* close */
+	[33] = { .form = F_CLOSE, .dir = 1 },	/* dup2 closes what it replaces: a shell's redirection ends so */
+	[292] = { .form = F_CLOSE, .dir = 1 },	/* dup3 */
 	[9] = { .form = F_MMAP },	/* mmap */
 	[16] = { .form = F_IOCTL },	/* ioctl */
 	[43] = { .form = F_ACCEPT },	/* accept */
@@ -324,8 +326,10 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
 	t = bpf_get_current_task_btf();
 	if (in_compat_syscall(t))
 		return 0;
-	f = file_at(t, (u32)regs->di);
-	if (f)
+	if (calls[nr & (CALLS - 1)].dir && regs->di == regs->si)
+		return 0;
+	f = file_at(t, (u32)(calls[nr & (CALLS - 1)].dir ? regs->si : regs->di));
+	if (f && is_last_reference(f))
 		on_close(f, HOOK_SYS_ENTER);
 	return 0;
 }

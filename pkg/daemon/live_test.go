@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -313,5 +314,192 @@ func dump(t *testing.T, d *running) {
 			s += fmt.Sprintf(" %+v", *r.Response)
 		}
 		t.Log(s)
+	}
+}
+
+// settled waits until a path has the wanted content.
+func settled(t *testing.T, path, want string) {
+	t.Helper()
+	var got []byte
+	var err error
+	for range 200 {
+		if got, err = os.ReadFile(path); err == nil && string(got) == want {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Fatalf("%s is %q (%v), want %q", path, got, err, want)
+}
+
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatChangedWhileTheDaemonWasDownIsRecordedAndPutBack(t *testing.T) {
+	top := t.TempDir()
+	tree := filepath.Join(top, "tree")
+	if err := os.MkdirAll(tree, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{"changed", "removed", "kept"} {
+		write(t, filepath.Join(tree, f), "trusted "+f+"\n")
+	}
+	before := picture(t, tree)
+	start(t, filepath.Join(top, "state"), tree+"="+event.ModeRestore).stop()
+	write(t, filepath.Join(tree, "changed"), "evil\n")
+	write(t, filepath.Join(tree, "new"), "evil\n")
+	if err := os.Remove(filepath.Join(tree, "removed")); err != nil {
+		t.Fatal(err)
+	}
+	d := start(t, filepath.Join(top, "state"), tree+"="+event.ModeRestore)
+	for _, r := range d.wait(t, query.Filter{Kind: event.RecChange}, 3) {
+		if r.Actor == nil || r.Actor.User != event.Unknown || r.Actor.Evidence != event.EvidenceNone {
+			t.Errorf("%s: actor %+v: nobody saw who did it", r.Path, r.Actor)
+		}
+	}
+	d.wait(t, query.Filter{Verdict: event.VerdictRestored}, 3)
+	if after := picture(t, tree); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
+func TestAPathThatAppearsIsArmed(t *testing.T) {
+	top := t.TempDir()
+	file := filepath.Join(top, "later", "sub", "conf")
+	d := start(t, filepath.Join(top, "state"), file+"="+event.ModeRestore)
+	st, err := d.client.Status(t.Context())
+	if err != nil || st.Rules[0].Paths[0].State != control.PathWaiting {
+		t.Fatalf("%+v, %v: want a path that waits", st.Rules, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, "first\n")
+	for range 200 {
+		if st, err = d.client.Status(t.Context()); err == nil && st.Rules[0].Paths[0].State == control.PathArmed {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if st.Rules[0].Paths[0].State != control.PathArmed {
+		t.Fatalf("%+v", st.Rules[0].Paths)
+	}
+	if err := as(0, "evil\n", "tee", file); err != nil {
+		t.Fatal(err)
+	}
+	d.wait(t, query.Filter{Kind: event.RecChange, Exe: "tee"}, 1)
+	settled(t, file, "first\n")
+}
+
+func TestUndoTakesBackWhatOneProcessDidAndKeepsWhatOthersDid(t *testing.T) {
+	top := t.TempDir()
+	tree := filepath.Join(top, "tree")
+	if err := os.MkdirAll(filepath.Join(tree, "d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{"a", "b", "d/c"} {
+		write(t, filepath.Join(tree, f), "before "+f+"\n")
+	}
+	before := picture(t, tree)
+	d := start(t, filepath.Join(top, "state"), tree+"="+event.ModeObserve)
+	if err := as(0, "", "sh", "-c", "cd "+tree+"; echo 1 >> a; rm b; mv d/c d/e; mkdir n; echo 2 > n/f; chmod 600 a"); err != nil {
+		t.Fatal(err)
+	}
+	recs := d.wait(t, query.Filter{Kind: event.RecChange}, 6)
+	session := recs[0].Actor.Session
+	var last event.Time
+	for _, r := range recs {
+		last = max(last, r.Time)
+	}
+	if err := as(0, "theirs\n", "setsid", "tee", filepath.Join(tree, "other")); err != nil {
+		t.Fatal(err)
+	}
+	d.wait(t, query.Filter{Kind: event.RecChange, Exe: "tee"}, 1)
+	req := control.UndoRequest{Session: session, DryRun: true, Until: last + 1}
+	plan, err := d.client.Undo(t.Context(), req)
+	if err != nil || len(plan.Conflicts) != 0 {
+		t.Fatalf("plan: %+v, %v", plan, err)
+	}
+	req.DryRun = false
+	if out, err := d.client.Undo(t.Context(), req); err != nil || out.Count(control.StepFailed) != 0 {
+		t.Fatalf("undo: %+v, %v", out, err)
+	}
+	if err := os.Remove(filepath.Join(tree, "other")); err != nil {
+		t.Errorf("what somebody else made is gone: %v", err)
+	}
+	if after := picture(t, tree); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	req.DryRun = true
+	if again, err := d.client.Undo(t.Context(), req); err != nil || len(again.Steps) != 0 {
+		t.Errorf("after an undo the plan is not empty: %+v, %v", again, err)
+	}
+}
+
+func TestTrustMakesThePresentStateTheTrustedOne(t *testing.T) {
+	top := t.TempDir()
+	file := filepath.Join(top, "conf")
+	write(t, file, "old\n")
+	d := start(t, filepath.Join(top, "state"), file+"="+event.ModeObserve)
+	if err := as(0, "new\n", "tee", file); err != nil {
+		t.Fatal(err)
+	}
+	d.wait(t, query.Filter{Kind: event.RecChange}, 1)
+	if _, err := d.client.Trust(t.Context(), control.TrustRequest{Paths: []control.Path{control.Path(file)}, Reason: "release 7"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.wait(t, query.Filter{Verdict: event.VerdictPromoted}, 1); got[0].Reason != "release 7" {
+		t.Errorf("%+v", got[0])
+	}
+	write(t, file, "evil\n")
+	if _, err := d.client.Restore(t.Context(), control.RestoreRequest{Paths: []control.Path{control.Path(file)}}); err != nil {
+		t.Fatal(err)
+	}
+	settled(t, file, "new\n")
+}
+
+func TestBlockOnATierThatCannotRefuseIsDegradedAndPutsBack(t *testing.T) {
+	top := t.TempDir()
+	file := filepath.Join(top, "conf")
+	write(t, file, "trusted\n")
+	cfg := config.Default()
+	cfg.State, cfg.Socket, cfg.Tier = filepath.Join(top, "state"), filepath.Join(top, "socket"), config.TierTracepoint
+	r, err := policy.ParseWatch(file + "=" + event.ModeBlock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Rules = []policy.Rule{r}
+	d := startWith(t, cfg)
+	st, err := d.client.Status(t.Context())
+	if err != nil || !st.Degraded || st.Rules[0].EffectiveMode != event.ModeRestore {
+		t.Errorf("status does not say so: %+v, %v", st, err)
+	}
+	said := false
+	for _, rec := range d.records(t, query.Filter{Kind: event.RecAgent}) {
+		said = said || strings.HasPrefix(rec.Reason, "degraded: ")
+	}
+	if !said {
+		t.Error("no record says so")
+	}
+	if err := as(0, "evil\n", "tee", file); err != nil {
+		t.Fatal(err)
+	}
+	d.wait(t, query.Filter{Verdict: event.VerdictRestored}, 1)
+	settled(t, file, "trusted\n")
+}
+
+func TestASecondDaemonIsRefused(t *testing.T) {
+	top := t.TempDir()
+	d := start(t, filepath.Join(top, "state"), top+"/x="+event.ModeObserve)
+	if err := daemon.Run(t.Context(), d.cfg, daemon.Options{}); !errors.Is(err, control.ErrInUse) {
+		t.Errorf("same socket: %v", err)
+	}
+	cfg := d.cfg
+	cfg.Socket = filepath.Join(top, "other")
+	if err := daemon.Run(t.Context(), cfg, daemon.Options{}); !errors.Is(err, journal.ErrLocked) {
+		t.Errorf("same state: %v", err)
 	}
 }
