@@ -250,7 +250,7 @@ func (p *Pipeline) journal(ctx context.Context, found *find, j *judgement, steps
 	p.keep(ctx, it.change, f, j, rec)
 	if len(steps) > 0 {
 		out, err := p.responder.Answer(ctx, rec, it.change.Last, 0, steps)
-		p.answered(rec, it.change.Last, 0, out)
+		p.answered(ctx, rec, it.change.Last, 0, out)
 		if err != nil {
 			return err
 		}
@@ -274,9 +274,10 @@ func (p *Pipeline) write(ctx context.Context, rec *event.Record, j *judgement, s
 
 // answered lets the known state follow what was put back, and schedules what
 // must be tried again.
-func (p *Pipeline) answered(cause *event.Record, since uint64, try int, out []respond.Outcome) {
+func (p *Pipeline) answered(ctx context.Context, cause *event.Record, since uint64, try int, out []respond.Outcome) {
 	for _, o := range out {
 		if o.Err == nil {
+			p.states.PutAbove(ctx, o.Step.Path)
 			p.states.Put(o.Step.Path, o.Done.After)
 			continue
 		}
@@ -295,7 +296,7 @@ func (p *Pipeline) retry(ctx context.Context, a *again) error {
 		return nil // the rule has changed meanwhile
 	}
 	out, err := p.responder.Answer(ctx, a.cause, a.since, a.try, p.responder.Plan([]respond.Target{a.target}))
-	p.answered(a.cause, a.since, a.try, out)
+	p.answered(ctx, a.cause, a.since, a.try, out)
 	return err
 }
 

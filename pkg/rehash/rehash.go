@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -184,6 +185,23 @@ func (r *Rehash) putEntry(path string, e Entry) {
 // state: its own events find no difference then.
 func (r *Rehash) Put(path string, s event.State) {
 	r.putEntry(path, Entry{State: s, At: r.o.Now(), ours: true})
+}
+
+// PutAbove takes the directories above path as Holdfast's own work that are not
+// the ones known: a restore makes those that are missing.
+func (r *Rehash) PutAbove(ctx context.Context, path string) {
+	for dir := filepath.Dir(path); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		e, known := r.known.Get(dir)
+		v, ok := glance(dir)
+		if !known || !ok || e.State.Exists && e.State.Ino == v.ino && e.State.Dev == v.dev {
+			return
+		}
+		l := r.read(ctx, dir, nil)
+		if l.err != nil {
+			return // it is looked at again when its own change comes
+		}
+		r.putEntry(dir, Entry{State: l.state, At: l.at, ctime: l.ctime, ours: true})
+	}
 }
 
 // Learn sets the known state of a path from an earlier run; a scan compares with it.
