@@ -34,6 +34,11 @@ func newMachine(t *testing.T) *machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			m := exec.Command("sh", "-c", `rm -rf "$2" && mkdir -p "$2" && cp -r "$1"/*.ndjson "$1"/before "$1"/after "$1"/daemon.log "$1"/state/journal "$2"`, "sh", dir, filepath.Join(logs, "live", t.Name()))
+			_ = m.Run() // what is not there yet is not kept
+			t.Logf("kept: vmtests/%s/live/%s", logs, t.Name())
+		}
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
@@ -79,9 +84,15 @@ func (m *machine) start(watches ...string) {
 		args = append(args, "--watch", w)
 	}
 	cmd := m.command(args...)
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
+	log, err := os.Create(m.path("daemon.log"))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := log.Close(); err != nil {
 		m.t.Fatal(err)
 	}
 	m.done = make(chan error, 1)
@@ -92,9 +103,6 @@ func (m *machine) start(watches ...string) {
 		}
 		if err := <-m.done; err != nil {
 			m.t.Errorf("the daemon ended: %v", err)
-		}
-		if m.t.Failed() {
-			m.t.Logf("the daemon's log:\n%s", log.Bytes())
 		}
 	})
 	armed := m.command("status", "--wait", "armed", "--timeout", "120s")
@@ -122,7 +130,7 @@ func (m *machine) settle() {
 // picture is content and metadata of a tree, as lib.sh tells it.
 func (m *machine) picture(tree string) string {
 	m.t.Helper()
-	return string(m.must("bash", "-c", `. scripts/lib.sh; picture "$1"`, "bash", tree))
+	return string(m.must("bash", "-c", `. scripts/lib.sh; picture "$1" restored`, "bash", tree))
 }
 
 // expect evaluates expectations against the files of m.dir and the whole log.

@@ -9,6 +9,9 @@ import (
 	"testing"
 )
 
+// logs is where what failed is kept.
+const logs = "../.cache/logs"
+
 // programs returns the programs that the tests run: name → file on the host.
 // HOLDFAST names a finished binary to test instead of the one of this tree.
 func programs(t *testing.T) map[string]string {

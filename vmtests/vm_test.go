@@ -51,8 +51,6 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-const logs = "../.cache/logs"
-
 // runScript boots k for the script in file and evaluates its expectations. The
 // serial line and the files of the guest stay in .cache/logs if it fails.
 func runScript(t *testing.T, k vm.Kernel, file string, bin map[string]string) {

@@ -20,6 +20,7 @@ type act struct {
 	// refused is the op of a record that it was refused, if that is another one:
 	// what is refused is then the open before it.
 	refused string
+	root    bool // others are refused before any hook is asked
 	do      func(path, to string, content []byte) (outcome, error)
 }
 
@@ -48,6 +49,18 @@ func (a act) paths(tree, out string) (path, to string) {
 		to = filepath.Join(at[a.to], a.name+".to")
 	}
 	return path, to
+}
+
+// names returns those of a's paths that are in the watched tree, the decisive one last.
+func (a act) names(path, to string) []string {
+	var names []string
+	if a.from == inTree {
+		names = append(names, path)
+	}
+	if a.to == inTree {
+		names = append(names, to)
+	}
+	return names
 }
 
 const written = "written by an act\n"
@@ -112,7 +125,7 @@ func contentActs() []act {
 			clear(c[:cut])
 			return holds(c), unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, cut)
 		})},
-		{name: "mmap_store", op: "write", have: file, from: inTree, do: writer(unix.O_RDWR, func(fd int, c []byte) (outcome, error) {
+		{name: "mmap_store", op: "map_write", refused: "write", have: file, from: inTree, do: writer(unix.O_RDWR, func(fd int, c []byte) (outcome, error) {
 			m, err := unix.Mmap(fd, 0, len(c), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 			if err != nil {
 				return outcome{}, err
@@ -132,11 +145,12 @@ func contentActs() []act {
 func nameActs() []act {
 	gone := outcome{gone: true, mode: -1, uid: -1}
 	rename := func(flags uint) func(string, string, []byte) (outcome, error) {
-		return func(path, to string, _ []byte) (outcome, error) {
-			return same(), unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, to, flags)
+		return func(path, to string, c []byte) (outcome, error) {
+			return holds(c), unix.Renameat2(unix.AT_FDCWD, path, unix.AT_FDCWD, to, flags)
 		}
 	}
-	link := func(path, to string, _ []byte) (outcome, error) { return same(), unix.Link(path, to) }
+	link := func(path, to string, c []byte) (outcome, error) { return holds(c), unix.Link(path, to) }
+	out := func(path, to string, _ []byte) (outcome, error) { return gone, unix.Rename(path, to) }
 	return []act{
 		{name: "unlink", op: "unlink", have: file, from: inTree, do: func(path, _ string, _ []byte) (outcome, error) {
 			return gone, unix.Unlink(path)
@@ -144,7 +158,7 @@ func nameActs() []act {
 		{name: "rename_within", op: "rename", have: file, from: inTree, to: inTree, do: rename(0)},
 		{name: "rename_over", op: "rename", have: file, from: inTree, to: inTree, over: file, do: rename(0)},
 		{name: "rename_exchange", op: "rename", have: file, from: inTree, to: inTree, over: file, do: rename(unix.RENAME_EXCHANGE)},
-		{name: "rename_out", op: "rename", have: file, from: inTree, to: outside, do: rename(0)},
+		{name: "rename_out", op: "rename", have: file, from: inTree, to: outside, do: out},
 		{name: "rename_in", op: "rename", have: file, from: outside, to: inTree, do: rename(0)},
 		{name: "rename_in_over", op: "rename", have: file, from: outside, to: inTree, over: file, do: rename(0)},
 		{name: "link", op: "link", have: file, from: inTree, to: inTree, do: link},
@@ -194,7 +208,7 @@ func metaActs() []act {
 		{name: "setxattr", op: "setxattr", have: file, from: inTree, do: func(path, _ string, _ []byte) (outcome, error) {
 			return same(), unix.Setxattr(path, "user.act", []byte("set"), 0)
 		}},
-		{name: "setcaps", op: "setxattr", have: file, from: inTree, do: func(path, _ string, _ []byte) (outcome, error) {
+		{name: "setcaps", op: "setxattr", root: true, have: file, from: inTree, do: func(path, _ string, _ []byte) (outcome, error) {
 			// VFS_CAP_REVISION_2, permitted cap_net_raw (linux/capability.h, struct vfs_cap_data)
 			caps := make([]byte, 20)
 			binary.LittleEndian.PutUint32(caps[0:], 0x02000000)

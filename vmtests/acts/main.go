@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -77,6 +76,9 @@ func runAll(tree, outside string) error {
 		return err
 	}
 	for _, a := range acts() {
+		if a.root && os.Getuid() != 0 {
+			continue
+		}
 		cmd := exec.Command(self, "run", a.name, tree, outside)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if err := cmd.Run(); err != nil {
@@ -95,13 +97,16 @@ func find(name string) (act, error) {
 	return act{}, fmt.Errorf("find act %s: unknown", name)
 }
 
-// truth is what acts prints. Before and After hold only what is certain, under
-// the names of the record's fields.
+// truth is what acts prints. Names are the paths that a record must name: those
+// in the watched tree. Before and After are of the name that the act decides: the
+// new one of a rename or link if it is in the tree, else the path. They hold only
+// what is certain, under the names of the record's fields.
 type truth struct {
 	Act    string         `json:"act"`
 	Op     string         `json:"op"`
 	Path   string         `json:"path"`
 	PathTo string         `json:"path_to,omitempty"`
+	Names  []string       `json:"names"`
 	OK     bool           `json:"ok"`
 	Errno  string         `json:"errno,omitempty"`
 	PID    int            `json:"pid"`
@@ -117,16 +122,15 @@ func perform(a act, path, to string) error {
 	if err != nil {
 		return err
 	}
-	path, err = filepath.Abs(path)
-	if err != nil {
-		return err
-	}
 	if a.to == none {
 		to = ""
 	}
-	t := truth{Act: a.name, Op: a.op, Path: path, PathTo: to, PID: os.Getpid(), UID: os.Getuid(), Exe: exe}
-	var content []byte
-	if t.Before, content, err = stateOf(path); err != nil {
+	t := truth{Act: a.name, Op: a.op, Path: path, PathTo: to, Names: a.names(path, to), PID: os.Getpid(), UID: os.Getuid(), Exe: exe}
+	_, content, err := stateOf(path)
+	if err != nil {
+		return err
+	}
+	if t.Before, _, err = stateOf(t.Names[len(t.Names)-1]); err != nil {
 		return err
 	}
 	after, err := a.do(path, to, content)

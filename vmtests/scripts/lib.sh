@@ -14,6 +14,7 @@ start_daemon() {
 	for w in "$@"; do args+=(--watch "$w"); done
 	holdfast --state $STATE --socket $SOCKET run "${args[@]}" >/out/daemon.log 2>&1 &
 	DAEMON=$!
+	trap finish EXIT
 	hf status --wait armed --timeout 120s >/tmp/status || code=$?
 	[ $code = 0 ] || { echo "status --wait armed: exit code $code"; cat /tmp/status; tail -n 20 /out/daemon.log; return 1; }
 }
@@ -31,20 +32,28 @@ settle() {
 	return 1
 }
 
-# finish keeps what the expectations read, checks the log and ends the daemon.
+# finish ends every script that started the daemon, however it ends: it keeps what
+# the expectations read, ends the daemon and verifies the log.
 finish() {
-	hf status --json >/out/status.json || true
-	hf log --json --limit 0 >/out/log.ndjson
+	local code=$?
+	trap - EXIT
+	set +e
+	${ATEXIT:-true}
+	hf status --json >/out/status.json
+	hf log --json --limit 0 >/out/log.ndjson || code=1
 	kill $DAEMON
-	wait $DAEMON
-	hf verify >/out/verify.txt
+	wait $DAEMON || { echo "finish: the daemon ended with exit code $?"; tail -n 20 /out/daemon.log; code=1; }
+	hf verify >/out/verify.txt || { cat /out/verify.txt; code=1; }
+	exit $code
 }
 
-# picture DIR prints content and metadata of a tree: all that a restore must bring back.
+# picture DIR prints content and metadata of a tree. picture DIR restored leaves out
+# the times of directories: a restore changes entries, and that is a change of time.
 picture() {
 	(
 		cd "$1"
-		find . -mindepth 1 -printf '%P %y %m %U:%G %s %T@ %l\n' | sort
+		find . -mindepth 1 -type d -printf "%P %y %m %U:%G ${2:+-}${2:-%T@}\n" | sort
+		find . -mindepth 1 ! -type d -printf '%P %y %m %U:%G %s %T@ %l\n' | sort
 		find . -type f -print0 | sort -z | xargs -0r sha256sum
 		find . -mindepth 1 -print0 | sort -z | xargs -0r getfacl -pn --physical
 		find . -mindepth 1 -print0 | sort -z | xargs -0r getfattr -d -m - -h
@@ -61,7 +70,8 @@ await() {
 	done
 }
 
-is_as() { diff "$1" <(picture "$2"); }
+# is_as FILE DIR: the tree is, restored, as the picture in FILE.
+is_as() { diff "$1" <(picture "$2" restored); }
 
 # state PATH prints what is there, in the names of the record.
 state() {
