@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sort"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +19,7 @@ const (
 	ProblemLog      = "log"      // a part of the log of versions cannot be read
 	ProblemMissing  = "missing"  // a version whose content is not there
 	ProblemCorrupt  = "corrupt"  // a content that differs from its digest
-	ProblemOrphan   = "orphan"   // a content that no version names; harmless
+	ProblemOrphan   = "orphan"   // a content that no version names; only a repair reports it
 	ProblemStray    = "stray"    // a file in objects/ that is no object; harmless
 	ProblemLeftover = "leftover" // what an interrupted restore left cannot be moved to the evidence
 )
@@ -55,9 +56,9 @@ func (d damage) problem() Problem {
 
 // Fsck reads every version and every content and reports what is wrong. With
 // repair it takes a damaged or missing content from a live file that has it still,
-// removes what is harmless, and writes the log anew without its damaged parts.
-// Nothing that can be read is thrown away. The error is about the check itself:
-// problems are no error.
+// removes what no version needs, and writes the log anew without its damaged
+// parts. No version that can be read is thrown away. The error is about the check
+// itself: problems are no error.
 func (s *Store) Fsck(ctx context.Context, repair bool, report func(Problem)) error {
 	if repair && s.readOnly {
 		return fmt.Errorf("fsck: repair: %w", ErrReadOnly)
@@ -80,10 +81,7 @@ func (s *Store) Fsck(ctx context.Context, repair bool, report func(Problem)) err
 func (s *Store) fsckLog(repair bool, report func(Problem)) error {
 	s.sync.Lock()
 	defer s.sync.Unlock()
-	l, bad, torn, err := openLog(filepath.Join(s.dir, "versions"), s.disk, true, newCatalog())
-	if l != nil {
-		defer l.close()
-	}
+	l, bad, torn, err := s.readLog()
 	if err != nil {
 		return err
 	}
@@ -104,6 +102,21 @@ func (s *Store) fsckLog(repair bool, report func(Problem)) error {
 		report(p)
 	}
 	return nil
+}
+
+// readLog reads the log without opening it. Beside a writer the end may look torn
+// while it is written: then a moment later it does not.
+func (s *Store) readLog() (l *versionLog, bad []damage, torn int64, err error) {
+	for try := 0; ; try++ {
+		l, bad, torn, err = openLog(filepath.Join(s.dir, "versions"), s.disk, true, newCatalog())
+		if l != nil {
+			err = errors.Join(err, l.close())
+		}
+		if err != nil || torn == 0 || !s.readOnly || try == 3 {
+			return l, bad, torn, err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // rewriteLog writes all that is known into new segments and then removes the old
@@ -251,16 +264,13 @@ func (s *Store) repairContent(ctx context.Context, h event.Hash, paths []string)
 // fsckStray reports what is in objects/ and is not needed.
 func (s *Store) fsckStray(ctx context.Context, needed func(event.Hash) bool, repair bool, report func(Problem)) error {
 	return s.objects.Walk(ctx, func(h event.Hash, stored int64) error {
-		if needed(h) {
-			return nil
+		if needed(h) || !repair {
+			return nil // what no version names costs room and nothing else
 		}
-		p := Problem{Kind: ProblemOrphan, Object: h.String(), Detail: fmt.Sprintf("no version names it; %d bytes on disk", stored), Repaired: repair}
-		if repair {
-			if err := s.objects.Remove(h); err != nil {
-				return err
-			}
+		if err := s.objects.Remove(h); err != nil {
+			return err
 		}
-		report(p)
+		report(Problem{Kind: ProblemOrphan, Object: h.String(), Detail: fmt.Sprintf("no version names it; %d bytes on disk", stored), Repaired: true})
 		return nil
 	}, func(name string) error {
 		if repair {

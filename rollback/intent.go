@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast/holdfast/pkg/digest"
+	"github.com/holdfast/holdfast/pkg/event"
 )
 
 // An intent says where a restore is about to leave a temporary name, so that the
@@ -77,18 +78,26 @@ func (s *Store) recoverIntent(token, text string) error {
 		return err
 	}
 	defer unix.Close(parent)
-	kept, err := s.evidence.takeTemp(parent, tempPrefix+token, base, s.now(), token)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return err
+	dir := &inode{disk: s.disk, object: filepath.Dir(path), at: parent, read: parent}
+	now, err := unix.IoctlGetUint32(parent, unix.FS_IOC_GETFLAGS)
+	if err == nil && now&held != 0 { // the restore put them back and left something all the same
+		flags |= uint64(now & held)
+		if err := dir.setFlags(now & event.FlagsMask &^ held); err != nil {
+			return err
+		}
 	}
+	kept, err := s.evidence.takeTemp(parent, tempPrefix+token, base, s.now(), token)
 	if kept != "" {
 		s.opened.Leftovers = append(s.opened.Leftovers, kept)
 	}
+	if errors.Is(err, unix.ENOENT) {
+		err = nil
+	}
 	if flags != 0 {
-		i := &inode{disk: s.disk, object: filepath.Dir(path), at: parent, read: parent}
-		if err := i.setFlags(uint32(flags)); err != nil {
-			return err
-		}
+		err = errors.Join(err, dir.addFlags(uint32(flags)))
+	}
+	if err != nil {
+		return err
 	}
 	if err := s.disk.Fsync(parent, filepath.Dir(path)); err != nil {
 		return err

@@ -2,6 +2,7 @@ package rollback
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -122,8 +123,14 @@ func clean(t testing.TB, s *Store) {
 // noLeftovers fails the test if a temporary name is below dir.
 func noLeftovers(t testing.TB, dir string) {
 	t.Helper()
-	if out := storetest.Run(t, "find", dir, "-name", tempPrefix+"*"); out != "" {
-		t.Errorf("left over: %s", out)
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && strings.HasPrefix(d.Name(), tempPrefix) {
+			t.Errorf("left over: %s", p)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

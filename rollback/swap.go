@@ -372,19 +372,24 @@ func (j *job) keep(from int, name, token string) bool {
 		j.note(fmt.Sprintf("it had %d hard links: the other names keep the displaced inode", j.have.Nlink))
 	}
 	kept, err := j.s.evidence.takeTemp(from, name, j.base, j.s.now(), token)
+	j.stuck = kept == ""
 	if err != nil {
 		j.note(err.Error())
+		if _, serr := lstat(from, name); serr == nil {
+			j.stuck = true // it was copied but could not be removed
+		}
 	}
-	j.stuck = kept == ""
+	if j.stuck {
+		j.note("what was displaced is still beside it as " + tempPrefix + token)
+	}
 	switch {
 	case kept == "":
-		j.note("what was displaced is still beside it as " + tempPrefix + token)
 	case j.kept == "":
 		j.kept = kept
 	default:
 		j.note("displaced as well: " + kept)
 	}
-	return kept != ""
+	return !j.stuck
 }
 
 // hold puts the held flags on the new inode: nothing changes it after that.

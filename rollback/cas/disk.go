@@ -42,7 +42,10 @@ func (d Disk) Create(dirfd int, name string, mode uint32) (fd int, err error) {
 		fd, err = unix.Openat(dirfd, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
 		return err
 	})
-	return fd, err
+	if err != nil {
+		return -1, err
+	}
+	return fd, nil
 }
 
 // Unnamed makes a regular file without a name in a directory.
@@ -51,7 +54,10 @@ func (d Disk) Unnamed(dirfd int, object string) (fd int, err error) {
 		fd, err = unix.Openat(dirfd, ".", unix.O_RDWR|unix.O_TMPFILE|unix.O_CLOEXEC, 0o600)
 		return err
 	})
-	return fd, err
+	if err != nil {
+		return -1, err
+	}
+	return fd, nil
 }
 
 // Write writes all of b at off.

@@ -31,17 +31,18 @@ func Sh(t testing.TB, line string, arg ...string) string {
 // from what is printed.
 const truth = `
 f=./$1
-if test -d "$f" && test ! -L "$f"; then stat -c '%F mode %a owner %u:%g' -- "$f"; getfacl -cpn -- "$f"
-elif test -L "$f"; then stat -c '%F owner %u:%g mtime %.9Y' -- "$f"; readlink -- "$f"
+if test -L "$f"; then stat -c '%F owner %u:%g mtime %.9Y' -- "$f"; readlink -- "$f"
+elif test -d "$f"; then stat -c '%F mode %a owner %u:%g' -- "$f"; echo "flags $(lsattr -d -- "$f" 2>/dev/null)"
 elif test -f "$f"; then
 	stat -c '%F mode %a owner %u:%g mtime %.9Y size %s' -- "$f"
 	b3sum --no-names < "$f"
-	getfacl -cpn -- "$f"
-	getcap "$f"
+	echo "flags $(lsattr -d -- "$f" 2>/dev/null)"
 else stat -c '%F mode %a owner %u:%g mtime %.9Y device %t:%T' -- "$f"
 fi
-getfattr -h -d -m - -e hex -- "$f" 2>/dev/null || true
-if test ! -L "$f" && { test -f "$f" || test -d "$f"; }; then echo "flags $(lsattr -d -- "$f" 2>/dev/null)"; fi
+a=$(getfattr -h -d -m - -e hex -- "$f" 2>/dev/null || true)
+echo "$a"
+case "$a" in *system.posix_acl*) getfacl -cpn -- "$f";; esac
+case "$a" in *security.capability*) getcap "$f";; esac
 `
 
 // Truth is all that other programs say of a path, "nothing" if nothing is there.
@@ -67,12 +68,6 @@ func Truth(t testing.TB, path string) string {
 		}
 	}
 	return strings.Join(lines, "\n") + "\n"
-}
-
-// Blocks is how many blocks of 512 bytes stat counts.
-func Blocks(t testing.TB, path string) string {
-	t.Helper()
-	return strings.TrimSpace(Run(t, "stat", "-c", "%b", path))
 }
 
 // Tree is Truth of all paths below dir, sorted, each under its name.
