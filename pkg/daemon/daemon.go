@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -221,6 +222,7 @@ func (d *Daemon) begin(ctx context.Context) error {
 	if err := d.recordArmed(ctx); err != nil {
 		return err
 	}
+	debug.FreeOSMemory() // loading programs took a description of the whole kernel
 	if d.o.Ready != nil {
 		d.o.Ready()
 	}

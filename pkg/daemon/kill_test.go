@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 }
 
 // spawn starts a daemon process and waits until it is armed.
-func spawn(t *testing.T, cfg config.Config) *exec.Cmd {
+func spawn(t testing.TB, cfg config.Config) *exec.Cmd {
 	t.Helper()
 	text, err := json.Marshal(cfg)
 	if err != nil {
@@ -67,7 +67,7 @@ func spawn(t *testing.T, cfg config.Config) *exec.Cmd {
 	return nil
 }
 
-func kill(t *testing.T, c *exec.Cmd) {
+func kill(t testing.TB, c *exec.Cmd) {
 	t.Helper()
 	if err := c.Process.Kill(); err != nil {
 		t.Fatal(err)

@@ -35,7 +35,7 @@ type running struct {
 
 // start runs a daemon on state with rules given as PATH=MODE until the test ends
 // or stop is called.
-func start(t *testing.T, state string, watches ...string) *running {
+func start(t testing.TB, state string, watches ...string) *running {
 	t.Helper()
 	cfg := config.Default()
 	cfg.State, cfg.Socket = state, filepath.Join(t.TempDir(), "socket")
@@ -49,7 +49,7 @@ func start(t *testing.T, state string, watches ...string) *running {
 	return startWith(t, cfg)
 }
 
-func startWith(t *testing.T, cfg config.Config) *running {
+func startWith(t testing.TB, cfg config.Config) *running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done, ready := make(chan error, 1), make(chan struct{})
@@ -78,7 +78,7 @@ func startWith(t *testing.T, cfg config.Config) *running {
 	return r
 }
 
-func (r *running) records(t *testing.T, f query.Filter) []*event.Record {
+func (r *running) records(t testing.TB, f query.Filter) []*event.Record {
 	t.Helper()
 	s, err := index.OpenRead(r.cfg.IndexFile(), r.cfg.JournalDir())
 	if err != nil {
@@ -93,7 +93,7 @@ func (r *running) records(t *testing.T, f query.Filter) []*event.Record {
 }
 
 // wait returns the records once there are n of them.
-func (r *running) wait(t *testing.T, f query.Filter, n int) []*event.Record {
+func (r *running) wait(t testing.TB, f query.Filter, n int) []*event.Record {
 	t.Helper()
 	var got []*event.Record
 	for range 200 {
