@@ -36,6 +36,26 @@ func BenchmarkAppend(b *testing.B) {
 	l.close(j)
 }
 
+// BenchmarkAppendDurableByMany is the rate of critical records that come at once and share commits.
+func BenchmarkAppendDurableByMany(b *testing.B) {
+	l := newLog(b)
+	j := l.open()
+	b.SetParallelism(32)
+	b.ResetTimer()
+	b.RunParallel(func(p *testing.PB) {
+		r := sample(1)
+		for p.Next() {
+			if _, err := j.AppendDurable(context.Background(), r); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
+	l.close(j)
+}
+
 func BenchmarkAppendDurable(b *testing.B) {
 	l := newLog(b)
 	j := l.open()
@@ -65,6 +85,28 @@ func BenchmarkRead(b *testing.B) {
 		n += len(l.read())
 	}
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "records/s")
+}
+
+func BenchmarkVerify(b *testing.B) {
+	l := newLog(b)
+	l.fill(20000)
+	b.ResetTimer()
+	for range b.N {
+		if sum, err := Verify(context.Background(), l.dir, "", nil); err != nil || !sum.OK() {
+			b.Fatal(sum, err)
+		}
+	}
+	b.ReportMetric(20000*float64(b.N)/b.Elapsed().Seconds(), "records/s")
+}
+
+// BenchmarkOpen is the start on a log whose last segment is full.
+func BenchmarkOpen(b *testing.B) {
+	l := newLog(b)
+	l.fill(70000)
+	b.ResetTimer()
+	for range b.N {
+		l.close(l.open())
+	}
 }
 
 func BenchmarkEncode(b *testing.B) {

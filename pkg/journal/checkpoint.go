@@ -151,10 +151,41 @@ func unsigned(signed []byte) (Checkpoint, error) {
 	return parseCheckpoint(string(text) + "\n")
 }
 
-// latestNote returns the last complete note of the checkpoint file; nil without
-// an error if there is none. It reads only the end of the file.
-func latestNote(dir string) ([]byte, error) {
-	f, err := os.Open(filepath.Join(dir, checkpointName))
+// lastNote returns the last complete note in f, nil if there is none, and where it ends. It
+// reads only the end of the file.
+func lastNote(f *os.File) (n []byte, end int64, err error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
+	for span := int64(4 << 10); ; span *= 4 {
+		from := max(0, st.Size()-span)
+		b := make([]byte, st.Size()-from)
+		if got, err := f.ReadAt(b, from); got < len(b) {
+			return nil, 0, fmt.Errorf("read %s: %w", f.Name(), err)
+		}
+		skip := 0
+		if from > 0 { // the first note in b is cut: begin at the first whole one
+			i := bytes.Index(b, []byte("\n\nholdfast.journal/"))
+			if i < 0 {
+				continue
+			}
+			skip = i + 2
+		}
+		notes, whole := splitNotes(b[skip:])
+		if len(notes) > 0 {
+			return notes[len(notes)-1], from + int64(skip+whole), nil
+		}
+		if from == 0 {
+			return nil, 0, nil
+		}
+	}
+}
+
+// latestNote returns the last complete note of a checkpoint file; nil without an
+// error if there is none.
+func latestNote(dir, name string) ([]byte, error) {
+	f, err := os.Open(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -162,39 +193,14 @@ func latestNote(dir string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	const tail = 4 << 10
-	for span := int64(tail); ; span *= 4 {
-		from := max(0, st.Size()-span)
-		b := make([]byte, st.Size()-from)
-		n, err := f.ReadAt(b, from)
-		if n < len(b) {
-			return nil, fmt.Errorf("read checkpoint: %w", err)
-		}
-		if from > 0 { // the first note in b is cut: begin at the first whole one
-			i := bytes.Index(b, []byte("\n\nholdfast.journal/"))
-			if i < 0 {
-				continue
-			}
-			b = b[i+2:]
-		}
-		notes, _ := splitNotes(b)
-		if len(notes) > 0 {
-			return notes[len(notes)-1], nil
-		}
-		if from == 0 {
-			return nil, nil
-		}
-	}
+	n, _, err := lastNote(f)
+	return n, err
 }
 
 // sealedSize returns the size that the newest checkpoint names, without looking
 // at its signature: how far reading may go.
 func sealedSize(dir string) (uint64, error) {
-	n, err := latestNote(dir)
+	n, err := latestNote(dir, checkpointName)
 	if err != nil || n == nil {
 		return 0, err
 	}
@@ -296,7 +302,7 @@ func Newest(dir string) (uint64, error) {
 // LatestCheckpoint returns the newest signed checkpoint in dir as it is on disk,
 // nil if there is none.
 func LatestCheckpoint(dir string) ([]byte, error) {
-	b, err := latestNote(dir)
+	b, err := latestNote(dir, checkpointName)
 	if err != nil {
 		return nil, fmt.Errorf("read journal %s: %w", dir, err)
 	}

@@ -11,7 +11,7 @@
 //	hashes                     Merkle tree over the record bytes: the hashes of
 //	                           golang.org/x/mod/sumdb/tlog in its storage order
 //	checkpoint                 recent signed checkpoints, the last one is in force
-//	checkpoints                the history: one at least every HistoryEvery, never rewritten
+//	checkpoints                the history: one in HistoryEvery while records come, never rewritten
 //	reserve                    space given up so that critical records fit on a full disk
 //	torn-*                     bytes that were cut off at an open after a crash
 //

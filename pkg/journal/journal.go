@@ -41,7 +41,7 @@ type Options struct {
 	Now          func() time.Time // time.Now
 	SegmentBytes int64            // begin a new segment above this size; 64 MiB
 	FlushEvery   time.Duration    // longest wait of a record for its commit; 100 ms
-	HistoryEvery time.Duration    // shortest time between two entries of the history; 10 s
+	HistoryEvery time.Duration    // shortest time between two entries of the history; 1 min
 	QueueBytes   int              // waiting bytes above which Append refuses; 16 MiB
 	ReserveBytes int64            // space kept for critical records; 4 MiB, negative for none
 	Continue     bool             // go on behind tampered records, leaving them as they are
@@ -59,7 +59,7 @@ func (o Options) withDefaults() Options {
 		o.FlushEvery = 100 * time.Millisecond
 	}
 	if o.HistoryEvery <= 0 {
-		o.HistoryEvery = 10 * time.Second
+		o.HistoryEvery = time.Minute
 	}
 	if o.QueueBytes <= 0 {
 		o.QueueBytes = 16 << 20

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -84,7 +86,7 @@ func (l *log) fill(n int) {
 		if seq, err := j.Append(sample(i)); err != nil || seq != uint64(i) {
 			l.t.Fatalf("append %d: %d, %v", i, seq, err)
 		}
-		if l.o.SegmentBytes > 0 && i%10 == 0 {
+		if l.o.SegmentBytes > 0 && i%10 == 0 || i%10000 == 0 {
 			l.sync(j)
 		}
 	}
@@ -152,7 +154,7 @@ func TestRecordsComeBackInOrderAndTheRootIsThatOfRFC6962(t *testing.T) {
 				}
 				leaves = append(leaves, e.Bytes)
 			}
-			b, err := latestNote(l.dir)
+			b, err := latestNote(l.dir, checkpointName)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -180,6 +182,52 @@ func TestTheLogGoesOnAcrossOpensWithoutAGapInNumbers(t *testing.T) {
 	for i, e := range l.read() {
 		if e.Seq != uint64(i+1) {
 			t.Fatalf("entry %d has number %d", i, e.Seq)
+		}
+	}
+}
+
+func TestManyAppendersGetEachNumberOnceAndInTheirOwnOrder(t *testing.T) {
+	l := newLog(t)
+	j := l.open()
+	const goroutines, each = 8, 200
+	seqs := make([][]uint64, goroutines)
+	var wait sync.WaitGroup
+	for g := range goroutines {
+		wait.Go(func() {
+			for i := range each {
+				r := sample(i)
+				r.Reason = fmt.Sprint(g, " ", i)
+				seq, err := j.Append(r)
+				if i%40 == 7 {
+					seq, err = j.AppendDurable(context.Background(), r)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				seqs[g] = append(seqs[g], seq)
+			}
+		})
+	}
+	wait.Wait()
+	l.close(j)
+	next := make([]int, goroutines)
+	for i, e := range l.read() {
+		r, err := Decode(e.Bytes)
+		if err != nil || e.Seq != uint64(i+1) {
+			t.Fatal(e.Seq, err)
+		}
+		var g, n int
+		if _, err := fmt.Sscan(r.Reason, &g, &n); err != nil {
+			t.Fatal(err)
+		}
+		if n < next[g] {
+			t.Fatalf("record %d of appender %d comes behind %d", n, g, next[g])
+		}
+		next[g] = n
+	}
+	for g, s := range seqs {
+		if !slices.IsSorted(s) || len(s) != each {
+			t.Fatalf("appender %d got %v", g, s)
 		}
 	}
 }

@@ -150,7 +150,7 @@ func (r *recovery) open() (*writer, error) {
 
 // identify finds out whose journal this is and which checkpoint is in force.
 func (r *recovery) identify() (fresh bool, err error) {
-	n, err := latestNote(r.dir)
+	n, err := latestNote(r.dir, checkpointName)
 	if err != nil {
 		return false, err
 	}
@@ -253,25 +253,21 @@ func (r *recovery) force(newest []byte) error {
 	} else {
 		r.wrong(ProblemCheckpoint, "newest checkpoint: %v", err)
 	}
-	b, err := os.ReadFile(filepath.Join(r.dir, historyName))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	n, err := latestNote(r.dir, historyName)
+	if err != nil {
 		return err
 	}
-	notes, _ := splitNotes(b)
-	for i := len(notes) - 1; i >= 0; i-- {
-		c, err := OpenCheckpoint(notes[i], r.pub)
-		if err != nil {
+	if n != nil {
+		c, err := OpenCheckpoint(n, r.pub)
+		switch {
+		case err != nil:
 			r.wrong(ProblemCheckpoint, "history of checkpoints: %v", err)
-			continue
-		}
-		if c.Size > r.check.Size {
-			if signed {
-				r.wrong(ProblemRollback, "the newest checkpoint has size %d, the history has one of size %d", r.check.Size, c.Size)
-			}
+		case c.Size > r.check.Size && signed:
+			r.wrong(ProblemRollback, "the newest checkpoint has size %d, the history has one of size %d", r.check.Size, c.Size)
 			r.check = c
+		case !signed:
+			r.check, signed = c, true
 		}
-		signed = true
-		break
 	}
 	return r.refuse(!signed) // without any signed size there is nothing to continue from
 }
@@ -336,14 +332,11 @@ func (w *writer) abandon() error {
 
 // cutNotes cuts a note that a crash left half written.
 func cutNotes(a *appendFile) error {
-	b := make([]byte, a.size)
-	if _, err := a.f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+	_, whole, err := lastNote(a.f)
+	if err != nil || whole == a.size {
 		return err
 	}
-	if _, whole := splitNotes(b); int64(whole) < a.size {
-		return a.cut(int64(whole))
-	}
-	return nil
+	return a.cut(whole)
 }
 
 func (a *appendFile) cut(size int64) error {

@@ -383,7 +383,7 @@ func (rngZero) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 func TestVerifyFindsALogPutBackOnlyByALaterCheckpointKeptElsewhere(t *testing.T) {
 	l := tenEach(t)
-	later, err := latestNote(l.dir)
+	later, err := latestNote(l.dir, checkpointName)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +404,7 @@ func TestVerifyFindsALogPutBackOnlyByALaterCheckpointKeptElsewhere(t *testing.T)
 func TestVerifyAcceptsAnEarlierCheckpointKeptElsewhere(t *testing.T) {
 	l := newLog(t)
 	l.fill(7)
-	kept, err := latestNote(l.dir)
+	kept, err := latestNote(l.dir, checkpointName)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,6 +41,18 @@ func keyOf(r *event.Record) sessionKey { return sessionKey{r.HostID, r.Boot, r.A
 func Sessions(ctx context.Context, s Store, f Filter) ([]Session, error) {
 	found := map[sessionKey]*Session{}
 	var ids []string
+	all := f == Filter{} // then one walk sees everything
+	cause := map[string]*Session{}
+	first := map[string]uint64{} // by host: where answers can begin
+	add := func(x *Session, r *event.Record) {
+		x.add(r)
+		if r.Verdict == event.VerdictUnauthorized {
+			cause[r.ID] = x
+			if at, ok := first[r.HostID]; !ok || r.Seq < at {
+				first[r.HostID] = r.Seq
+			}
+		}
+	}
 	err := s.Records(ctx, f, func(r *event.Record) error {
 		if r.Actor == nil || r.Actor.Session == "" {
 			return nil
@@ -49,26 +61,22 @@ func Sessions(ctx context.Context, s Store, f Filter) ([]Session, error) {
 			found[k] = &Session{ID: k.id, HostID: k.hostID, Boot: k.boot, Host: r.Host, Loginuid: event.Unset}
 			ids = append(ids, k.id)
 		}
+		if all {
+			add(found[keyOf(r)], r)
+		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
+	if all {
+		ids = nil
+	}
 	slices.Sort(ids)
-	cause := map[string]*Session{}
-	first := map[string]uint64{} // by host: where answers can begin
 	for _, id := range slices.Compact(ids) {
 		err := s.Records(ctx, Filter{Session: id}, func(r *event.Record) error {
-			x := found[keyOf(r)]
-			if x == nil {
-				return nil
-			}
-			x.add(r)
-			if r.Verdict == event.VerdictUnauthorized {
-				cause[r.ID] = x
-				if at, ok := first[r.HostID]; !ok || r.Seq < at {
-					first[r.HostID] = r.Seq
-				}
+			if x := found[keyOf(r)]; x != nil {
+				add(x, r)
 			}
 			return nil
 		})
