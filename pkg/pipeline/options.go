@@ -32,7 +32,7 @@ type Clock interface {
 	After(d time.Duration) (<-chan time.Time, func() bool) // a timer and how to stop it
 }
 
-// Vault keeps versions (rollback; Over makes one of a rollback.Store).
+// Vault keeps versions (pkg/vault makes one of a rollback.Store).
 type Vault interface {
 	respond.Vault
 	// Capture reads path, keeps its content and makes it the trusted version.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/pipeline"
+	"github.com/holdfast/holdfast/pkg/vault"
 	"github.com/holdfast/holdfast/rollback"
 )
 
@@ -95,7 +96,7 @@ func NewScene(t testing.TB, mode string) *Scene {
 	}
 	s.Store = s.open(base + "/vault")
 	s.Options = pipeline.Options{
-		Decode: s.decode, Attribute: who{}, Anchors: s, Journal: s.Journal, Clock: Clock{}, Vault: Over(s.Store),
+		Decode: s.decode, Attribute: who{}, Anchors: s, Journal: s.Journal, Clock: Clock{}, Vault: vault.Over(s.Store),
 		Rule: func(p string) (pipeline.Rule, bool) {
 			return pipeline.Rule{Name: "r", Mode: s.Mode}, p == s.Dir || strings.HasPrefix(p, s.Dir+"/") && !strings.HasPrefix(p, s.Dir+"/except")
 		},
