@@ -114,12 +114,8 @@ func (e *evidence) takeTemp(dirfd int, name, base string, at time.Time, token st
 // copy takes from another file system.
 func (e *evidence) copy(dirfd int, name, base, as string) (string, error) {
 	t := tree{disk: e.disk}
-	n, err := t.size(dirfd, name)
-	if err != nil {
+	if err := e.fits(dirfd, name); err != nil {
 		return "", err
-	}
-	if n > e.max {
-		return "", fmt.Errorf("keep %q as evidence: it has %d bytes, the limit is %d", base, n, e.max)
 	}
 	if err := t.copy(dirfd, name, e.fd, partPrefix+as); err != nil {
 		return "", errors.Join(fmt.Errorf("keep %q as evidence: %w", base, err), t.remove(e.fd, partPrefix+as))
@@ -132,6 +128,35 @@ func (e *evidence) copy(dirfd int, name, base, as string) (string, error) {
 		return path, err
 	}
 	return path, t.remove(dirfd, name)
+}
+
+// errTooBig says that an item alone is more than may be kept.
+var errTooBig = errors.New("too big to be kept as evidence")
+
+// fits looks whether name could be copied here.
+func (e *evidence) fits(dirfd int, name string) error {
+	n, err := tree{disk: e.disk}.size(dirfd, name)
+	if err == nil && n > e.max {
+		err = fmt.Errorf("%w: %d bytes, the limit is %d", errTooBig, n, e.max)
+	}
+	return err
+}
+
+// far reports whether a directory is on another file system.
+func (e *evidence) far(dirfd int) bool {
+	var a, b unix.Stat_t
+	return unix.Fstat(dirfd, &a) != nil || unix.Fstat(e.fd, &b) != nil || a.Dev != b.Dev
+}
+
+// drop removes what is too big, and counts it.
+func (e *evidence) drop(dirfd int, name string) error {
+	if err := (tree{disk: e.disk}).remove(dirfd, name); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	e.dropped++
+	e.mu.Unlock()
+	return nil
 }
 
 // add counts a new item and lets the oldest ones go if there is too much now.

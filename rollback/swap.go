@@ -366,13 +366,21 @@ func (j *job) swapBack(from int, name string) error {
 
 // keep moves a displaced inode to the evidence. If that fails it stays under its
 // temporary name, with the intent, so that the next Open tries again; the restore
-// counts all the same.
+// counts all the same. One that is too big for the evidence is dropped: what was
+// trusted is back, and the record of the change has the hash of the other.
 func (j *job) keep(from int, name, token string) bool {
 	if j.have.Nlink > 1 && j.have.Type != event.TypeDir {
 		j.note(fmt.Sprintf("it had %d hard links: the other names keep the displaced inode", j.have.Nlink))
 	}
 	kept, err := j.s.evidence.takeTemp(from, name, j.base, j.s.now(), token)
 	j.stuck = kept == ""
+	if errors.Is(err, errTooBig) {
+		if derr := j.s.evidence.drop(from, name); derr == nil {
+			j.note("what was displaced was dropped: " + err.Error())
+			j.stuck = false
+			return true
+		}
+	}
 	if err != nil {
 		j.note(err.Error())
 		if _, serr := lstat(from, name); serr == nil {
@@ -436,7 +444,13 @@ func (j *job) takeAway() error {
 	return err
 }
 
+// takeAside refuses what is too big for the evidence: nothing would be left of it.
 func (j *job) takeAside() error {
+	if j.s.evidence.far(j.parent) {
+		if err := j.s.evidence.fits(j.parent, j.base); err != nil {
+			return err
+		}
+	}
 	if err := j.mark(); err != nil {
 		return err
 	}

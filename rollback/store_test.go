@@ -1,0 +1,581 @@
+package rollback
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/digest"
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/rollback/storetest"
+)
+
+func TestVersionsAreKeptInOrderAndSurviveReopening(t *testing.T) {
+	p := places(t)[0]
+	at := time.Unix(1000, 0)
+	s := open1(t, p.vault, Options{Now: func() time.Time { at = at.Add(time.Second); return at }})
+	file := filepath.Join(p.dir, "f\xff\n")
+	var ids []uint64
+	for i := range 4 {
+		write(t, file, fmt.Sprint("content ", i))
+		v, err := s.Capture(t.Context(), file, Provenance{Record: fmt.Sprint("r", i), Reason: "because", Trust: i == 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, v.ID)
+		again, err := s.Capture(t.Context(), file, Provenance{})
+		if err != nil || again.ID != v.ID {
+			t.Errorf("an unchanged file became version %d, %v", again.ID, err)
+		}
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	gone, err := s.Capture(t.Context(), file, Provenance{})
+	if err != nil || gone.State.Exists || gone.ID != 5 {
+		t.Errorf("captured nothing as %+v, %v", gone, err)
+	}
+	check := func(s *Store) {
+		t.Helper()
+		if !reflect.DeepEqual(ids, []uint64{1, 2, 3, 4}) {
+			t.Errorf("ids %v", ids)
+		}
+		if v, ok := s.Trusted(file); !ok || v.ID != 2 || !v.Trusted || v.Record != "r1" {
+			t.Errorf("trusted %+v", v)
+		}
+		if v, ok := s.Latest(file); !ok || v.ID != 5 || v.Trusted {
+			t.Errorf("latest %+v", v)
+		}
+		v3, _ := s.Version(file, 3)
+		if v, ok := s.At(file, v3.Time); !ok || v.ID != 3 {
+			t.Errorf("at the time of version 3: %+v", v)
+		}
+		if _, ok := s.At(file, event.TimeOf(time.Unix(999, 0))); ok {
+			t.Error("there is a version from before the first one")
+		}
+		trusted := 0
+		for _, v := range s.Versions(file) {
+			if v.Trusted {
+				trusted++
+			}
+			if !v.State.Exists {
+				continue
+			}
+			r, err := s.Content(v.State.Hash)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(r)
+			if want := fmt.Sprint("content ", v.ID-1); err != nil || string(b) != want {
+				t.Errorf("content of version %d: %q, %v", v.ID, b, err)
+			}
+			if err := r.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if trusted != 1 || len(s.Versions(file)) != 5 {
+			t.Errorf("%d trusted of %d versions", trusted, len(s.Versions(file)))
+		}
+		clean(t, s)
+	}
+	check(s)
+	before := s.Versions(file)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open1(t, p.vault, Options{})
+	check(s)
+	if after := s.Versions(file); !reflect.DeepEqual(before, after) {
+		t.Errorf("versions were\n%+v\nand are\n%+v", before, after)
+	}
+	if v, err := s.Promote(file, 4, Provenance{Reason: "reviewed"}); err != nil || !v.Trusted {
+		t.Errorf("promote: %+v, %v", v, err)
+	}
+	if _, err := s.Promote(file, 9, Provenance{}); !errors.Is(err, ErrNoVersion) {
+		t.Errorf("promote of a version that is not there: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenReadOnly(p.vault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if v, _ := r.Trusted(file); v.ID != 4 {
+		t.Errorf("after reopening version %d is trusted", v.ID)
+	}
+}
+
+func TestPathsAreComparedByComponent(t *testing.T) {
+	s := open1(t, places(t)[1].vault, Options{})
+	for _, p := range []string{"/a", "/a/b", "/a/bc", "/ab", "/a/b/c"} {
+		if _, err := s.Absent(p, Provenance{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for prefix, want := range map[string]string{
+		"":     "[/a /a/b /a/b/c /a/bc /ab]",
+		"/":    "[/a /a/b /a/b/c /a/bc /ab]",
+		"/a":   "[/a /a/b /a/b/c /a/bc]",
+		"/a/b": "[/a/b /a/b/c]",
+		"/x":   "[]",
+	} {
+		if got := fmt.Sprint(s.Paths(prefix)); got != want {
+			t.Errorf("Paths(%q) = %s, want %s", prefix, got, want)
+		}
+	}
+}
+
+func TestOneProcessWritesAndOthersRead(t *testing.T) {
+	p := places(t)[0]
+	s := open1(t, p.vault, Options{})
+	if _, err := Open(p.vault, Options{}); !errors.Is(err, ErrLocked) {
+		t.Errorf("a second writer: %v", err)
+	}
+	file := filepath.Join(p.dir, "f")
+	write(t, file, "x")
+	capture(t, s, file)
+	look := func() int {
+		r, err := OpenReadOnly(p.vault)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		clean(t, r)
+		if _, err := r.Capture(t.Context(), file, Provenance{}); !errors.Is(err, ErrReadOnly) {
+			t.Errorf("capture by a reader: %v", err)
+		}
+		if _, err := r.RestorePath(t.Context(), file, Version{}); !errors.Is(err, ErrReadOnly) {
+			t.Errorf("restore by a reader: %v", err)
+		}
+		return len(r.Paths(""))
+	}
+	if n := look(); n != 0 {
+		t.Errorf("a reader sees %d paths that are not durable", n)
+	}
+	sync1(t, s)
+	if n := look(); n != 1 {
+		t.Errorf("a reader sees %d paths", n)
+	}
+	if _, err := OpenReadOnly(filepath.Join(p.dir, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("reading a vault that is not there: %v", err)
+	}
+}
+
+func TestContentsAreStoredOnceAndCheckWithOtherPrograms(t *testing.T) {
+	p := places(t)[0]
+	s := open1(t, p.vault, Options{})
+	for i := range 5 {
+		write(t, filepath.Join(p.dir, fmt.Sprint(i)), strings.Repeat("the same ", 20_000))
+		capture(t, s, filepath.Join(p.dir, fmt.Sprint(i)))
+	}
+	if err := os.WriteFile(filepath.Join(p.dir, "long"), bytes.Repeat([]byte("long "), 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	capture(t, s, filepath.Join(p.dir, "long"))
+	sync1(t, s)
+	st := s.Stats()
+	if st.Paths != 6 || st.Versions != 6 || st.Objects != 2 || st.Bytes != 180_000+5<<20 || st.Stored >= st.Bytes || st.Stored == 0 {
+		t.Errorf("stats %+v", st)
+	}
+	storetest.Sh(t, `cd "$1"; for f in */*; do test "$(zstd -dc < $f | b3sum --no-names)" = "$(basename $f)"; done; test "$(ls -d */* | wc -l)" = 2`, filepath.Join(p.vault, "objects"))
+}
+
+func TestTheLogSurvivesATornEndAndReportsDamage(t *testing.T) {
+	base := storetest.Temp(t)
+	file := filepath.Join(base, "f")
+	write(t, file, "x")
+	build := func(vault string) (log string, size int) {
+		s := open1(t, vault, Options{})
+		for i := range 10 {
+			write(t, file, fmt.Sprint("content ", i))
+			capture(t, s, file)
+			sync1(t, s)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		log = filepath.Join(vault, "versions", "00000001.log")
+		return log, len(read(t, log))
+	}
+	t.Run("each length", func(t *testing.T) {
+		log, size := build(filepath.Join(base, "v1"))
+		whole := read(t, log)
+		for n := 0; n <= size; n += 7 {
+			write(t, log, whole[:n])
+			s, err := Open(filepath.Join(base, "v1"), Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			versions := len(s.Versions(file))
+			if len(s.Opened().Damage) > 0 {
+				t.Fatalf("cut at %d: damage %v", n, s.Opened().Damage)
+			}
+			if want := strings.Count(whole[:n], "HFVL"); versions != want && versions != want-1 {
+				t.Fatalf("cut at %d: %d versions of %d begun", n, versions, want)
+			}
+			clean(t, s)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			r, err := OpenReadOnly(filepath.Join(base, "v1"))
+			if err != nil || r.Opened().TornBytes != 0 || len(r.Versions(file)) != versions {
+				t.Fatalf("cut at %d: not mended: %v", n, err)
+			}
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	t.Run("a flipped bit", func(t *testing.T) {
+		vault := filepath.Join(base, "v2")
+		log, size := build(vault)
+		whole := read(t, log)
+		last := strings.LastIndex(whole, "HFVL")
+		for n := 0; n < size; n += 11 {
+			b := []byte(whole)
+			b[n] ^= 0x40
+			if err := os.WriteFile(log, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s, err := OpenReadOnly(vault)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n < last && (len(s.Opened().Damage) == 0 || len(s.Versions(file)) != 9) {
+				t.Errorf("bit at %d: damage %v, %d versions", n, s.Opened().Damage, len(s.Versions(file)))
+			}
+			if n >= last && (s.Opened().TornBytes == 0 || len(s.Versions(file)) != 9) {
+				t.Errorf("bit at %d, in the last record: torn %d, %d versions", n, s.Opened().TornBytes, len(s.Versions(file)))
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	t.Run("repair keeps what can be read", func(t *testing.T) {
+		vault := filepath.Join(base, "v3")
+		log, _ := build(vault)
+		b := []byte(read(t, log))
+		b[len(b)/2] ^= 1
+		if err := os.WriteFile(log, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := open1(t, vault, Options{})
+		var found []Problem
+		if err := s.Fsck(t.Context(), true, func(p Problem) { found = append(found, p) }); err != nil {
+			t.Fatal(err)
+		}
+		if len(found) != 2 || found[0].Kind != ProblemLog || !found[0].Repaired || found[1].Kind != ProblemOrphan {
+			t.Errorf("found %v", found)
+		}
+		clean(t, s)
+		write(t, file, "one more")
+		capture(t, s, file)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r := open1(t, vault, Options{})
+		if n := len(r.Versions(file)); n != 10 || len(r.Opened().Damage) > 0 {
+			t.Errorf("%d versions, damage %v", n, r.Opened().Damage)
+		}
+		if v, _ := r.Trusted(file); v.ID != 11 {
+			t.Errorf("version %d is trusted", v.ID)
+		}
+		clean(t, r)
+	})
+}
+
+func TestFsckNamesEachProblemAndRepairsWhatALiveFileHas(t *testing.T) {
+	p := places(t)[0]
+	s := open1(t, p.vault, Options{})
+	files := map[string]Version{}
+	for _, n := range []string{"whole", "flipped", "missing", "lost"} {
+		f := filepath.Join(p.dir, n)
+		write(t, f, strings.Repeat(n+" ", 1000))
+		files[n] = capture(t, s, f)
+	}
+	write(t, filepath.Join(p.dir, "unused"), "unused")
+	if err := s.objects.Put(event.Hash{0xaa}, []byte("no version names this")); err != nil {
+		t.Fatal(err)
+	}
+	sync1(t, s)
+	object := func(n string) string {
+		h := files[n].State.Hash.Hex()
+		return filepath.Join(p.vault, "objects", h[:2], h)
+	}
+	storetest.Sh(t, `printf X | dd of="$1" bs=1 seek=30 conv=notrunc 2>/dev/null; rm "$2" "$3"; echo stray > "$4/stray"`,
+		object("flipped"), object("missing"), object("lost"), filepath.Join(p.vault, "objects"))
+	write(t, filepath.Join(p.dir, "lost"), "the live file is another one now")
+
+	kinds := func(repair bool) string {
+		var out []string
+		err := s.Fsck(t.Context(), repair, func(p Problem) {
+			name := ""
+			if len(p.Paths) == 1 {
+				name = filepath.Base(p.Paths[0])
+			}
+			out = append(out, fmt.Sprint(p.Kind, " ", name, " ", p.Repaired))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sort.Strings(out)
+		return strings.Join(out, ", ")
+	}
+	if got, want := kinds(false), "corrupt flipped false, missing lost false, missing missing false, stray  false"; got != want {
+		t.Errorf("found  %s\nwanted %s", got, want)
+	}
+	if got, want := kinds(true), "corrupt flipped true, missing lost false, missing missing true, orphan  true, stray  true"; got != want {
+		t.Errorf("found  %s\nwanted %s", got, want)
+	}
+	if got, want := kinds(false), "missing lost false"; got != want {
+		t.Errorf("after the repair  %s\nwanted %s", got, want)
+	}
+	if err := s.Verify(files["flipped"]); err != nil {
+		t.Error(err)
+	}
+	if err := s.Verify(files["lost"]); !errors.Is(err, ErrMissing) {
+		t.Errorf("verify of a lost content: %v", err)
+	}
+}
+
+func TestCaptureReplacesADamagedContentOfAnEarlierProcess(t *testing.T) {
+	p := places(t)[0]
+	s := open1(t, p.vault, Options{})
+	file := filepath.Join(p.dir, "f")
+	write(t, file, strings.Repeat("text ", 1000))
+	v := capture(t, s, file)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h := v.State.Hash.Hex()
+	storetest.Sh(t, `printf XX | dd of="$1" bs=1 seek=20 conv=notrunc 2>/dev/null`, filepath.Join(p.vault, "objects", h[:2], h))
+	s = open1(t, p.vault, Options{})
+	if err := s.Verify(v); !errors.Is(err, ErrCorrupt) {
+		t.Fatalf("the damage does not show: %v", err)
+	}
+	capture(t, s, file)
+	sync1(t, s)
+	if err := s.Verify(v); err != nil {
+		t.Error(err)
+	}
+	clean(t, s)
+}
+
+func TestAFullDiskLosesNothingAndTheReserveLetsARestoreThrough(t *testing.T) {
+	mnt := storetest.Temp(t)
+	storetest.Run(t, "mount", "-t", "tmpfs", "-o", "size=8m", "none", mnt)
+	defer storetest.Run(t, "umount", mnt)
+	files, vault := filepath.Join(mnt, "files"), filepath.Join(mnt, "vault")
+	mkdirs(t, files)
+	s, err := Open(vault, Options{ReserveBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if got := s.Stats().Reserve; got != 1<<20 {
+		t.Fatalf("reserve %d", got)
+	}
+	file := filepath.Join(files, "f")
+	good := storetest.Run(t, "head", "-c", "500000", "/bin/bash")
+	write(t, file, good)
+	v := capture(t, s, file)
+	sync1(t, s)
+	write(t, file, "evil")
+	storetest.Sh(t, `dd if=/dev/zero of="$1/fill" bs=64k 2>/dev/null || true`, mnt)
+	if _, err := s.RestorePath(t.Context(), file, v); err != nil {
+		t.Fatalf("restore on a full disk: %v", err)
+	}
+	if read(t, file) != good {
+		t.Error("the restored file differs")
+	}
+	if got := s.Stats().Reserve; got != 0 {
+		t.Errorf("the reserve was not used: %d", got)
+	}
+	storetest.Sh(t, `dd if=/dev/zero of="$1/fill2" bs=4k 2>/dev/null || true`, mnt)
+	other := filepath.Join("/dev/shm", filepath.Base(mnt)+"-other")
+	defer os.Remove(other)
+	write(t, other, storetest.Run(t, "head", "-c", "300000", "/usr/bin/perl"))
+	if _, err := s.Capture(t.Context(), other, Provenance{}); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("capture on a full disk: %v", err)
+	}
+	if err := os.Remove(filepath.Join(mnt, "fill")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Capture(t.Context(), other, Provenance{}); err != nil {
+		t.Errorf("capture when there is room again: %v", err)
+	}
+	sync1(t, s)
+	if got := s.Stats().Reserve; got != 1<<20 {
+		t.Errorf("the reserve was not taken back: %d", got)
+	}
+	clean(t, s)
+}
+
+func TestEvidenceIsCappedAndTheOldestGoesFirst(t *testing.T) {
+	for i, p := range places(t) {
+		t.Run(p.name, func(t *testing.T) {
+			at := time.Unix(1_700_000_000, 0)
+			o := Options{EvidenceMax: 10_000, EvidenceDir: filepath.Join(filepath.Dir(p.vault), "kept"), Now: func() time.Time { at = at.Add(time.Second); return at }}
+			s := open1(t, p.vault, o)
+			file := filepath.Join(p.dir, "f")
+			var kept []string
+			for i := range 6 {
+				write(t, file, strings.Repeat(fmt.Sprint(i), 3000))
+				r, err := s.RestorePath(t.Context(), file, Version{Path: file})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := read(t, r.Evidence); got != strings.Repeat(fmt.Sprint(i), 3000) {
+					t.Errorf("evidence %d is %.10q", i, got)
+				}
+				kept = append(kept, r.Evidence)
+			}
+			there := 0
+			for i, k := range kept {
+				if _, err := os.Stat(k); err == nil {
+					if there++; i < 3 {
+						t.Errorf("evidence %d is still there", i)
+					}
+				}
+			}
+			if st := s.Stats(); there != 3 || st.EvidenceItems != 3 || st.Evidence != 9000 || st.EvidenceDropped != 3 {
+				t.Errorf("%d there, stats %+v", there, st)
+			}
+			if mode := storetest.Run(t, "stat", "-c", "%a", o.EvidenceDir); mode != "700\n" {
+				t.Errorf("the evidence directory has mode %s", mode)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = open1(t, p.vault, o)
+			if st := s.Stats(); st.Evidence != 9000 {
+				t.Errorf("after reopening: %+v", st)
+			}
+			// More than the limit in one piece: kept where a rename does it.
+			write(t, file, strings.Repeat("big", 10_000))
+			r, err := s.RestorePath(t.Context(), file, Version{Path: file})
+			if sameFS := i < 2; sameFS != (r.Evidence != "") || sameFS != (err == nil) {
+				t.Errorf("evidence %q, error %v", r.Evidence, err)
+			}
+			// In the way of a trusted file it is dropped rather than left beside it.
+			write(t, file, "good")
+			v := capture(t, s, file)
+			write(t, file, strings.Repeat("big", 10_000))
+			if r, err = s.RestorePath(t.Context(), file, v); err != nil {
+				t.Fatal(err)
+			}
+			if sameFS := i < 2; sameFS != (r.Evidence != "") || sameFS == strings.Contains(r.Step.Reason, "dropped") {
+				t.Errorf("evidence %q, reason %q", r.Evidence, r.Step.Reason)
+			}
+			noLeftovers(t, p.dir)
+		})
+	}
+}
+
+func TestCaptureOfAStateThatWasJustRead(t *testing.T) {
+	p := places(t)[0]
+	s := open1(t, p.vault, Options{})
+	in := s.Intake()
+	if _, err := in.Write(bytes.Repeat([]byte("x"), 3<<20)); err != nil {
+		t.Fatal(err)
+	}
+	in.Reset()
+	if _, err := in.Write([]byte("short")); err != nil {
+		t.Fatal(err)
+	}
+	st := event.State{Exists: true, Type: event.TypeRegular, Size: 5, Mode: 0o600, Hash: digest.Sum([]byte("short"))}
+	if _, err := s.CaptureState("/some/where", st, in, Provenance{Trust: true}); err != nil {
+		t.Fatal(err)
+	}
+	st.Hash = event.Hash{}
+	if _, err := s.CaptureState("/some/where", st, s.Intake(), Provenance{}); err == nil {
+		t.Error("a state whose content was not read became a version")
+	}
+	sync1(t, s)
+	if left := storetest.Run(t, "find", filepath.Join(p.vault, "tmp"), "-type", "f"); left != "" {
+		t.Errorf("left in tmp: %s", left)
+	}
+	clean(t, s)
+}
+
+func TestCaptureStopsWhenItIsTold(t *testing.T) {
+	p := places(t)[1]
+	s := open1(t, p.vault, Options{})
+	file := filepath.Join(p.dir, "f")
+	write(t, file, "x")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Capture(ctx, file, Provenance{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("capture: %v", err)
+	}
+	if _, err := s.Capture(t.Context(), "relative", Provenance{}); err == nil {
+		t.Error("captured a relative path")
+	}
+}
+
+func FuzzReadFrames(f *testing.F) {
+	enc, err := newEncoding()
+	if err != nil {
+		f.Fatal(err)
+	}
+	var whole []byte
+	for i := range 3 {
+		st := event.State{Exists: true, Type: event.TypeRegular, Size: uint64(i), Mode: 0o644, Xattrs: map[string]event.Bytes{"user.a": {1}}}
+		if whole, err = appendFrame(whole, enc, &entry{Kind: entryVersion, Path: []byte("/p"), ID: uint64(i + 1), State: &st, Trusted: true}); err != nil {
+			f.Fatal(err)
+		}
+	}
+	f.Add(whole)
+	f.Add(whole[:len(whole)-1])
+	f.Add(append(append([]byte{}, whole[3:]...), whole...))
+	f.Add([]byte("HFVLHFVLHFVL"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c := newCatalog()
+		sum, last := 0, 0
+		end := readFrames(b, func(off int, body []byte) {
+			if off < last {
+				t.Fatalf("frame at %d after %d", off, last)
+			}
+			last = off + frameHead + len(body)
+			sum += frameHead + len(body)
+			if e, err := decodeEntry(body); err == nil {
+				if c.apply(e) == nil {
+					// What was taken can be written again and says the same.
+					again, err := appendFrame(nil, enc, e)
+					if err != nil {
+						t.Fatal(err)
+					}
+					body2, ok := frameAt(again)
+					if !ok {
+						t.Fatal("a frame of ours is not valid")
+					}
+					e2, err := decodeEntry(body2)
+					if err != nil || e2.ID != e.ID || !bytes.Equal(e2.Path, e.Path) {
+						t.Fatalf("%+v came back as %+v, %v", e, e2, err)
+					}
+				}
+			}
+		}, func(_, n int) { sum += n })
+		if sum != end || end > len(b) {
+			t.Fatalf("frames and damage add up to %d, the end is %d of %d", sum, end, len(b))
+		}
+	})
+}
