@@ -214,3 +214,32 @@ func TestEachStateThatAPowerCutCanLeaveIsRepaired(t *testing.T) {
 	}
 	t.Logf("%d states", n)
 }
+
+func TestASegmentThatWasJustBegunIsRepaired(t *testing.T) {
+	before := newLog(t)
+	before.o.SegmentBytes = 1
+	before.fill(10)
+	after := newLog(t)
+	after.o.SegmentBytes = 1
+	copyDir(t, filepath.Dir(before.dir), filepath.Dir(after.dir))
+	after.fill(12)
+	old, new := after.readFile(segmentName(1)), after.readFile(segmentName(11))
+	head := len(after.frames(segmentName(11))[0])
+	for cut := range head + 40 {
+		l := newLog(t)
+		copyDir(t, filepath.Dir(before.dir), filepath.Dir(l.dir))
+		l.writeFile(segmentName(1), old)
+		l.writeFile(segmentName(11), new[:cut])
+		j := l.open()
+		if op := j.Opened(); op.Size != 10 || len(op.Tampered) > 0 || cut != 0 && cut != head && op.TornBytes == 0 {
+			t.Fatalf("cut at %d: %+v", cut, op)
+		}
+		if _, err := j.AppendDurable(context.Background(), sample(99)); err != nil {
+			t.Fatal(err)
+		}
+		l.close(j)
+		if sum, found := l.verify(""); len(found) > 0 || sum.Matched != 11 {
+			t.Fatalf("cut at %d: found %q, %+v", cut, found, sum)
+		}
+	}
+}

@@ -156,6 +156,32 @@ func TestClosingOnAFullDiskSaysWhatIsNotWritten(t *testing.T) {
 	}
 }
 
+func TestAnUnsignedEndIsSignedAtAnOpenOnAFullDisk(t *testing.T) {
+	l := smallDisk(t, "4m")
+	l.o.ReserveBytes = 1 << 20
+	l.fill(5)
+	file := l.readFile(seg1)
+	for i := 6; i <= 205; i++ { // enough for the hashes to need another page
+		r := sample(i)
+		r.Seq = uint64(i)
+		b, err := Encode(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file = appendFrame(file, frameRecord, b)
+	}
+	l.writeFile(seg1, file)
+	fillDisk(t, l)
+	j := l.open()
+	if op := j.Opened(); op.Recovered != 200 || op.Size != 205 || j.Stats().Reserve != 0 {
+		t.Fatalf("%+v, %+v", op, j.Stats())
+	}
+	l.close(j)
+	if sum, found := l.verify(""); len(found) > 0 || sum.Recovered != 200 {
+		t.Fatalf("found %q, %+v", found, sum)
+	}
+}
+
 func TestAJournalCannotBeBegunOnAFullDisk(t *testing.T) {
 	l := smallDisk(t, "64k")
 	filler := fillDisk(t, l)

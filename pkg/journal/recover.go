@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"golang.org/x/mod/sumdb/tlog"
+	"golang.org/x/sys/unix"
 )
 
 // errStop ends a walk without being an error of it.
@@ -171,6 +172,9 @@ func (s *segmentCheck) scan() error {
 		var bad *badFrame
 		switch {
 		case errors.Is(err, io.EOF):
+			if sc.off == 0 { // not even the header came to the disk
+				s.bad(0, "it is empty")
+			}
 			return nil
 		case errors.As(err, &bad):
 			s.bad(bad.Off, bad.Cause)
@@ -203,7 +207,7 @@ func (s *segmentCheck) bad(off int64, cause string) {
 	case s.next <= s.r.check.Size:
 		s.wrong(ProblemAltered, "%s at byte %d, record %d: %s", segmentName(s.first), off, s.next, cause)
 	default:
-		s.torn = &tear{first: s.first, off: off, records: 1}
+		s.torn = &tear{first: s.first, off: off, records: min(int(off), 1)} // a header is no record
 	}
 }
 
@@ -299,9 +303,13 @@ func (r *recovery) take(open int) error {
 	if w.recovered == 0 && len(r.opened.Tampered) == 0 {
 		return nil
 	}
-	err = w.writeHashes()
-	if err == nil {
-		err = w.seal(true)
+	// A daemon must start on a full disk as well: these few bytes may take the reserve.
+	for {
+		if err = w.writeHashes(); err == nil {
+			err = w.seal(true)
+		}
+		if !errors.Is(err, unix.ENOSPC) || !w.reserve.release() {
+			return err
+		}
 	}
-	return err
 }

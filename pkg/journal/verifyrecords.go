@@ -101,6 +101,9 @@ func (w *recordWalk) segment(ctx context.Context, first uint64) error {
 		var bad *badFrame
 		switch {
 		case errors.Is(err, io.EOF):
+			if !header {
+				w.ends = append(w.ends, span{from: first, kind: ProblemAltered, place: place{segment: first}, text: "has no header"})
+			}
 			return ctx.Err()
 		case errors.As(err, &bad):
 			w.unreadable(bad)
@@ -129,7 +132,7 @@ func (w *recordWalk) segment(ctx context.Context, first uint64) error {
 func (w *recordWalk) unreadable(bad *badFrame) {
 	switch {
 	case bad.Off == 0:
-		w.v.add(Problem{Kind: ProblemAltered, From: w.edge.seg, File: segmentName(w.edge.seg), Text: segmentName(w.edge.seg) + " has no readable header"})
+		// The header: that there is none is told at the end of the segment.
 	case w.next > w.size && w.fakes == 0 && w.ahead == nil:
 		w.v.sum.UnsealedTorn += bad.Next - bad.Off
 	case bad.Torn:
