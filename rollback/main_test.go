@@ -2,12 +2,15 @@ package rollback
 
 import (
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/holdfast/holdfast/pkg/digest"
+	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/rollback/cas"
 	"github.com/holdfast/holdfast/rollback/storetest"
 )
@@ -148,4 +151,13 @@ func read(t testing.TB, path string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+func readState(t testing.TB, path string, sink io.Writer) event.State {
+	t.Helper()
+	st, err := digest.ReadPath(t.Context(), path, sink)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
 }

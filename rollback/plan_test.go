@@ -1,0 +1,606 @@
+package rollback
+
+import (
+	"errors"
+	"fmt"
+	"math/rand"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/rollback/storetest"
+)
+
+func actions(p Plan, dir string) string {
+	var out []string
+	for _, st := range p.Steps {
+		out = append(out, st.Action+" "+strings.TrimPrefix(st.Path, dir))
+	}
+	return strings.Join(out, ", ")
+}
+
+func planAll(t *testing.T, s *Store, dir string) Plan {
+	t.Helper()
+	p, err := s.PlanRestore(t.Context(), []string{dir}, RestoreOptions{Recursive: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestAPlanNamesEachStepInAnOrderThatWorks(t *testing.T) {
+	p := places(t)[1]
+	s := open1(t, p.vault, Options{})
+	storetest.Sh(t, `cd "$1"; mkdir -p a/b; echo 1 > a/b/f; echo 2 > a/g; ln -s g a/l; echo 3 > h; mkfifo q; echo keep > same`, p.dir)
+	for _, f := range below(t, p.dir) {
+		capture(t, s, f)
+	}
+	for _, f := range []string{"new", "newdir", "newdir/f"} {
+		if _, err := s.Absent(filepath.Join(p.dir, f), Provenance{Trust: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := storetest.Tree(t, p.dir)
+	storetest.Sh(t, `cd "$1"; rm -r a q; echo file > a; chmod 600 h; echo x > new; mkdir newdir; echo y > newdir/f`, p.dir)
+	plan := planAll(t, s, p.dir)
+	if got, want := actions(plan, p.dir), "remove /newdir/f, remove /newdir, remove /new, mkdir /a, mkdir /a/b, write /a/b/f, write /a/g, link /a/l, meta /h, mknod /q"; got != want {
+		t.Errorf("plan   %s\nwanted %s", got, want)
+	}
+	if len(plan.Conflicts) > 0 {
+		t.Errorf("conflicts %v", plan.Conflicts)
+	}
+	before := storetest.Tree(t, p.dir)
+	planAll(t, s, p.dir)
+	if storetest.Tree(t, p.dir) != before {
+		t.Error("planning changed something")
+	}
+	var outcomes []string
+	if err := s.Apply(t.Context(), plan, func(r Result) { outcomes = append(outcomes, r.Outcome) }); err != nil {
+		t.Fatal(err)
+	}
+	if got := storetest.Tree(t, p.dir); got != want {
+		t.Errorf("before:\n%s\nafter:\n%s", want, got)
+	}
+	if len(outcomes) != len(plan.Steps) || strings.Contains(fmt.Sprint(outcomes), OutcomeFailed) {
+		t.Errorf("outcomes %v", outcomes)
+	}
+	if again := planAll(t, s, p.dir); len(again.Steps) > 0 {
+		t.Errorf("a second plan: %s", actions(again, p.dir))
+	}
+	noLeftovers(t, p.dir)
+}
+
+func TestAPlanOfManyFilesIsAppliedInGroups(t *testing.T) {
+	for _, p := range places(t) {
+		t.Run(p.name, func(t *testing.T) {
+			s, f := openFaulty(t, p.vault)
+			for i := range 300 {
+				file := filepath.Join(p.dir, fmt.Sprintf("f%03d", i))
+				write(t, file, fmt.Sprint("content ", i))
+				capture(t, s, file)
+			}
+			for i := range 300 {
+				file := filepath.Join(p.dir, fmt.Sprintf("f%03d", i))
+				if i%3 == 0 {
+					if err := os.Remove(file); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					write(t, file, "evil")
+				}
+			}
+			plan := planAll(t, s, p.dir)
+			f.Fail(0, nil)
+			n := 0
+			if err := s.Apply(t.Context(), plan, func(r Result) {
+				n++
+				if r.Outcome != OutcomeDone || (r.Evidence != "") != r.Step.Have.Exists {
+					t.Errorf("%s: %s, evidence %q", r.Step.Path, r.Outcome, r.Evidence)
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 300 {
+				if got, want := read(t, filepath.Join(p.dir, fmt.Sprintf("f%03d", i))), fmt.Sprint("content ", i); got != want {
+					t.Fatalf("file %d is %q", i, got)
+				}
+			}
+			syncs := strings.Count(strings.Join(f.Steps(), "\n"), "syncfs ")
+			if n != 300 || syncs != 3 {
+				t.Errorf("%d results, %d syncfs", n, syncs)
+			}
+			if again := planAll(t, s, p.dir); len(again.Steps) > 0 {
+				t.Errorf("a second plan has %d steps", len(again.Steps))
+			}
+			noLeftovers(t, p.dir)
+		})
+	}
+}
+
+func TestAStalePlanTouchesNothingThatChangedSince(t *testing.T) {
+	for _, many := range []int{1, 20} {
+		t.Run(fmt.Sprint(many, " files"), func(t *testing.T) {
+			p := places(t)[1]
+			s := open1(t, p.vault, Options{})
+			for i := range many {
+				file := filepath.Join(p.dir, fmt.Sprint("f", i))
+				write(t, file, "good")
+				capture(t, s, file)
+				write(t, file, "evil")
+			}
+			plan := planAll(t, s, p.dir)
+			write(t, filepath.Join(p.dir, "f0"), "somebody's work")
+			err := s.Apply(t.Context(), plan, nil)
+			if !errors.Is(err, ErrRaced) {
+				t.Errorf("apply: %v", err)
+			}
+			if got := read(t, filepath.Join(p.dir, "f0")); got != "somebody's work" {
+				t.Errorf("the file that changed is %q", got)
+			}
+			for i := 1; i < many; i++ {
+				if got := read(t, filepath.Join(p.dir, fmt.Sprint("f", i))); got != "good" {
+					t.Errorf("file %d is %q", i, got)
+				}
+			}
+		})
+	}
+}
+
+func TestAReplacementInTheLastMomentIsSwappedBack(t *testing.T) {
+	p := places(t)[1]
+	file := filepath.Join(p.dir, "f")
+	o := Options{}
+	armed := false
+	o.Disk.Before = func(op, _ string) error {
+		if op == "exchange" && armed {
+			armed = false
+			write(t, file+".work", "somebody's work")
+			return os.Rename(file+".work", file)
+		}
+		return nil
+	}
+	s := open1(t, p.vault, o)
+	write(t, file, "good")
+	capture(t, s, file)
+	write(t, file, "evil")
+	plan := planAll(t, s, p.dir)
+	armed = true
+	if err := s.Apply(t.Context(), plan, nil); !errors.Is(err, ErrRaced) {
+		t.Errorf("apply: %v", err)
+	}
+	if got := read(t, file); got != "somebody's work" {
+		t.Errorf("the file is %q", got)
+	}
+	noLeftovers(t, p.dir)
+}
+
+func TestOldVersionsComeBackByNumberTimeAndElsewhere(t *testing.T) {
+	p := places(t)[1]
+	at := time.Unix(1000, 0)
+	s := open1(t, p.vault, Options{Now: func() time.Time { at = at.Add(time.Second); return at }})
+	file := filepath.Join(p.dir, "d", "f")
+	mkdirs(t, filepath.Dir(file))
+	storetest.Run(t, "chmod", "2711", filepath.Dir(file))
+	capture(t, s, filepath.Dir(file))
+	var vs []Version
+	for i := range 3 {
+		write(t, file, fmt.Sprint("content ", i))
+		vs = append(vs, capture(t, s, file))
+	}
+	for _, tc := range []struct {
+		name string
+		o    RestoreOptions
+		want string
+	}{
+		{"by number", RestoreOptions{Version: 1}, "content 0"},
+		{"by time", RestoreOptions{At: vs[1].Time}, "content 1"},
+		{"the trusted one", RestoreOptions{}, "content 2"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			plan, err := s.PlanRestore(t.Context(), []string{file}, tc.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Apply(t.Context(), plan, nil); err != nil {
+				t.Fatal(err)
+			}
+			if got := read(t, file); got != tc.want {
+				t.Errorf("the file is %q, want %q", got, tc.want)
+			}
+		})
+	}
+	into := filepath.Join(p.dir, "into")
+	plan, err := s.PlanRestore(t.Context(), []string{file}, RestoreOptions{Version: 2, Into: into})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Apply(t.Context(), plan, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, filepath.Join(into, file)); got != "content 1" {
+		t.Errorf("elsewhere it is %q", got)
+	}
+	if got := storetest.Truth(t, filepath.Join(into, filepath.Dir(file))); got != storetest.Truth(t, filepath.Dir(file)) {
+		t.Errorf("its directory is\n%s", got)
+	}
+	if got := read(t, file); got != "content 2" {
+		t.Errorf("in place it is %q", got)
+	}
+	for name, f := range map[string]func() (Plan, error){
+		"an unknown path":           func() (Plan, error) { return s.PlanRestore(t.Context(), []string{"/none"}, RestoreOptions{}) },
+		"an unknown version":        func() (Plan, error) { return s.PlanRestore(t.Context(), []string{file}, RestoreOptions{Version: 9}) },
+		"a time before any version": func() (Plan, error) { return s.PlanRestore(t.Context(), []string{file}, RestoreOptions{At: 1}) },
+		"a directory without a file": func() (Plan, error) {
+			return s.PlanRestore(t.Context(), []string{p.dir + "/x"}, RestoreOptions{Recursive: true})
+		},
+	} {
+		if _, err := f(); !errors.Is(err, ErrNoVersion) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAContentThatTheVaultLostIsAConflict(t *testing.T) {
+	p := places(t)[1]
+	s := open1(t, p.vault, Options{})
+	file := filepath.Join(p.dir, "f")
+	write(t, file, "good")
+	v := capture(t, s, file)
+	sync1(t, s)
+	if err := s.objects.Remove(v.State.Hash); err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, "evil")
+	plan := planAll(t, s, p.dir)
+	if len(plan.Steps) != 0 || len(plan.Conflicts) != 1 || !strings.Contains(plan.Conflicts[0].Reason, "not kept") {
+		t.Errorf("plan %+v", plan)
+	}
+}
+
+// TestApplyingAPlanLeavesAnEmptyPlan makes random trees, keeps them, does random
+// things to them, and restores them.
+func TestApplyingAPlanLeavesAnEmptyPlan(t *testing.T) {
+	for seed := range int64(40) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			rng := rand.New(rand.NewSource(seed))
+			p := places(t)[int(seed)%3]
+			s := open1(t, p.vault, Options{})
+			root := filepath.Join(p.dir, "root")
+			mkdirs(t, root)
+			for range 40 {
+				randomChange(t, rng, root)
+			}
+			kept := map[string]bool{}
+			for _, f := range append(below(t, root), root) {
+				capture(t, s, f)
+				kept[f] = true
+			}
+			want := states(t, root)
+			for range 1 + rng.Intn(40) {
+				randomChange(t, rng, root)
+			}
+			for _, f := range below(t, root) { // as the daemon does for what was not there
+				if !kept[f] {
+					if _, err := s.Absent(f, Provenance{Trust: true}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			plan := planAll(t, s, root)
+			if err := s.Apply(t.Context(), plan, nil); err != nil {
+				t.Fatalf("apply %s: %v", actions(plan, root), err)
+			}
+			if again := planAll(t, s, root); len(again.Steps)+len(again.Conflicts) > 0 {
+				t.Errorf("a second plan: %s %v", actions(again, root), again.Conflicts)
+			}
+			if got := states(t, root); got != want {
+				t.Errorf("before:\n%s\nafter:\n%s", want, got)
+			}
+			noLeftovers(t, p.dir)
+			clean(t, s)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// randomChange does one thing to a random name; what does not apply fails and
+// counts as nothing.
+func randomChange(t *testing.T, rng *rand.Rand, root string) {
+	t.Helper()
+	names := below(t, root)
+	pick := func() string {
+		if len(names) == 0 || rng.Intn(3) == 0 {
+			dir := root
+			for _, n := range names {
+				if fi, err := os.Lstat(n); err == nil && fi.IsDir() && rng.Intn(3) == 0 {
+					dir = n
+				}
+			}
+			return filepath.Join(dir, fmt.Sprint("n", rng.Intn(12)))
+		}
+		return names[rng.Intn(len(names))]
+	}
+	a, b := pick(), pick()
+	ops := []func() error{
+		func() error { return os.WriteFile(a, []byte(fmt.Sprint("text ", rng.Intn(5))), 0o644) },
+		func() error { return os.WriteFile(a, []byte(strings.Repeat("x", rng.Intn(100_000))), 0o600) },
+		func() error { return os.Mkdir(a, 0o750) },
+		func() error { return os.Symlink("target", a) },
+		func() error { return os.Remove(a) },
+		func() error { return os.RemoveAll(a) },
+		func() error { return os.Rename(a, b) },
+		func() error { return os.Link(a, b) },
+		func() error { return os.Chmod(a, os.FileMode(rng.Intn(0o1000))) },
+		func() error { return os.Lchown(a, rng.Intn(5), rng.Intn(5)) },
+		func() error { return os.Chtimes(a, time.Unix(1, 0), time.Unix(int64(rng.Intn(1000)), 5)) },
+		func() error { return os.Truncate(a, int64(rng.Intn(5000))) },
+	}
+	_ = ops[rng.Intn(len(ops))]()
+}
+
+// diary writes records as the pipeline does, of what users do to paths.
+type diary struct {
+	t   *testing.T
+	s   *Store
+	seq uint64
+	all []*event.Record
+}
+
+func (h *diary) state(path string) *event.State {
+	h.t.Helper()
+	in := h.s.Intake()
+	st := readState(h.t, path, in)
+	if st.Exists { // the vault keeps what was there
+		if _, err := h.s.CaptureState(path, st, in, Provenance{}); err != nil {
+			h.t.Fatal(err)
+		}
+	} else if err := in.Discard(); err != nil {
+		h.t.Fatal(err)
+	}
+	return &st
+}
+
+func (h *diary) do(user, op, path, to, line string) *event.Record {
+	h.t.Helper()
+	target := path
+	if to != "" {
+		target = to
+	}
+	r := &event.Record{Kind: event.RecChange, Op: op, Path: event.Text([]byte(path)), Verdict: event.VerdictObserved,
+		Actor: &event.Actor{User: user}, Before: h.state(target)}
+	if to != "" {
+		r.PathTo = event.Text([]byte(to))
+		h.state(path)
+	}
+	storetest.Sh(h.t, line, path, to)
+	h.seq++
+	r.Seq, r.ID, r.Time = h.seq, fmt.Sprint("h/b/", h.seq), event.TimeOf(time.Now())
+	r.After = h.state(target)
+	h.all = append(h.all, r)
+	return r
+}
+
+func (h *diary) by(user string, is bool) []*event.Record {
+	var out []*event.Record
+	for _, r := range h.all {
+		if (r.Actor.User == user) == is {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+func TestUndoTakesBackWhatOneUserDid(t *testing.T) {
+	for _, tc := range []struct {
+		name      string
+		before    string                                 // makes the tree; $1 is its root
+		changes   func(h *diary, root string)         // by mallory and others
+		conflicts string                                 // path reason; path reason
+		steps     string                                 // what is planned
+		left      string                                 // done after planning is compared: what root must look like, "" as before
+		o         UndoOptions                            //
+		lose      func(t *testing.T, s *Store, r string) // makes contents go from the vault
+	}{
+		{name: "a write and an append",
+			before: `echo one > $1/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "write", root+"/f", "", `echo evil > "$1"`)
+				h.do("mallory", "write", root+"/f", "", `echo more >> "$1"`)
+			}, steps: "write /f"},
+		{name: "a created, a deleted and a chmod-ed file",
+			before: `echo one > $1/f; echo two > $1/g`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "create", root+"/new", "", `echo evil > "$1"`)
+				h.do("mallory", "unlink", root+"/f", "", `rm "$1"`)
+				h.do("mallory", "chmod", root+"/g", "", `chmod 777 "$1"`)
+			}, steps: "remove /new, write /f, meta /g"},
+		{name: "a name that is no UTF-8 and has a newline",
+			before: `:`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "create", root+"/a\xff\n\\x41", "", `echo evil > "$1"`)
+			}, steps: "remove /a\xff\n\\x41"},
+		{name: "a renamed file gets its name back without its content",
+			before: `echo one > $1/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "rename", root+"/f", root+"/g", `mv "$1" "$2"`)
+			}, steps: "rename /f",
+			lose: func(t *testing.T, s *Store, root string) {
+				if err := s.objects.Remove(readState(t, root+"/g", nil).Hash); err != nil {
+					t.Fatal(err)
+				}
+			}},
+		{name: "a rename over another file",
+			before: `echo one > $1/f; echo two > $1/g`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "rename", root+"/f", root+"/g", `mv "$1" "$2"`)
+			}, steps: "write /f, write /g"},
+		{name: "an editor's write to a temporary name and rename",
+			before: `echo one > $1/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "create", root+"/.tmp", "", `echo evil > "$1"`)
+				h.do("mallory", "rename", root+"/.tmp", root+"/f", `mv "$1" "$2"`)
+			}, steps: "write /f"},
+		{name: "a created tree goes, deepest first",
+			before: `:`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "mkdir", root+"/d", "", `mkdir "$1"`)
+				h.do("mallory", "mkdir", root+"/d/e", "", `mkdir "$1"`)
+				h.do("mallory", "create", root+"/d/e/f", "", `echo x > "$1"`)
+			}, steps: "remove /d/e/f, rmdir /d/e, rmdir /d"},
+		{name: "a deleted tree comes back, top first",
+			before: `mkdir -p -m 710 $1/d/e; echo one > $1/d/e/f; ln -s f $1/d/e/l`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "unlink", root+"/d/e/f", "", `rm "$1"`)
+				h.do("mallory", "unlink", root+"/d/e/l", "", `rm "$1"`)
+				h.do("mallory", "rmdir", root+"/d/e", "", `rmdir "$1"`)
+				h.do("mallory", "rmdir", root+"/d", "", `rmdir "$1"`)
+			}, steps: "mkdir /d, mkdir /d/e, write /d/e/f, link /d/e/l"},
+		{name: "a renamed directory, with changes in it before and after",
+			before: `mkdir $1/d; echo one > $1/d/f; echo two > $1/d/g; echo three > $1/d/untouched`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "write", root+"/d/f", "", `echo evil > "$1"`)
+				h.do("mallory", "rename", root+"/d", root+"/moved", `mv "$1" "$2"`)
+				h.do("mallory", "write", root+"/moved/g", "", `echo evil > "$1"`)
+				h.do("mallory", "create", root+"/moved/new", "", `echo evil > "$1"`)
+			}, steps: "rename /d, remove /d/new, write /d/f, write /d/g"},
+		{name: "a hard link",
+			before: `echo one > $1/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "link", root+"/f", root+"/g", `ln "$1" "$2"`)
+			}, steps: "remove /g"},
+		{name: "what somebody else changed since is a conflict",
+			before: `echo one > $1/f; echo two > $1/g`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "write", root+"/f", "", `echo evil > "$1"`)
+				h.do("mallory", "write", root+"/g", "", `echo evil > "$1"`)
+				h.do("alice", "write", root+"/f", "", `echo work >> "$1"`)
+			}, steps: "write /g", conflicts: "/f changed since by alice", left: `echo evil > $1/f; echo work >> $1/f; echo two > $1/g`},
+		{name: "what somebody else changed since goes too if forced",
+			before: `echo one > $1/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "write", root+"/f", "", `echo evil > "$1"`)
+				h.do("alice", "write", root+"/f", "", `echo work >> "$1"`)
+			}, steps: "write /f", o: UndoOptions{Force: true}},
+		{name: "what somebody else changed before is kept",
+			before: `echo one > $1/f`,
+			changes: func(h *diary, root string) {
+				h.do("alice", "write", root+"/f", "", `echo work >> "$1"`)
+				h.do("mallory", "write", root+"/f", "", `echo evil >> "$1"`)
+			}, steps: "write /f", left: `echo one > $1/f; echo work >> $1/f`},
+		{name: "what is not as it was left is a conflict",
+			before: `echo one > $1/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "write", root+"/f", "", `echo evil > "$1"`)
+				storetest.Sh(h.t, `echo unseen > "$1"`, root+"/f")
+			}, conflicts: "/f not any more as it was left", left: `echo unseen > $1/f`},
+		{name: "what is as before already needs nothing",
+			before: `echo one > $1/f; touch -d 2001-01-01 $1/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "write", root+"/f", "", `echo evil > "$1"`)
+				storetest.Sh(h.t, `echo one > "$1"; touch -d 2001-01-01 "$1"`, root+"/f")
+			}},
+		{name: "a content that was not kept is a conflict, forced or not",
+			before: `echo one > $1/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "write", root+"/f", "", `echo evil > "$1"`)
+			}, o: UndoOptions{Force: true}, conflicts: "/f content not kept", left: `echo evil > $1/f`,
+			lose: func(t *testing.T, s *Store, root string) {
+				v, ok := s.Version(root+"/f", 1)
+				if !ok {
+					t.Fatal("no version")
+				}
+				if err := s.objects.Remove(v.State.Hash); err != nil {
+					t.Fatal(err)
+				}
+			}},
+		{name: "a directory with somebody else's file stays",
+			before: `:`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "mkdir", root+"/d", "", `mkdir "$1"`)
+				h.do("mallory", "create", root+"/d/evil", "", `echo evil > "$1"`)
+				h.do("alice", "create", root+"/d/work", "", `echo work > "$1"`)
+			}, steps: "remove /d/evil", conflicts: `/d holds "work"`, left: `mkdir $1/d; echo work > $1/d/work`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := places(t)[1]
+			s := open1(t, p.vault, Options{})
+			root := filepath.Join(p.dir, "root")
+			mkdirs(t, root)
+			storetest.Sh(t, tc.before, root)
+			exact := states(t, root)
+			h := &diary{t: t, s: s}
+			tc.changes(h, root)
+			sync1(t, s)
+			if tc.lose != nil {
+				tc.lose(t, s, root)
+			}
+			plan, err := s.PlanUndo(t.Context(), h.by("mallory", true), h.by("mallory", false), tc.o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := actions(plan, root); got != tc.steps {
+				t.Errorf("steps  %s\nwanted %s", got, tc.steps)
+			}
+			var conflicts []string
+			for _, c := range plan.Conflicts {
+				conflicts = append(conflicts, strings.TrimPrefix(c.Path, root)+" "+c.Reason)
+			}
+			if got := strings.Join(conflicts, "; "); tc.conflicts == "" && got != "" || !containsAll(got, tc.conflicts) {
+				t.Errorf("conflicts %q, want %q", got, tc.conflicts)
+			}
+			if err := s.Apply(t.Context(), plan, nil); err != nil {
+				t.Fatal(err)
+			}
+			if tc.left == "" {
+				if got := states(t, root); got != exact {
+					t.Errorf("before:\n%s\nafter the undo:\n%s", exact, got)
+				}
+				return
+			}
+			other := filepath.Join(p.dir, "other")
+			mkdirs(t, other)
+			storetest.Sh(t, tc.left, other)
+			want := withoutTimes(states(t, other))
+			if got := withoutTimes(states(t, root)); got != want {
+				t.Errorf("wanted:\n%s\nafter the undo:\n%s", want, got)
+			}
+		})
+	}
+}
+
+func containsAll(text, words string) bool {
+	for _, w := range strings.SplitN(words, " ", 2) {
+		if !strings.Contains(text, w) {
+			return false
+		}
+	}
+	return true
+}
+
+func withoutTimes(tree string) string {
+	var out []string
+	for _, l := range strings.Split(tree, "\n") {
+		if !strings.Contains(l, `"mtime"`) {
+			out = append(out, l)
+		}
+	}
+	return strings.Join(out, "\n")
+}
+
+func TestAnUndoOfNothingIsEmpty(t *testing.T) {
+	s := open1(t, places(t)[1].vault, Options{})
+	plan, err := s.PlanUndo(t.Context(), nil, nil, UndoOptions{})
+	if err != nil || !reflect.DeepEqual(plan, Plan{}) {
+		t.Errorf("%+v, %v", plan, err)
+	}
+	attempt := &event.Record{Kind: event.RecAttempt, Op: "write", Path: "/x", Verdict: event.VerdictBlocked}
+	if plan, err = s.PlanUndo(t.Context(), []*event.Record{attempt}, nil, UndoOptions{}); err != nil || len(plan.Steps)+len(plan.Conflicts) > 0 {
+		t.Errorf("of an attempt: %+v, %v", plan, err)
+	}
+}
