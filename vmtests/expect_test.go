@@ -313,7 +313,7 @@ func inOrder(names, want []string) bool {
 // brief is one line that tells a record or a line of truth apart from others.
 func (r object) brief() string {
 	var b strings.Builder
-	for _, k := range []string{"seq", "kind", "act", "op", "path", "path_to", "under", "verdict", "errno", "actor.uid", "uid", "process.exe", "exe", "after.hash", "gap", "reason"} {
+	for _, k := range []string{"seq", "kind", "act", "op", "path", "path_to", "under", "verdict", "errno", "actor.uid", "uid", "process.exe", "exe", "after.hash", "gap"} {
 		if v := r.text(k); v != "" {
 			fmt.Fprintf(&b, "%s=%s ", k, v)
 		}
