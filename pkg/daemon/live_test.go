@@ -366,6 +366,33 @@ func TestWhatChangedWhileTheDaemonWasDownIsRecordedAndPutBack(t *testing.T) {
 	}
 }
 
+func TestAFileThatAnEarlierRunDidNotKeepIsNotTakenForANewOne(t *testing.T) {
+	top := t.TempDir()
+	tree := filepath.Join(top, "tree")
+	if err := os.MkdirAll(tree, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(tree, "kept"), "1\n")
+	write(t, filepath.Join(tree, "cache"), "2\n")
+	before := picture(t, tree)
+	cfg := config.Default()
+	cfg.State, cfg.Socket = filepath.Join(top, "state"), filepath.Join(top, "socket")
+	cfg.Rules = []policy.Rule{{Name: "tree", Paths: []string{tree}, Except: []string{"cache"}, Mode: event.ModeRestore}}
+	startWith(t, cfg).stop()
+	cfg.Rules[0].Except = nil // from now on the file is watched, too
+	d := startWith(t, cfg)
+	if err := as(0, "evil\n", "tee", filepath.Join(tree, "cache")); err != nil {
+		t.Fatal(err)
+	}
+	d.wait(t, query.Filter{Verdict: event.VerdictRestored}, 1)
+	if got := d.records(t, query.Filter{Kind: event.RecChange}); len(got) != 1 || filepath.Base(got[0].Process.Exe) != "tee" {
+		t.Errorf("%d changes, want that of tee alone", len(got))
+	}
+	if after := picture(t, tree); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
 func TestAPathThatAppearsIsArmed(t *testing.T) {
 	top := t.TempDir()
 	file := filepath.Join(top, "later", "sub", "conf")

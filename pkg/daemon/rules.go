@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/pipeline"
 	"github.com/holdfast/holdfast/pkg/policy"
 	"github.com/holdfast/holdfast/pkg/sense"
+	"github.com/holdfast/holdfast/rollback"
 )
 
 // rules is the policy as far as this tier can keep it.
@@ -107,6 +109,9 @@ func (d *Daemon) arm(ctx context.Context, reason string) error {
 	}
 	d.setRoots(rs, fresh)
 	for _, p := range fresh {
+		if err := d.finishEnrolment(ctx, p); err != nil {
+			return err
+		}
 		e, err := d.pipe.Enrol(ctx, p)
 		if err != nil {
 			return err
@@ -126,6 +131,37 @@ func (d *Daemon) arm(ctx context.Context, reason string) error {
 		return fmt.Errorf("compare after arming: %w", err)
 	}
 	return nil
+}
+
+// finishEnrolment keeps what an earlier run did not keep when it enrolled a tree:
+// a file that could not be read, or that its rule excepted then. Without it such
+// a file would look new now, and in restore mode be taken away. What is older
+// than the enrolment was there: the time of an inode's last change cannot be set.
+func (d *Daemon) finishEnrolment(ctx context.Context, root string) error {
+	v, ok := d.vault.Latest(root)
+	if !ok || !v.State.Exists || v.State.Type != event.TypeDir {
+		return nil
+	}
+	return filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // gone meanwhile, or unreadable: the compare tells
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		_, watched := d.rules.rule(path)
+		if _, known := d.vault.Latest(path); known || !watched {
+			return nil
+		}
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) != nil || event.Time(st.Ctim.Nano()) >= v.Time {
+			return nil
+		}
+		if _, err := d.vault.Capture(ctx, path, rollback.Provenance{Reason: "was not kept when its tree was enrolled", Trust: true}); err != nil {
+			d.degrade("enrol "+path, fmt.Sprintf("%s is watched but cannot be put back: %v", event.Text([]byte(path)), err))
+		}
+		return nil
+	})
 }
 
 // kept reports whether the vault says that something belongs at a path.

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +22,16 @@ const (
 const (
 	reasonLost = "found by a rescan after lost events"
 	reasonDown = "changed while the daemon was down"
+	// An operation named a path that could not be followed any more: it is not
+	// known whether it was in a watched tree, so the trees are asked.
+	reasonUnplaced = "found by a rescan after an operation whose path could not be followed any more"
+)
+
+// doubtEvery is the least time between two rescans for unplaced events, and
+// doubtShare how many times longer than such a rescan the pause after it is.
+const (
+	doubtEvery = 10_000_000_000 // ns
+	doubtShare = 20
 )
 
 // gap is a declared loss.
@@ -28,7 +39,7 @@ type gap struct {
 	lost     uint64
 	from, to uint64 // ns since boot
 	why      []string
-	unplaced bool // events that could not be placed: a rescan would not tell more
+	unplaced bool // events that could not be placed: no loss unless the rescan fails
 }
 
 func (g *gap) grow(n, from, to uint64, why string) {
@@ -51,7 +62,8 @@ type gaps struct {
 	mu    sync.Mutex // guards all below
 	lost  gap
 	named gap
-	last  uint64 // when the last ones were given out
+	last  uint64 // when the last losses were given out
+	doubt uint64 // when unplaced events may be given out again
 }
 
 func (g *gaps) add(n, from, to uint64, why string) {
@@ -64,25 +76,31 @@ func (g *gaps) unplaced(at uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.named.unplaced = true
-	g.named.grow(1, at, at, "an operation's path could not be followed any more, so it is not known whether it was in a watched tree")
+	g.named.grow(1, at, at, "an operation's path could not be followed any more, and the watched trees could not be compared")
 }
 
-// due gives out what was collected, at most once in a while unless force.
+// compared ends a rescan for unplaced events that took a while.
+func (g *gaps) compared(now, took uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.doubt = now + max(doubtEvery, doubtShare*took)
+}
+
+// due gives out what was collected: losses at most once in a while unless force,
+// unplaced events when no rescan for earlier ones is under way or just over. At
+// the end these are left: the next start compares everything.
 func (g *gaps) due(now uint64, force bool) []gap {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.lost.lost == 0 && g.named.lost == 0 || !force && g.last != 0 && now < g.last+g.every {
-		return nil
-	}
-	g.last = now
 	var out []gap
-	if g.lost.lost > 0 {
+	if g.lost.lost > 0 && (force || g.last == 0 || now >= g.last+g.every) {
 		out = append(out, g.lost)
+		g.lost, g.last = gap{}, now
 	}
-	if g.named.lost > 0 {
+	if g.named.lost > 0 && !force && now >= g.doubt {
 		out = append(out, g.named)
+		g.named, g.doubt = gap{}, math.MaxUint64 // until compared
 	}
-	g.lost, g.named = gap{}, gap{}
 	return out
 }
 
@@ -90,29 +108,32 @@ func (g *gaps) due(now uint64, force bool) []gap {
 func (g *gaps) next() (uint64, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.lost.lost == 0 && g.named.lost == 0 {
-		return 0, false
+	at := uint64(math.MaxUint64)
+	if g.lost.lost > 0 {
+		at = 0
+		if g.last != 0 {
+			at = g.last + g.every
+		}
 	}
-	if g.last == 0 {
-		return 0, true
+	if g.named.lost > 0 {
+		at = min(at, g.doubt)
 	}
-	return g.last + g.every, true
+	return at, at != math.MaxUint64
 }
 
 // declare writes a gap record and has the trees scanned that it concerns.
+// Unplaced events only have them scanned: what that finds has its own records.
 func (p *Pipeline) declare(ctx context.Context, g gap) error {
-	p.n.gaps.Add(1)
 	trees := p.o.Trees()
-	state := rescanPending
 	if g.unplaced {
-		state = ""
+		p.scans.begin(job{trees: trees, reason: reasonUnplaced, gap: &g})
+		return nil
 	}
-	if err := p.append(ctx, p.gapRecord(&g, trees, state, g.reason())); err != nil {
+	p.n.gaps.Add(1)
+	if err := p.append(ctx, p.gapRecord(&g, trees, rescanPending, g.reason())); err != nil {
 		return fmt.Errorf("declare a gap: %w", err)
 	}
-	if !g.unplaced {
-		p.scans.begin(job{trees: trees, reason: reasonLost, gap: &g})
-	}
+	p.scans.begin(job{trees: trees, reason: reasonLost, gap: &g})
 	return nil
 }
 

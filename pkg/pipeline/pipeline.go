@@ -28,9 +28,10 @@ type Pipeline struct {
 	delayed   delayed // of the slow side alone
 	scans     *scans
 
-	ev   event.Event   // reused by the fast side
-	lost []uint64      // per CPU, as the kernel last told
-	last atomic.Uint64 // time of the last good event
+	ev     event.Event   // reused by the fast side
+	reaped uint64        // when processes were last looked after
+	lost   []uint64      // per CPU, as the kernel last told
+	last   atomic.Uint64 // time of the last good event
 
 	n counters
 }
@@ -124,6 +125,7 @@ func (p *Pipeline) runFront(ctx context.Context, front func([]byte)) {
 			front(raw)
 			p.in.done()
 			p.table.Tick(p.last.Load())
+			p.reap()
 			continue
 		}
 		if ctx.Err() != nil {
@@ -151,6 +153,30 @@ func until(at, now uint64) time.Duration {
 		return 0
 	}
 	return time.Duration(at - now)
+}
+
+// Reaper is an Attributor that can look for processes whose end was lost.
+type Reaper interface {
+	Reap(now uint64, max int) []*event.Record
+}
+
+// How often processes are looked after, and how many at a time.
+const (
+	reapEvery = 5_000_000_000 // ns
+	reapMany  = 64
+)
+
+// reap lets stage 3 look after processes whose end was lost.
+func (p *Pipeline) reap() {
+	r, ok := p.o.Attribute.(Reaper)
+	now := p.last.Load()
+	if !ok || now < p.reaped+reapEvery {
+		return
+	}
+	p.reaped = now
+	for _, rec := range r.Reap(now, reapMany) {
+		p.put(&item{record: rec})
+	}
 }
 
 // decode is stage 2. The event is valid until the next call.

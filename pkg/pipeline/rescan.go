@@ -16,7 +16,8 @@ import (
 type job struct {
 	trees  []string
 	reason string
-	gap    *gap         // the loss that it closes, nil if none
+	gap    *gap         // the loss that it closes, or the unplaced events that it is for; nil if none
+	begun  uint64       // ns since boot, set when it is done
 	done   chan<- error // gets the outcome once, nil if nobody waits
 }
 
@@ -103,6 +104,7 @@ func (s *scans) giveUp() {
 func (s *scans) do(j job) {
 	p := s.p
 	p.n.rescans.Add(1)
+	j.begun = p.o.Clock.Boot()
 	t, stop := p.o.Clock.After(scanDelay) // what is under way tells of itself first
 	select {
 	case <-t:
@@ -138,6 +140,16 @@ func (s *scans) close(j job, err error) {
 	if err != nil && s.ctx.Err() == nil {
 		p.n.rescansFailed.Add(1)
 		p.o.Log.Error("rescan failed", "stage", "pipeline", "err", err)
+	}
+	if j.gap != nil && j.gap.unplaced {
+		now := p.o.Clock.Boot()
+		p.gaps.compared(now, now-j.begun)
+		signal(p.queue.ready)
+		if err == nil {
+			j.gap = nil
+		} else {
+			p.n.gaps.Add(1)
+		}
 	}
 	if j.gap != nil && s.ctx.Err() == nil {
 		state, reason := rescanDone, "every watched path was compared with what was known"
