@@ -400,7 +400,7 @@ func TestUndoTakesBackWhatOneUserDid(t *testing.T) {
 	for _, tc := range []struct {
 		name      string
 		before    string                                 // makes the tree; $1 is its root
-		changes   func(h *diary, root string)         // by mallory and others
+		changes   func(h *diary, root string)            // by mallory and others
 		conflicts string                                 // path reason; path reason
 		steps     string                                 // what is planned
 		left      string                                 // done after planning is compared: what root must look like, "" as before

@@ -579,3 +579,28 @@ func FuzzReadFrames(f *testing.F) {
 		}
 	})
 }
+
+func TestTheLogGoesOnInANewSegmentWhenOneIsFull(t *testing.T) {
+	dir := storetest.Temp(t)
+	vault := filepath.Join(dir, "vault")
+	s := open1(t, vault, Options{})
+	const n = 60_000
+	st := event.State{Exists: true, Type: event.TypeDir, Mode: 0o755, User: "root", Group: "root"}
+	for i := range n {
+		if _, err := s.record(fmt.Sprint("/some/directory/", i), st, nil, Provenance{Trust: true, Reason: "test"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	segments, err := os.ReadDir(filepath.Join(vault, "versions"))
+	if err != nil || len(segments) < 2 {
+		t.Errorf("%d segments, %v", len(segments), err)
+	}
+	s = open1(t, vault, Options{})
+	if got := len(s.Paths("")); got != n || len(s.Opened().Damage) > 0 {
+		t.Errorf("%d paths, damage %v", got, s.Opened().Damage)
+	}
+	clean(t, s)
+}
