@@ -23,6 +23,8 @@ type TracerCall struct {
 	Path2  uint8
 	Follow uint8
 	Flags  uint8
+	Name   uint8
+	Pad    [3]uint8
 }
 
 type TracerCounters struct {

@@ -7,6 +7,10 @@
 #ifndef HOLDFAST_FILE_H
 #define HOLDFAST_FILE_H
 
+/* Which tier asks: only lsm is asked before the operation, and may refuse. */
+#define TIER_TRACEPOINT 0
+#define TIER_LSM 1
+
 struct request {
 	struct dentry *d;	/* the object, or with leaf the directory that holds it */
 	struct inode *in;	/* of the object, 0 if there is none (any more) */
@@ -163,13 +167,18 @@ __noinline int report_opener(struct request *r, u64 writes, u64 count, u64 bytes
 	return 0;
 }
 
-/* f was opened. Returns -EPERM if that must not be. */
-static __noinline int on_open(struct file *f, u32 hook, u32 may_refuse)
+/*
+ * f was opened with flags, which the kernel does not keep whole (linux v6.1
+ * fs/open.c:do_dentry_open). Returns -EPERM if that must not be. In tier lsm a
+ * hook of its own tells of truncation.
+ */
+static __noinline int on_open(struct file *f, u32 flags, u32 hook, u32 tier)
 {
 	struct request r;
-	u32 mode = BPF_CORE_READ(f, f_mode), flags = BPF_CORE_READ(f, f_flags);
+	u32 mode = BPF_CORE_READ(f, f_mode);
+	bool truncates = (flags & O_TRUNC) && !(mode & FMODE_CREATED);
 
-	if (!(mode & (FMODE_WRITE | FMODE_CREATED)) && !(flags & O_TRUNC))
+	if (!(mode & (FMODE_WRITE | FMODE_CREATED)) && !truncates)
 		return 0;
 	if (flags & O_TMPFILE_BIT)
 		return 0;	/* has no name; the link that gives it one is an operation of its own */
@@ -181,18 +190,26 @@ static __noinline int on_open(struct file *f, u32 hook, u32 may_refuse)
 	r.arg = flags;
 	if (mode & FMODE_CREATED)
 		r.flags |= EF_CREATED;
-	if (may_refuse && refuses(&r.place)) {
+	if (tier == TIER_LSM && refuses(&r.place)) {
+		r.op = mode & FMODE_WRITE ? OP_WRITE : OP_TRUNCATE;	/* what it was opened for */
 		r.flags |= EF_BLOCKED;
 		r.ret = -EPERM;
 		report(&r);
 		return -EPERM;
 	}
-	report_opener(&r, 0, 0, 0);
+	if (mode & (FMODE_WRITE | FMODE_CREATED)) {
+		report_opener(&r, 0, 0, 0);
+		if (tier == TIER_LSM || !truncates)
+			return 0;
+		COUNT(hook, seen);
+	}
+	r.op = OP_TRUNCATE;
+	report(&r);
 	return 0;
 }
 
 /* f is being written (before: bytes 0) or was (after). Returns -EPERM if that must not be. */
-static __noinline int on_write(struct file *f, u64 bytes, u32 hook, u32 may_refuse)
+static __noinline int on_write(struct file *f, u64 bytes, u32 hook, u32 tier)
 {
 	struct request r;
 	struct opener *o;
@@ -221,7 +238,7 @@ static __noinline int on_write(struct file *f, u64 bytes, u32 hook, u32 may_refu
 	if (!place(&r))
 		return 0;
 	/* who opened it with leave may write it; who got the descriptor before the rule may not */
-	if (may_refuse && !o && refuses(&r.place)) {
+	if (tier == TIER_LSM && !o && refuses(&r.place)) {
 		r.flags |= EF_BLOCKED;
 		r.ret = -EPERM;
 		report(&r);
@@ -280,7 +297,7 @@ static __noinline int on_close(struct file *f, u32 hook)
 }
 
 /* A descriptor of f is mapped shared. Returns -EPERM if that must not be. */
-static __noinline int on_map(struct file *f, u32 hook, u32 may_refuse)
+static __noinline int on_map(struct file *f, u32 hook, u32 tier)
 {
 	struct request r;
 
@@ -289,7 +306,7 @@ static __noinline int on_map(struct file *f, u32 hook, u32 may_refuse)
 	request_file(&r, f, OP_MAP_WRITE, hook);
 	if (!is_regular(r.in) || !place(&r))
 		return 0;
-	if (may_refuse && refuses(&r.place)) {
+	if (tier == TIER_LSM && refuses(&r.place)) {
 		r.flags |= EF_BLOCKED;
 		r.ret = -EPERM;
 		report(&r);
@@ -297,6 +314,28 @@ static __noinline int on_map(struct file *f, u32 hook, u32 may_refuse)
 	}
 	report(&r);
 	return 0;
+}
+
+/*
+ * The operation behind an extended attribute: access control lists are attributes
+ * by name (linux v6.1 include/uapi/linux/xattr.h).
+ */
+static __always_inline u32 op_of_xattr(u32 op, const char *name, bool user)
+{
+	const char acl[] = "system.posix_acl_";
+	char got[sizeof(acl)] = {};
+
+	if (!name)
+		return op;
+	if (user)
+		bpf_probe_read_user(got, sizeof(got) - 1, name);
+	else
+		bpf_probe_read_kernel(got, sizeof(got) - 1, name);
+#pragma clang loop unroll(full)
+	for (u32 i = 0; i < sizeof(acl) - 1; i++)
+		if (got[i] != acl[i])
+			return op;
+	return OP_SETACL;
 }
 
 /* Which operation an attribute change is (linux v6.1 fs/attr.c:notify_change). */

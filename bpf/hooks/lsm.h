@@ -76,6 +76,39 @@ static __always_inline int deny_dentry(struct dentry *d, u32 op, u32 hook, u64 a
 	return refuse(&r);
 }
 
+/* An event about two names of one object; not submitted yet. 0: no slot. */
+static __always_inline struct slot *pair(struct request *r, struct request *q, u32 op, u32 hook)
+{
+	struct slot *s = event_by_current(EV_FILE, op, hook);
+
+	if (!s)
+		return 0;
+	r->place.appeared |= q->place.appeared;
+	fill_file(s, r);
+	file_of(s)->anchor2 = q->place.anchor;
+	if (r->place.anchor)
+		put_place(s, 0, r);
+	if (q->place.anchor)
+		put_place(s, 2, q);
+	return s;
+}
+
+/* Refuses an operation on two names if it may not touch one of them. */
+static __always_inline int refuse_pair(struct request *r, struct request *q, u32 op, u32 hook)
+{
+	struct settings *c = settings();
+	struct slot *s;
+
+	if (!c || !c->blocking || !(refuses(&r->place) || refuses(&q->place)))
+		return 0;
+	r->flags |= EF_BLOCKED;
+	r->ret = -EPERM;
+	s = pair(r, q, op, hook);
+	if (s)
+		submit(s);
+	return -EPERM;
+}
+
 static __always_inline int tell_dentry(struct dentry *d, u32 op, u32 hook, u64 arg, int ret)
 {
 	struct request r = {};
@@ -96,7 +129,7 @@ static __always_inline int tell_dentry(struct dentry *d, u32 op, u32 hook, u64 a
 SEC("lsm/file_open")
 int BPF_PROG(file_open, struct file *f, int ret)
 {
-	return ret ? ret : on_open(f, HOOK_FILE_OPEN, 1);
+	return ret ? ret : on_open(f, BPF_CORE_READ(f, f_flags), HOOK_FILE_OPEN, TIER_LSM);
 }
 
 SEC("lsm/file_permission")
@@ -104,7 +137,7 @@ int BPF_PROG(file_permission, struct file *f, int mask, int ret)
 {
 	if (ret || !(mask & MAY_WRITE))
 		return ret;
-	return on_write(f, 0, HOOK_FILE_PERM, 1);
+	return on_write(f, 0, HOOK_FILE_PERM, TIER_LSM);
 }
 
 SEC("fentry/locks_remove_file")
@@ -120,7 +153,7 @@ int BPF_PROG(mmap_file, struct file *f, unsigned long reqprot, unsigned long pro
 
 	if (ret || !f || (type != MAP_SHARED && type != MAP_SHARED_VALIDATE))
 		return ret;
-	return on_map(f, HOOK_MMAP, 1);
+	return on_map(f, HOOK_MMAP, TIER_LSM);
 }
 
 SEC("lsm/file_mprotect")
@@ -131,7 +164,7 @@ int BPF_PROG(file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, u
 	if (ret || !(prot & PROT_WRITE) || !(BPF_CORE_READ(vma, vm_flags) & VM_SHARED))
 		return ret;
 	f = BPF_CORE_READ(vma, vm_file);
-	return f ? on_map(f, HOOK_MPROTECT, 1) : ret;
+	return f ? on_map(f, HOOK_MPROTECT, TIER_LSM) : ret;
 }
 
 SEC("lsm/file_ioctl")
@@ -183,25 +216,25 @@ int BPF_PROG(notify_change, void *idmap, struct dentry *d, struct iattr *a)
 SEC("lsm/inode_setxattr")
 int BPF_PROG(inode_setxattr, void *idmap, struct dentry *d, const char *name, const void *value, unsigned long size, int flags, int ret)
 {
-	return ret ? ret : deny_dentry(d, OP_SETXATTR, HOOK_SETXATTR, 0);
+	return ret ? ret : deny_dentry(d, op_of_xattr(OP_SETXATTR, name, false), HOOK_SETXATTR, 0);
 }
 
 SEC("fexit/vfs_setxattr")
-int BPF_PROG(vfs_setxattr, void *idmap, struct dentry *d)
+int BPF_PROG(vfs_setxattr, void *idmap, struct dentry *d, const char *name)
 {
-	return tell_dentry(d, OP_SETXATTR, HOOK_SETXATTR, 0, func_ret(ctx));
+	return tell_dentry(d, op_of_xattr(OP_SETXATTR, name, false), HOOK_SETXATTR, 0, func_ret(ctx));
 }
 
 SEC("lsm/inode_removexattr")
 int BPF_PROG(inode_removexattr, void *idmap, struct dentry *d, const char *name, int ret)
 {
-	return ret ? ret : deny_dentry(d, OP_REMOVEXATTR, HOOK_RMXATTR, 0);
+	return ret ? ret : deny_dentry(d, op_of_xattr(OP_REMOVEXATTR, name, false), HOOK_RMXATTR, 0);
 }
 
 SEC("fexit/vfs_removexattr")
-int BPF_PROG(vfs_removexattr, void *idmap, struct dentry *d)
+int BPF_PROG(vfs_removexattr, void *idmap, struct dentry *d, const char *name)
 {
-	return tell_dentry(d, OP_REMOVEXATTR, HOOK_RMXATTR, 0, func_ret(ctx));
+	return tell_dentry(d, op_of_xattr(OP_REMOVEXATTR, name, false), HOOK_RMXATTR, 0, func_ret(ctx));
 }
 
 SEC("lsm/inode_set_acl")
@@ -239,9 +272,21 @@ int BPF_PROG(inode_create, struct inode *dir, struct dentry *d, umode_t mode, in
 SEC("lsm/inode_link")
 int BPF_PROG(inode_link, struct dentry *old, struct inode *dir, struct dentry *new, int ret)
 {
+	struct request r = {}, q = {};
+	struct settings *c = settings();
+
+	if (ret || !c || !c->blocking)
+		return ret;
+	r.d = old;
+	r.in = BPF_CORE_READ(old, d_inode);
+	q.d = new;
+	COUNT(HOOK_LINK, seen);
+	locate(&r);
+	locate(&q);
+	ret = refuse_pair(&r, &q, OP_LINK, HOOK_LINK);
 	if (!ret)
-		ret = deny_dentry(new, OP_LINK, HOOK_LINK, 0);
-	return ret ? ret : deny_dentry(old, OP_LINK, HOOK_LINK, 1);
+		COUNT(HOOK_LINK, skipped);
+	return ret;
 }
 
 SEC("fexit/vfs_link")
@@ -255,25 +300,16 @@ int BPF_PROG(vfs_link, struct dentry *old, void *idmap, struct inode *dir, struc
 	COUNT(HOOK_LINK, seen);
 	r.d = old;
 	q.d = new;
-	q.in = BPF_CORE_READ(new, d_inode);
-	r.in = q.in;
+	r.in = BPF_CORE_READ(new, d_inode);
 	locate(&r);
 	locate(&q);
 	if (!r.place.anchor && !q.place.anchor && !q.place.appeared) {
 		COUNT(HOOK_LINK, skipped);
 		return 0;
 	}
-	r.place.appeared |= q.place.appeared;
-	s = event_by_current(EV_FILE, OP_LINK, HOOK_LINK);
-	if (!s)
-		return 0;
-	fill_file(s, &r);
-	file_of(s)->anchor2 = q.place.anchor;
-	if (r.place.anchor)
-		put_place(s, 0, &r);
-	if (q.place.anchor)
-		put_place(s, 2, &q);
-	submit(s);
+	s = pair(&r, &q, OP_LINK, HOOK_LINK);
+	if (s)
+		submit(s);
 	return 0;
 }
 
@@ -376,29 +412,21 @@ int BPF_PROG(inode_rename, struct inode *odir, struct dentry *old, struct inode 
 	err = refuse_ancestor(&r);
 	if (!err)
 		err = refuse_ancestor(&q);
-	if (!err)
-		err = refuse(&r);
-	if (!err)
-		err = refuse(&q);
 	if (err)
 		return err;
 	COUNT(HOOK_RENAME, seen);
 	locate(&r);
 	locate(&q);
+	err = refuse_pair(&r, &q, OP_RENAME, HOOK_RENAME);
+	if (err)
+		return err;
 	if (!r.place.anchor && !q.place.anchor && !q.place.appeared) {
 		COUNT(HOOK_RENAME, skipped);
 		return 0;
 	}
-	r.place.appeared |= q.place.appeared;
-	s = event_by_current(EV_FILE, OP_RENAME, HOOK_RENAME);
+	s = pair(&r, &q, OP_RENAME, HOOK_RENAME);
 	if (!s)
 		return 0;
-	fill_file(s, &r);
-	file_of(s)->anchor2 = q.place.anchor;
-	if (r.place.anchor)
-		put_place(s, 0, &r);
-	if (q.place.anchor)
-		put_place(s, 2, &q);
 	if (bpf_map_update_elem(&renames, &k, s, BPF_ANY))
 		submit(s);
 	else

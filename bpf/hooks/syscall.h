@@ -36,15 +36,22 @@ struct call {
 	u8 form, op;
 	u8 dir, path, dir2, path2;
 	u8 follow, flags;
+	u8 name;	/* of an extended attribute; 0: the call has none */
+	u8 pad[3];
 };
 
 #define FD(o, d) { .form = F_FD, .op = o, .dir = d }
+#define FDX(o, d, n) { .form = F_FD, .op = o, .dir = d, .name = n }
+#define PATHX(o, d, p, f, fl, n) { .form = F_PATH, .op = o, .dir = d, .path = p, .follow = f, .flags = fl, .name = n }
 #define WRITES(d) { .form = F_WRITE, .op = OP_WRITE, .dir = d }
 #define PATH(o, d, p, f, fl) { .form = F_PATH, .op = o, .dir = d, .path = p, .follow = f, .flags = fl }
 #define PATHS(o, d, p, d2, p2, f, fl) { .form = F_PATHS, .op = o, .dir = d, .path = p, .dir2 = d2, .path2 = p2, .follow = f, .flags = fl }
 
 /* Numbers of x86-64 (linux v6.18 arch/x86/entry/syscalls/syscall_64.tbl). */
 #define CALLS 512
+#define NR_OPEN 2
+#define NR_CREAT 85
+#define NR_OPENAT2 437
 #define NR_FALLOCATE 285	/* the one writer whose success is 0 */
 const volatile struct call calls[CALLS] = {
 	[1] = WRITES(0),	/* write */
@@ -82,14 +89,14 @@ const volatile struct call calls[CALLS] = {
 	[235] = PATH(OP_UTIMES, CWD, 0, FOLLOW, 0),	/* utimes */
 	[261] = PATH(OP_UTIMES, 0, 1, FOLLOW, 0),	/* futimesat */
 	[280] = PATH(OP_UTIMES, 0, 1, FOLLOW_UNLESS, 3),	/* utimensat */
-	[188] = PATH(OP_SETXATTR, CWD, 0, FOLLOW, 0),	/* setxattr */
-	[189] = PATH(OP_SETXATTR, CWD, 0, NOFOLLOW, 0),	/* lsetxattr */
-	[190] = FD(OP_SETXATTR, 0),	/* fsetxattr */
-	[463] = PATH(OP_SETXATTR, 0, 1, FOLLOW_UNLESS, 2),	/* setxattrat */
-	[197] = PATH(OP_REMOVEXATTR, CWD, 0, FOLLOW, 0),	/* removexattr */
-	[198] = PATH(OP_REMOVEXATTR, CWD, 0, NOFOLLOW, 0),	/* lremovexattr */
-	[199] = FD(OP_REMOVEXATTR, 0),	/* fremovexattr */
-	[466] = PATH(OP_REMOVEXATTR, 0, 1, FOLLOW_UNLESS, 2),	/* removexattrat */
+	[188] = PATHX(OP_SETXATTR, CWD, 0, FOLLOW, 0, 1),	/* setxattr */
+	[189] = PATHX(OP_SETXATTR, CWD, 0, NOFOLLOW, 0, 1),	/* lsetxattr */
+	[190] = FDX(OP_SETXATTR, 0, 1),	/* fsetxattr */
+	[463] = PATHX(OP_SETXATTR, 0, 1, FOLLOW_UNLESS, 2, 3),	/* setxattrat */
+	[197] = PATHX(OP_REMOVEXATTR, CWD, 0, FOLLOW, 0, 1),	/* removexattr */
+	[198] = PATHX(OP_REMOVEXATTR, CWD, 0, NOFOLLOW, 0, 1),	/* lremovexattr */
+	[199] = FDX(OP_REMOVEXATTR, 0, 1),	/* fremovexattr */
+	[466] = PATHX(OP_REMOVEXATTR, 0, 1, FOLLOW_UNLESS, 2, 3),	/* removexattrat */
 	[82] = PATHS(OP_RENAME, CWD, 0, CWD, 1, NOFOLLOW, 0),	/* rename */
 	[264] = PATHS(OP_RENAME, 0, 1, 2, 3, NOFOLLOW, 0),	/* renameat */
 	[316] = PATHS(OP_RENAME, 0, 1, 2, 3, NOFOLLOW, 0),	/* renameat2 */
@@ -263,6 +270,8 @@ static __always_inline void fill_paths(struct paths *p, struct task_struct *t, u
 	s32 dirfd = c->dir == CWD ? AT_FDCWD : (s32)a[c->dir & 7];
 
 	p->op = c->op;
+	if (c->name)
+		p->op = op_of_xattr(c->op, (void *)a[c->name & 7], true);
 	if (p->op == OP_UNLINK && c->flags && (fl & AT_REMOVEDIR))
 		p->op = OP_RMDIR;
 	p->flags = 0;
@@ -315,6 +324,23 @@ static __noinline int on_path(struct task_struct *t, u64 *a, u32 nr)
 	return 0;
 }
 
+/* The flags that a file was opened with: the argument of the call that opens it. */
+static __always_inline u32 open_flags(u64 nr, u64 *a)
+{
+	u64 how = 0;
+
+	switch (nr) {
+	case NR_OPEN:
+		return a[1];
+	case NR_CREAT:
+		return O_TRUNC;
+	case NR_OPENAT2:
+		bpf_probe_read_user(&how, sizeof(how), (void *)a[2]);	/* struct open_how begins with them */
+		return how;
+	}
+	return a[2];
+}
+
 SEC("tp_btf/sys_enter")
 int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
 {
@@ -341,7 +367,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 	u64 nr = regs->orig_ax;
 	struct task_struct *t;
 	struct file *f;
-	u32 form;
+	u32 form, op;
 
 	if (nr >= CALLS || ret < 0)
 		return 0;
@@ -364,15 +390,18 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 	case F_WRITE:
 		f = file_at(t, (u32)a[calls[nr].dir & 7]);
 		if (f && (ret || nr == NR_FALLOCATE))
-			on_write(f, ret, HOOK_SYS_EXIT, 0);
+			on_write(f, ret, HOOK_SYS_EXIT, TIER_TRACEPOINT);
 		break;
 	case F_OPEN:
 		f = file_at(t, (u32)ret);
 		if (f)
-			on_open(f, HOOK_SYS_EXIT, 0);
+			on_open(f, open_flags(nr, a), HOOK_SYS_EXIT, TIER_TRACEPOINT);
 		break;
 	case F_FD:
-		on_fd(file_at(t, (u32)a[calls[nr].dir & 7]), calls[nr].op, 0);
+		op = calls[nr].op;
+		if (calls[nr].name)
+			op = op_of_xattr(op, (void *)a[calls[nr].name & 7], true);
+		on_fd(file_at(t, (u32)a[calls[nr].dir & 7]), op, 0);
 		break;
 	case F_PATH:
 	case F_PATHS:
@@ -382,7 +411,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 		if ((a[2] & PROT_WRITE) && ((a[3] & MAP_TYPE) == MAP_SHARED || (a[3] & MAP_TYPE) == MAP_SHARED_VALIDATE)) {
 			f = file_at(t, (u32)a[4]);
 			if (f)
-				on_map(f, HOOK_SYS_EXIT, 0);
+				on_map(f, HOOK_SYS_EXIT, TIER_TRACEPOINT);
 		}
 		break;
 	case F_IOCTL:

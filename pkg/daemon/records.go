@@ -27,7 +27,17 @@ func (d *Daemon) recordStart(ctx context.Context) error {
 			"version": d.o.Version, "kernel": d.report.Release, "tier": d.tier, "tier_wanted": d.cfg.Tier, "pid": strconv.Itoa(os.Getpid()),
 		},
 	}}
-	if o := d.journal.Opened(); o.TornBytes > 0 {
+	o := d.journal.Opened()
+	if o.Recovered > 0 {
+		recs[0].Detail["recovered"] = fmt.Sprintf("%d records that no checkpoint covered", o.Recovered)
+	}
+	if o.HashesRebuilt {
+		recs[0].Detail["hashes"] = "rebuilt from the records; they give the signed root"
+	}
+	for _, p := range o.Tampered {
+		d.degrade("journal "+p.Text, "the journal was tampered with: "+p.Text+": run holdfast verify, and keep a copy")
+	}
+	if o.TornBytes > 0 {
 		t := now()
 		recs = append(recs, &event.Record{
 			Time: t, Kind: event.RecGap, Reason: fmt.Sprintf("the end of the journal was torn: %d bytes were cut off and kept as %s", o.TornBytes, o.TornFile),

@@ -55,6 +55,8 @@ func openState(cfg config.Config, log *slog.Logger) (*state, error) {
 	}
 	s.journal, err = journal.Open(cfg.JournalDir(), cfg.KeysDir(), journal.Options{
 		HostID: s.hostID, Host: s.host, Boot: s.boot, SegmentBytes: int64(cfg.Limits.Segment), Logger: log,
+		// whoever can damage the log must not be able to end the protection with it
+		Continue: true,
 	})
 	if err != nil {
 		return nil, err

@@ -220,9 +220,10 @@ type rawState State
 // the two attributes that people ask for decoded beside the raw ones.
 type stateJSON struct {
 	rawState
-	Flags string `json:"flags,omitempty"`
-	ACL   string `json:"acl,omitempty"`
-	Caps  string `json:"caps,omitempty"`
+	Size  *uint64 `json:"size,omitempty"` // of regular files, 0 included
+	Flags string  `json:"flags,omitempty"`
+	ACL   string  `json:"acl,omitempty"`
+	Caps  string  `json:"caps,omitempty"`
 }
 
 // MarshalJSON implements json.Marshaler. A state that does not exist has
@@ -233,6 +234,9 @@ func (s State) MarshalJSON() ([]byte, error) {
 	}
 	j := stateJSON{rawState: rawState(s), Flags: s.FlagsText(), ACL: s.ACLText(), Caps: s.CapsText()}
 	j.rawState.Flags = 0
+	if s.Type == TypeRegular || s.Size != 0 {
+		j.Size = &s.Size
+	}
 	return json.Marshal(j)
 }
 
@@ -247,6 +251,9 @@ func (s *State) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	*s = State(j.rawState)
+	if j.Size != nil {
+		s.Size = *j.Size
+	}
 	s.Flags = flags
 	return nil
 }

@@ -81,6 +81,9 @@ func (r *Rehash) Check(ctx context.Context, c *event.Change, later func(path str
 		f = k.rename()
 	case c.Op == event.OpUnlink, c.Op == event.OpRmdir, c.Op == event.OpRename && c.PathTo == "":
 		f = k.removed()
+	case c.Op == event.OpLink && c.PathTo == "":
+		f = k.modified()
+		f.Op, f.Changed = c.Op, true // nothing in the tree differs, but the file has a name outside it now
 	case c.Op == event.OpLink, c.Op == event.OpRename:
 		f = k.appeared(c.PathTo)
 	case c.Op.Namespace():
