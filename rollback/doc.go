@@ -34,8 +34,9 @@
 //
 // It does not guarantee: that a set of steps happens at one moment (each step
 // does); inode numbers, ctime and birth time; that other names of a hard-linked
-// file follow the restored one (the result says so); what processes that read the
-// bad content did with it. It does not watch anything and trusts no clock for
+// file follow the restored one (the result says so), nor bind mounts of the single
+// file elsewhere: they go on showing the displaced inode; what processes that read
+// the bad content did with it. It does not watch anything and trusts no clock for
 // order: versions of a path are numbered.
 //
 // Lock order: Store.sync, Store.mu, then those of cas. Restores take none of

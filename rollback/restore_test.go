@@ -143,6 +143,44 @@ func blocksOf(path string) int64 {
 	return st.Blocks
 }
 
+// TestFilesOfAnOverlayAreRestored has files that come from the lower layer, as in
+// a container.
+func TestFilesOfAnOverlayAreRestored(t *testing.T) {
+	base := storetest.Temp(t)
+	storetest.Sh(t, `cd "$1"; mkdir lower upper work merged`, base)
+	for i, k := range kinds[:5] {
+		storetest.Sh(t, k.make, filepath.Join(base, "lower", fmt.Sprint("f", i)))
+	}
+	merged := filepath.Join(base, "merged")
+	storetest.Sh(t, `cd "$1"; mount -t overlay none -o lowerdir=lower,upperdir=upper,workdir=work merged`, base)
+	defer storetest.Run(t, "umount", merged)
+	for _, vault := range []string{filepath.Join(base, "state", "vault"), filepath.Join(merged, "state", "vault")} {
+		mkdirs(t, filepath.Dir(vault))
+		s := open1(t, vault, Options{})
+		for i, k := range kinds[:5] {
+			for _, tamper := range []string{`echo evil >> "$1"`, `rm "$1"`, `chmod 777 "$1"`, `rm "$1"; mkdir "$1"; echo evil > "$1/x"`} {
+				t.Run(k.name+" "+tamper, func(t *testing.T) {
+					file := filepath.Join(merged, fmt.Sprint("f", i))
+					want := storetest.Truth(t, file)
+					v := capture(t, s, file)
+					storetest.Sh(t, tamper, file)
+					if _, err := s.RestorePath(t.Context(), file, v); err != nil {
+						t.Fatal(err)
+					}
+					if got := storetest.Truth(t, file); got != want {
+						t.Errorf("before:\n%s\nafter:\n%s", want, got)
+					}
+					noLeftovers(t, merged)
+				})
+			}
+		}
+		clean(t, s)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestDeletedParentsComeBackAsTheirVersionsSay(t *testing.T) {
 	for _, p := range places(t) {
 		t.Run(p.name, func(t *testing.T) {
@@ -334,7 +372,7 @@ func TestFileSystemsWithoutExchangeOrUnnamedFiles(t *testing.T) {
 	}
 }
 
-func TestASymlinkSwappedForTheVersionOfAnotherPathIsRefusedWithoutContent(t *testing.T) {
+func TestARestoreThatCannotBeMadeTouchesNothing(t *testing.T) {
 	p := places(t)[0]
 	s := open1(t, p.vault, Options{})
 	file := filepath.Join(p.dir, "f")

@@ -584,10 +584,10 @@ func TestTheLogGoesOnInANewSegmentWhenOneIsFull(t *testing.T) {
 	dir := storetest.Temp(t)
 	vault := filepath.Join(dir, "vault")
 	s := open1(t, vault, Options{})
-	const n = 60_000
+	const n = 40_000
 	st := event.State{Exists: true, Type: event.TypeDir, Mode: 0o755, User: "root", Group: "root"}
 	for i := range n {
-		if _, err := s.record(fmt.Sprint("/some/directory/", i), st, nil, Provenance{Trust: true, Reason: "test"}); err != nil {
+		if _, err := s.record(fmt.Sprint("/some/directory/", i), st, nil, Provenance{Trust: true, Reason: strings.Repeat("because ", 20)}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -94,6 +94,9 @@ func (k *Known) Len() int {
 // put sets what is known of p. A state that does not exist is kept too, with its
 // moment; what was known below it goes.
 func (k *Known) put(p string, e Entry) {
+	if p == "" {
+		return // a name outside every watched tree: nothing is known of it
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	n := k.make(p)
@@ -129,6 +132,9 @@ func living(n *node) int {
 // move takes what is known at and below from to the name to; what was known
 // there is dropped, and from is known to be gone since at.
 func (k *Known) move(from, to string, at uint64) {
+	if from == "" || to == "" {
+		return
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	f, t := k.find(from), k.make(to)
@@ -147,6 +153,9 @@ func (k *Known) move(from, to string, at uint64) {
 
 // exchange swaps what is known at and below two names.
 func (k *Known) exchange(a, b string) {
+	if a == "" || b == "" {
+		return
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	x, y := k.make(a), k.make(b)
