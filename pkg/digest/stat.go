@@ -167,21 +167,12 @@ func (o *object) state() (event.State, error) {
 		Dev:   unix.Mkdev(st.Dev_major, st.Dev_minor),
 		Ino:   st.Ino, Nlink: st.Nlink,
 	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		s.Type, s.Size = event.TypeRegular, st.Size
-	case unix.S_IFDIR:
-		s.Type = event.TypeDir
-	case unix.S_IFLNK:
-		s.Type = event.TypeSymlink
-	case unix.S_IFIFO:
-		s.Type = event.TypeFIFO
-	case unix.S_IFSOCK:
-		s.Type = event.TypeSocket
-	case unix.S_IFCHR:
-		s.Type, s.Rdev = event.TypeChar, unix.Mkdev(st.Rdev_major, st.Rdev_minor)
-	case unix.S_IFBLK:
-		s.Type, s.Rdev = event.TypeBlock, unix.Mkdev(st.Rdev_major, st.Rdev_minor)
+	s.Type = event.TypeOfMode(uint32(st.Mode))
+	switch s.Type {
+	case event.TypeRegular:
+		s.Size = st.Size
+	case event.TypeChar, event.TypeBlock:
+		s.Rdev = unix.Mkdev(st.Rdev_major, st.Rdev_minor)
 	}
 	if s.Type == event.TypeSymlink {
 		t, err := readlink(o.path)

@@ -99,6 +99,28 @@ const (
 	TypeBlock   = "block"
 )
 
+// TypeOfMode names the file type in the mode of an inode (inode(7), S_IFMT), ""
+// for none of them.
+func TypeOfMode(mode uint32) string {
+	switch mode & 0o170000 {
+	case 0o100000:
+		return TypeRegular
+	case 0o040000:
+		return TypeDir
+	case 0o120000:
+		return TypeSymlink
+	case 0o010000:
+		return TypeFIFO
+	case 0o140000:
+		return TypeSocket
+	case 0o020000:
+		return TypeChar
+	case 0o060000:
+		return TypeBlock
+	}
+	return ""
+}
+
 // Bytes are raw bytes that print as text where they are text: in JSON a string,
 // each byte that is not printable UTF-8 written as \xNN.
 type Bytes []byte

@@ -84,32 +84,12 @@ func fileOf(c *event.Change, f *rehash.Finding) *event.File {
 		}
 	}
 	if o.Type == "" {
-		o.Type = modeType(c.FMode)
+		o.Type = event.TypeOfMode(uint32(c.FMode))
 	}
 	if *o == (event.File{}) {
 		return nil
 	}
 	return o
-}
-
-func modeType(mode uint16) string {
-	switch uint32(mode) & unix.S_IFMT {
-	case unix.S_IFREG:
-		return event.TypeRegular
-	case unix.S_IFDIR:
-		return event.TypeDir
-	case unix.S_IFLNK:
-		return event.TypeSymlink
-	case unix.S_IFIFO:
-		return event.TypeFIFO
-	case unix.S_IFSOCK:
-		return event.TypeSocket
-	case unix.S_IFCHR:
-		return event.TypeChar
-	case unix.S_IFBLK:
-		return event.TypeBlock
-	}
-	return ""
 }
 
 // patient is the journal as respond sees it.

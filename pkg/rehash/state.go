@@ -4,8 +4,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/holdfast/holdfast/pkg/event"
 )
 
@@ -96,21 +94,8 @@ func typeOf(c *event.Change) string {
 	if c.Dir {
 		return event.TypeDir
 	}
-	switch uint32(c.FMode) & unix.S_IFMT {
-	case unix.S_IFDIR:
-		return event.TypeDir
-	case unix.S_IFLNK:
-		return event.TypeSymlink
-	case unix.S_IFIFO:
-		return event.TypeFIFO
-	case unix.S_IFSOCK:
-		return event.TypeSocket
-	case unix.S_IFCHR:
-		return event.TypeChar
-	case unix.S_IFBLK:
-		return event.TypeBlock
-	case unix.S_IFREG:
-		return event.TypeRegular
+	if t := event.TypeOfMode(uint32(c.FMode)); t != "" {
+		return t
 	}
 	if c.Op == event.OpCreate || c.Op == event.OpWrite || c.Op == event.OpTruncate {
 		return event.TypeRegular
