@@ -320,7 +320,7 @@ static __noinline int on_map(struct file *f, u32 hook, u32 tier)
  * The operation behind an extended attribute: access control lists are attributes
  * by name (linux v6.1 include/uapi/linux/xattr.h).
  */
-static __always_inline u32 op_of_xattr(u32 op, const char *name, bool user)
+__noinline u32 op_of_xattr(u32 op, u64 name, u32 user)
 {
 	const char acl[] = "system.posix_acl_";
 	char got[sizeof(acl)] = {};
@@ -328,9 +328,9 @@ static __always_inline u32 op_of_xattr(u32 op, const char *name, bool user)
 	if (!name)
 		return op;
 	if (user)
-		bpf_probe_read_user(got, sizeof(got) - 1, name);
+		bpf_probe_read_user(got, sizeof(got) - 1, (void *)name);
 	else
-		bpf_probe_read_kernel(got, sizeof(got) - 1, name);
+		bpf_probe_read_kernel(got, sizeof(got) - 1, (void *)name);
 #pragma clang loop unroll(full)
 	for (u32 i = 0; i < sizeof(acl) - 1; i++)
 		if (got[i] != acl[i])

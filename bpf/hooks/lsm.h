@@ -216,25 +216,25 @@ int BPF_PROG(notify_change, void *idmap, struct dentry *d, struct iattr *a)
 SEC("lsm/inode_setxattr")
 int BPF_PROG(inode_setxattr, void *idmap, struct dentry *d, const char *name, const void *value, unsigned long size, int flags, int ret)
 {
-	return ret ? ret : deny_dentry(d, op_of_xattr(OP_SETXATTR, name, false), HOOK_SETXATTR, 0);
+	return ret ? ret : deny_dentry(d, op_of_xattr(OP_SETXATTR, (u64)name, 0), HOOK_SETXATTR, 0);
 }
 
 SEC("fexit/vfs_setxattr")
 int BPF_PROG(vfs_setxattr, void *idmap, struct dentry *d, const char *name)
 {
-	return tell_dentry(d, op_of_xattr(OP_SETXATTR, name, false), HOOK_SETXATTR, 0, func_ret(ctx));
+	return tell_dentry(d, op_of_xattr(OP_SETXATTR, (u64)name, 0), HOOK_SETXATTR, 0, func_ret(ctx));
 }
 
 SEC("lsm/inode_removexattr")
 int BPF_PROG(inode_removexattr, void *idmap, struct dentry *d, const char *name, int ret)
 {
-	return ret ? ret : deny_dentry(d, op_of_xattr(OP_REMOVEXATTR, name, false), HOOK_RMXATTR, 0);
+	return ret ? ret : deny_dentry(d, op_of_xattr(OP_REMOVEXATTR, (u64)name, 0), HOOK_RMXATTR, 0);
 }
 
 SEC("fexit/vfs_removexattr")
 int BPF_PROG(vfs_removexattr, void *idmap, struct dentry *d, const char *name)
 {
-	return tell_dentry(d, op_of_xattr(OP_REMOVEXATTR, name, false), HOOK_RMXATTR, 0, func_ret(ctx));
+	return tell_dentry(d, op_of_xattr(OP_REMOVEXATTR, (u64)name, 0), HOOK_RMXATTR, 0, func_ret(ctx));
 }
 
 SEC("lsm/inode_set_acl")

@@ -271,7 +271,7 @@ static __always_inline void fill_paths(struct paths *p, struct task_struct *t, u
 
 	p->op = c->op;
 	if (c->name)
-		p->op = op_of_xattr(c->op, (void *)a[c->name & 7], true);
+		p->op = op_of_xattr(c->op, a[c->name & 7], 1);
 	if (p->op == OP_UNLINK && c->flags && (fl & AT_REMOVEDIR))
 		p->op = OP_RMDIR;
 	p->flags = 0;
@@ -400,7 +400,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 	case F_FD:
 		op = calls[nr].op;
 		if (calls[nr].name)
-			op = op_of_xattr(op, (void *)a[calls[nr].name & 7], true);
+			op = op_of_xattr(op, a[calls[nr].name & 7], 1);
 		on_fd(file_at(t, (u32)a[calls[nr].dir & 7]), op, 0);
 		break;
 	case F_PATH:

@@ -273,6 +273,10 @@ func compare(t *testing.T, recs []*event.Record, truths []truth) {
 	type key struct{ op, path, to, exe, after, uid string }
 	told := make(map[key]int)
 	for _, r := range recs {
+		if r.Process == nil {
+			t.Errorf("%s of %s is told of by a rescan alone: %s", r.Op, r.Path, r.Reason)
+			continue
+		}
 		k := key{op: r.Op, path: r.Path, to: r.PathTo, exe: filepath.Base(r.Process.Exe), uid: fmt.Sprint(r.Actor.UID)}
 		if r.After != nil && r.After.Type == event.TypeRegular {
 			k.after = r.After.Hash.String()

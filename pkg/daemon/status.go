@@ -72,6 +72,9 @@ func (d *Daemon) troubles(s *control.Status) []string {
 	if d.journal.Stats().Failing {
 		out = append(out, "records cannot be written: "+s.Journal.LastError)
 	}
+	if s.Journal.Reserve == 0 {
+		out = append(out, "the disk of the state directory is full: only critical records are written, from the space kept back for them; free some")
+	}
 	if s.Ship.Enabled && !s.Ship.Connected && s.Ship.LastError != "" {
 		out = append(out, "records are not shipped: "+s.Ship.LastError)
 	}

@@ -126,14 +126,14 @@ func (g *gaps) next() (uint64, bool) {
 func (p *Pipeline) declare(ctx context.Context, g gap) error {
 	trees := p.o.Trees()
 	if g.unplaced {
-		p.scans.begin(job{trees: trees, reason: reasonUnplaced, gap: &g})
+		p.scans.begin(&job{trees: trees, reason: reasonUnplaced, gap: &g})
 		return nil
 	}
 	p.n.gaps.Add(1)
 	if err := p.append(ctx, p.gapRecord(&g, trees, rescanPending, g.reason())); err != nil {
 		return fmt.Errorf("declare a gap: %w", err)
 	}
-	p.scans.begin(job{trees: trees, reason: reasonLost, gap: &g})
+	p.scans.begin(&job{trees: trees, reason: reasonLost, gap: &g})
 	return nil
 }
 

@@ -100,6 +100,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 			// The change first, then each step between its intent and its outcome.
 			err = p.journal(ctx, f, &verdict, steps)
 		}
+		p.dealt(it)
 		return err
 	}
 	return p.run(ctx, front, back)

@@ -16,7 +16,10 @@ type item struct {
 
 	// reason is why a look is made, when nobody is known to have done anything.
 	reason string
-	rescan bool
+	rescan *job // the rescan that it belongs to, nil if none
+	seen   glance
+	looks  int
+	ready  bool // it has come to rest
 	self   bool // a second look at what our own events left
 
 	// again is an answer to be tried once more.

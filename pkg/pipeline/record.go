@@ -35,7 +35,7 @@ func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Reco
 		r.Ops = []string{r.Op}
 	}
 	r.Actor, r.Process = &c.Actor, &c.Process
-	if it.rescan {
+	if it.rescan != nil {
 		r.Actor, r.Process, r.Sensor.Hook = nobody(), nil, ""
 	}
 	if it.reason != "" {

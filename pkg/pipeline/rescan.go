@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast/holdfast/pkg/coalesce"
 	"github.com/holdfast/holdfast/pkg/event"
@@ -19,6 +22,9 @@ type job struct {
 	gap    *gap         // the loss that it closes, or the unplaced events that it is for; nil if none
 	begun  uint64       // ns since boot, set when it is done
 	done   chan<- error // gets the outcome once, nil if nobody waits
+
+	// Suspects that are not dealt with, and one for the search for them.
+	left atomic.Int64
 }
 
 // scans runs rescans beside the slow side, one after the other: they only find
@@ -31,7 +37,7 @@ type scans struct {
 	jobs   chan struct{}
 
 	mu    sync.Mutex // guards next and ended
-	next  []job
+	next  []*job
 	ended bool
 }
 
@@ -49,7 +55,7 @@ func (s *scans) end() {
 	s.wg.Wait()
 }
 
-func (s *scans) begin(j job) {
+func (s *scans) begin(j *job) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
@@ -76,11 +82,11 @@ func (s *scans) run() {
 	s.giveUp()
 }
 
-func (s *scans) take() (job, bool) {
+func (s *scans) take() (*job, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.next) == 0 {
-		return job{}, false
+		return nil, false
 	}
 	j := s.next[0]
 	s.next = s.next[1:]
@@ -101,7 +107,7 @@ func (s *scans) giveUp() {
 
 // do finds the suspects of a job's trees and has them looked at; behind the last
 // of them goes what closes the job.
-func (s *scans) do(j job) {
+func (s *scans) do(j *job) {
 	p := s.p
 	p.n.rescans.Add(1)
 	j.begun = p.o.Clock.Boot()
@@ -112,11 +118,13 @@ func (s *scans) do(j job) {
 	}
 	stop()
 	var errs []error
+	j.left.Add(1)
 	for _, root := range j.trees {
 		err := p.states.Suspects(s.ctx, p.tree(root), func(path string) error {
 			now := p.o.Clock.Boot()
 			c := &event.Change{Path: path, Op: event.OpOpen, First: now, Last: now}
-			return s.put(&item{change: c, rescan: true, reason: j.reason})
+			j.left.Add(1)
+			return s.put(&item{change: c, rescan: j, reason: j.reason})
 		})
 		if err != nil {
 			errs = append(errs, err)
@@ -124,7 +132,7 @@ func (s *scans) do(j job) {
 	}
 	err := errors.Join(errs...)
 	if err == nil {
-		err = s.put(&item{call: func() { s.close(j, nil) }})
+		err = s.put(&item{call: func() { s.dealt(j) }})
 	}
 	if err != nil {
 		s.close(j, err)
@@ -134,8 +142,63 @@ func (s *scans) do(j job) {
 // scanDelay lets changes that are under way settle before a rescan.
 const scanDelay = 100 * time.Millisecond
 
+// dealt notes that one suspect of a job was dealt with; the last one closes it.
+func (s *scans) dealt(j *job) {
+	if j.left.Add(-1) == 0 {
+		s.close(j, nil)
+	}
+}
+
+// glance is what tells at a glance that a path was not touched in between; the
+// time of an inode's last change cannot be set.
+type glance struct {
+	dev, ino, size uint64
+	mode           uint32
+	ctime          int64
+}
+
+func glanceAt(path string) glance {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil {
+		return glance{}
+	}
+	return glance{st.Dev, st.Ino, uint64(st.Size), st.Mode, st.Ctim.Nano()}
+}
+
+// restless is after how many looks a path that never comes to rest is taken as
+// it is.
+const restless = 40
+
+// steady reports whether a suspect differs from what is known and has come to
+// rest. A difference that is just being made has an event on its way, which knows
+// who made it: the suspect is looked at again a little later.
+func (p *Pipeline) steady(ctx context.Context, it *item) bool {
+	path := it.change.Path
+	if !p.states.Differs(ctx, path) {
+		p.n.looks.Add(1)
+		p.scans.dealt(it.rescan)
+		return false
+	}
+	now := glanceAt(path)
+	it.looks++
+	if it.looks > restless || it.looks > 1 && now == it.seen && !p.later(path).Any {
+		it.ready = true
+		return true
+	}
+	it.seen = now
+	p.delay(p.o.SelfDelay, it)
+	return false
+}
+
+// dealt notes that an item was carried through the stages.
+func (p *Pipeline) dealt(it *item) {
+	if it.rescan != nil && it.ready {
+		p.scans.dealt(it.rescan)
+	}
+}
+
 // close writes the record that ends a gap.
-func (s *scans) close(j job, err error) {
+func (s *scans) close(j *job, err error) {
 	p := s.p
 	if err != nil && s.ctx.Err() == nil {
 		p.n.rescansFailed.Add(1)
@@ -217,7 +280,7 @@ type Enrolled struct {
 // must not be fed.
 func (p *Pipeline) Enrol(ctx context.Context, root string) (Enrolled, error) {
 	if e, ok := p.learn(root); ok {
-		p.scans.begin(job{trees: []string{root}, reason: reasonDown})
+		p.scans.begin(&job{trees: []string{root}, reason: reasonDown})
 		return e, nil
 	}
 	n, errs, err := p.states.Enrol(ctx, p.tree(root))
@@ -260,7 +323,7 @@ func (p *Pipeline) learn(root string) (Enrolled, bool) {
 // with an unknown actor. It returns when all of it went through the stages.
 func (p *Pipeline) Rescan(ctx context.Context, trees []string, reason string) error {
 	done := make(chan error, 1)
-	p.scans.begin(job{trees: trees, reason: reason, done: done})
+	p.scans.begin(&job{trees: trees, reason: reason, done: done})
 	select {
 	case err := <-done:
 		return err

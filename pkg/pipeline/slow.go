@@ -93,6 +93,9 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 	if c.Blocked {
 		return []find{{it, rehash.Finding{Path: c.Path, Op: c.Op, Changed: true}}}, nil
 	}
+	if it.rescan != nil && !p.steady(ctx, it) {
+		return nil, nil
+	}
 	if c.Key.PID == p.o.Self && p.o.Self != 0 && !it.self {
 		p.ownWork(ctx, c)
 		return nil, nil
