@@ -116,7 +116,7 @@ func TestWrongServer(t *testing.T) {
 		{"a port that accepts and says nothing", "clickhouse://" + listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), ErrUnreachable},
 		{"a port that says nothing, by HTTP", "http://" + listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), ErrUnreachable},
 		{"a port that hangs up", "clickhouse://" + listen(t, func(net.Conn) {}), ErrUnreachable},
-		{"a port that hangs up on HTTP", "http://" + listen(t, func(net.Conn) {}), ErrUnreachable},
+		{"a port that hangs up on HTTP", "http://" + listen(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }), ErrUnreachable}, // after the request: before it, net/http takes it for an idle connection
 		{"an SSH server", "clickhouse://" + listen(t, says("SSH-2.0-OpenSSH_9.2\r\n")), ErrNotClickHouse},
 		{"an SSH server by HTTP", "http://" + listen(t, says("SSH-2.0-OpenSSH_9.2\r\n")), ErrNotClickHouse},
 		{"a web server", web.URL, ErrNotClickHouse},
