@@ -7,7 +7,7 @@
 #ifndef HOLDFAST_PATH_H
 #define HOLDFAST_PATH_H
 
-#define DEPTH 64	/* directories walked up at most; deeper is unwatched and counted by user space as a limit */
+#define DEPTH 64	/* directories walked up at most; what lies deeper is counted as failed */
 #define NAME_MAX_ 255
 
 /* FNV-1a over the bytes of a name; user space computes the same (pkg/sense). */
@@ -40,6 +40,8 @@ struct place {
 	u16 depth;	/* names between the anchor and the object */
 	u8 mode;
 	u8 appeared;	/* a name that a rule waits for lies on the way */
+	u8 too_deep;	/* the walk did not come to an end */
+	u8 pad[3];
 };
 
 /*
@@ -54,6 +56,7 @@ static __always_inline bool find_place(struct dentry *d, u64 leaf, struct place 
 
 	p->anchor = 0;
 	p->appeared = 0;
+	p->too_deep = 0;
 	if (!d || !on_watched_fs(BPF_CORE_READ(d, d_sb)))
 		return false;
 #pragma clang loop unroll(disable)
@@ -91,10 +94,11 @@ static __always_inline bool find_place(struct dentry *d, u64 leaf, struct place 
 		}
 		up = BPF_CORE_READ(d, d_parent);
 		if (up == d)
-			break;
+			return p->appeared;
 		prev = BPF_CORE_READ(d, d_name.name);
 		d = up;
 	}
+	p->too_deep = 1;
 	return p->appeared;
 }
 

@@ -105,7 +105,10 @@ static __always_inline bool place(struct request *r)
 	COUNT(r->hook, seen);
 	if (locate(r))
 		return true;
-	COUNT(r->hook, skipped);
+	if (r->place.too_deep)
+		COUNT(r->hook, failed);
+	else
+		COUNT(r->hook, skipped);
 	return false;
 }
 

@@ -354,3 +354,27 @@ func TestCountersAddUp(t *testing.T) {
 	}
 	t.Error(off)
 }
+
+func TestWhatLiesTooDeepIsCountedAsFailed(t *testing.T) {
+	w := watch(t)
+	dir := t.TempDir()
+	deep := filepath.Join(dir, strings.Repeat("d/", 70))
+	if err := os.MkdirAll(deep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Arm([]sense.Rule{{Mode: event.ModeObserve, Paths: []string{dir}}}); err != nil {
+		t.Fatal(err)
+	}
+	w.run(t, deep, "sh", "-c", "echo 1 > f")
+	cs, err := w.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := uint64(0)
+	for _, c := range cs {
+		failed += c.Failed
+	}
+	if failed == 0 {
+		t.Errorf("a write 71 directories below the mark left no trace: %+v", cs)
+	}
+}
