@@ -3,10 +3,10 @@
  * Reserve, fill, submit. An event is put together in a slot and leaves through
  * submit(), which keeps the sums right:
  *
- *   seen = skipped + folded + blocked + sent + lost + failed     (per hook)
+ *   seen = skipped + folded + blocked + sent + lost + failed + deep     (per hook)
  *
  * blocked are events that were sent and say so; lost found no room in the ring;
- * failed found no slot.
+ * failed found no slot; deep lay deeper than the walk up goes (path.h).
  */
 #ifndef HOLDFAST_EMIT_H
 #define HOLDFAST_EMIT_H

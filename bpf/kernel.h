@@ -39,20 +39,17 @@ struct qstr {
 
 struct super_block {
 	u32 s_dev;
-	unsigned long s_magic;
 };
 
 struct inode {
 	umode_t i_mode;
 	unsigned long i_ino;
 	u32 i_nlink;
-	u32 i_rdev;
 	u32 i_generation;
 	struct super_block *i_sb;
 };
 
 struct dentry {
-	unsigned int d_flags;
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
@@ -238,10 +235,6 @@ struct bpf_iter__task_file {
 #define ATTR_UID (1 << 1)
 #define ATTR_GID (1 << 2)
 #define ATTR_SIZE (1 << 3)
-#define ATTR_ATIME (1 << 4)
-#define ATTR_MTIME (1 << 5)
-#define ATTR_ATIME_SET (1 << 7)
-#define ATTR_MTIME_SET (1 << 8)
 #define AT_FDCWD -100
 #define AT_SYMLINK_NOFOLLOW 0x100
 #define AT_SYMLINK_FOLLOW 0x400

@@ -203,7 +203,7 @@ struct {
 } events SEC(".maps");
 
 struct counters {
-	u64 seen, skipped, folded, blocked, sent, lost, failed;
+	u64 seen, skipped, folded, blocked, sent, lost, failed, deep;
 };
 
 struct {

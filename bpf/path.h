@@ -7,7 +7,7 @@
 #ifndef HOLDFAST_PATH_H
 #define HOLDFAST_PATH_H
 
-#define DEPTH 64	/* directories walked up at most; what lies deeper is counted as failed */
+#define DEPTH 64	/* directories walked up at most; what lies deeper is counted: nobody knows whether it is watched */
 #define NAME_MAX_ 255
 
 /* FNV-1a over the bytes of a name; user space computes the same (pkg/sense). */

@@ -36,6 +36,7 @@ type TracerCounters struct {
 	Sent    uint64
 	Lost    uint64
 	Failed  uint64
+	Deep    uint64
 }
 
 type TracerEventHead struct {

@@ -86,6 +86,15 @@ __noinline int report(struct request *r)
 	return 0;
 }
 
+/* Tells of a request that is refused. Returns what the hook returns. */
+static __always_inline int deny(struct request *r)
+{
+	r->flags |= EF_BLOCKED;
+	r->ret = -EPERM;
+	report(r);
+	return -EPERM;
+}
+
 /* Finds the place of r; false if it is not watched. */
 __noinline int locate(struct request *r)
 {
@@ -106,7 +115,7 @@ static __always_inline bool place(struct request *r)
 	if (locate(r))
 		return true;
 	if (r->place.too_deep)
-		COUNT(r->hook, failed);
+		COUNT(r->hook, deep);
 	else
 		COUNT(r->hook, skipped);
 	return false;
@@ -195,10 +204,7 @@ static __noinline int on_open(struct file *f, u32 flags, u32 hook, u32 tier)
 		r.flags |= EF_CREATED;
 	if (tier == TIER_LSM && refuses(&r.place)) {
 		r.op = mode & FMODE_WRITE ? OP_WRITE : OP_TRUNCATE;	/* what it was opened for */
-		r.flags |= EF_BLOCKED;
-		r.ret = -EPERM;
-		report(&r);
-		return -EPERM;
+		return deny(&r);
 	}
 	if (mode & (FMODE_WRITE | FMODE_CREATED)) {
 		report_opener(&r, 0, 0, 0);
@@ -242,10 +248,7 @@ static __noinline int on_write(struct file *f, u64 bytes, u32 hook, u32 tier)
 		return 0;
 	/* who opened it with leave may write it; who got the descriptor before the rule may not */
 	if (tier == TIER_LSM && !o && refuses(&r.place)) {
-		r.flags |= EF_BLOCKED;
-		r.ret = -EPERM;
-		report(&r);
-		return -EPERM;
+		return deny(&r);
 	}
 	if (!o || !o->writes)
 		r.flags |= EF_FIRST;
@@ -310,10 +313,7 @@ static __noinline int on_map(struct file *f, u32 hook, u32 tier)
 	if (!is_regular(r.in) || !place(&r))
 		return 0;
 	if (tier == TIER_LSM && refuses(&r.place)) {
-		r.flags |= EF_BLOCKED;
-		r.ret = -EPERM;
-		report(&r);
-		return -EPERM;
+		return deny(&r);
 	}
 	report(&r);
 	return 0;

@@ -36,10 +36,7 @@ __noinline int refuse(struct request *r)
 	if (!locate(r) || !refuses(&r->place))
 		return 0;
 	COUNT(r->hook, seen);
-	r->flags |= EF_BLOCKED;
-	r->ret = -EPERM;
-	report(r);
-	return -EPERM;
+	return deny(r);
 }
 
 /* The same for a directory on the way to a watched root: it must stay where it is. */
@@ -58,10 +55,7 @@ static __always_inline int refuse_ancestor(struct request *r)
 	r->place.anchor = m->anchor;
 	r->place.rule = m->rule;
 	r->place.mode = m->mode;
-	r->flags |= EF_BLOCKED;
-	r->ret = -EPERM;
-	report(r);
-	return -EPERM;
+	return deny(r);
 }
 
 static __always_inline int deny_dentry(struct dentry *d, u32 op, u32 hook, u64 arg)

@@ -16,7 +16,8 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 		Version: d.o.Version, Host: d.host, HostID: d.hostID, Boot: d.boot, PID: os.Getpid(), Started: event.TimeOf(d.started), State: d.cfg.State,
 		Tier: d.tier, TierWanted: d.cfg.Tier, Rules: d.ruleStatus(), Pipeline: ps.Map(),
 	}
-	if err := d.eventStatus(&s); err != nil {
+	deep, err := d.eventStatus(&s)
+	if err != nil {
 		return s, err
 	}
 	used, size := d.sensor.RingUse()
@@ -44,7 +45,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 		{Name: "restores of one path in " + d.cfg.Limits.RestoreWindow.String(), Value: uint64(d.cfg.Limits.Restores), Hit: ps.Respond.Flapping},
 		{Name: "files being changed at once", Value: 65536, Hit: ps.Coalesce.Overflow},
 		{Name: "path bytes of an event", Value: 4096, Hit: ps.Coalesce.Cut},
-		{Name: "directories above a watched file", Value: 64},
+		{Name: "directories between a rule and a file on its file system", Value: 64, Hit: deep},
 	}
 	d.mu.Lock()
 	s.Armed = d.armed
@@ -81,14 +82,16 @@ func (d *Daemon) troubles(s *control.Status) []string {
 	return out
 }
 
-func (d *Daemon) eventStatus(s *control.Status) error {
+// eventStatus fills in the counters. What lay too deep to be placed is of no
+// known interest, so it counts as skipped there, and is returned: it is a limit.
+func (d *Daemon) eventStatus(s *control.Status) (deep uint64, err error) {
 	hooks, err := d.sensor.Counters()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, h := range hooks {
 		c := control.Counters{
-			Seen: h.Seen, Sent: h.Sent, Skipped: h.Skipped, Folded: h.Folded, Blocked: h.Blocked, Lost: h.Lost, Failed: h.Failed,
+			Seen: h.Seen, Sent: h.Sent, Skipped: h.Skipped + h.Deep, Folded: h.Folded, Blocked: h.Blocked, Lost: h.Lost, Failed: h.Failed,
 		}
 		s.Events.Hooks = append(s.Events.Hooks, control.Hook{Name: h.Hook, Counters: c})
 		s.Events.Seen += c.Seen
@@ -98,8 +101,9 @@ func (d *Daemon) eventStatus(s *control.Status) error {
 		s.Events.Blocked += c.Blocked
 		s.Events.Lost += c.Lost
 		s.Events.Failed += c.Failed
+		deep += h.Deep
 	}
-	return nil
+	return deep, nil
 }
 
 // ruleStatus tells of each path of each rule how far it is in force.

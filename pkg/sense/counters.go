@@ -7,7 +7,7 @@ import (
 )
 
 // Counters are what the kernel side did at one hook since it was loaded. They
-// add up: Seen = Skipped + Folded + Blocked + Sent + Lost + Failed.
+// add up: Seen = Skipped + Folded + Blocked + Sent + Lost + Failed + Deep.
 type Counters struct {
 	Hook    string
 	Seen    uint64
@@ -17,6 +17,7 @@ type Counters struct {
 	Sent    uint64
 	Lost    uint64 // no room in the ring
 	Failed  uint64 // no room to put the event together, or a system call of another ABI
+	Deep    uint64 // deeper on a watched file system than the kernel side looks up: not known whether watched
 }
 
 // Counters reads the counters of all hooks that fired.
@@ -37,6 +38,7 @@ func (s *Sensor) Counters() ([]Counters, error) {
 			c.Sent += v.Sent
 			c.Lost += v.Lost
 			c.Failed += v.Failed
+			c.Deep += v.Deep
 		}
 		if c != (Counters{Hook: c.Hook}) {
 			out = append(out, c)
