@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -68,9 +67,9 @@ func (r *rules) trees() []string {
 	return slices.Clone(r.roots)
 }
 
-// sensed is what the kernel side needs of the rules. own directories are never
-// watched.
-func (r *rules) sensed(own []string) []sense.Rule {
+// sensed is what the kernel side needs of the rules. Our own directories are
+// never watched.
+func (r *rules) sensed() []sense.Rule {
 	var out []sense.Rule
 	for _, rule := range r.policy.Rules {
 		s := sense.Rule{ID: r.number[rule.Name], Mode: r.mode[rule.Name], Paths: rule.Paths, Allow: rule.Allow}
@@ -80,7 +79,7 @@ func (r *rules) sensed(own []string) []sense.Rule {
 					s.Except = append(s.Except, e.Path)
 				}
 			}
-			for _, o := range own {
+			for _, o := range r.policy.Own {
 				if policy.Within(root, o) {
 					s.Except = append(s.Except, o)
 				}
@@ -94,20 +93,20 @@ func (r *rules) sensed(own []string) []sense.Rule {
 // arm enrols what exists, marks it in the kernel, and compares once more, so that
 // nothing that happened between the two is missed.
 func (d *Daemon) arm(ctx context.Context, reason string) error {
-	rs := d.rules.sensed(d.rules.policy.Own)
+	rs, trees := d.rules.sensed(), d.rules.trees()
 	var fresh []string
 	for _, r := range rs {
 		for _, p := range r.Paths {
 			d.mu.Lock()
 			_, done := d.enrolled[p]
 			d.mu.Unlock()
-			known := done && slices.Contains(d.rules.trees(), p)
+			known := done && slices.Contains(trees, p)
 			if exists(p) && !known || !exists(p) && d.kept(p) && !done {
 				fresh = append(fresh, p)
 			}
 		}
 	}
-	d.setRoots(rs, fresh)
+	d.setRoots(rs)
 	for _, p := range fresh {
 		if err := d.finishEnrolment(ctx, p); err != nil {
 			return err
@@ -171,7 +170,7 @@ func (d *Daemon) kept(path string) bool {
 }
 
 // setRoots notes which rule paths exist, or ought to.
-func (d *Daemon) setRoots(rs []sense.Rule, more []string) {
+func (d *Daemon) setRoots(rs []sense.Rule) {
 	var roots []string
 	for _, r := range rs {
 		for _, p := range r.Paths {
@@ -180,7 +179,6 @@ func (d *Daemon) setRoots(rs []sense.Rule, more []string) {
 			}
 		}
 	}
-	roots = append(roots, more...)
 	slices.Sort(roots)
 	d.rules.mu.Lock()
 	d.rules.roots = slices.Compact(roots)
@@ -255,5 +253,5 @@ func (r *rules) describe() map[string]string {
 		}
 		out[rule.Name] = r.mode[rule.Name] + " " + strings.Join(paths, " ")
 	}
-	return maps.Clone(out)
+	return out
 }

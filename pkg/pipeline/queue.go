@@ -19,7 +19,7 @@ type item struct {
 	rescan *job // the rescan that it belongs to, nil if none
 	seen   glance
 	looks  int
-	ready  bool // it has come to rest
+	ready  bool // nothing more is waited for
 	self   bool // a second look at what our own events left
 
 	// again is an answer to be tried once more.

@@ -169,14 +169,15 @@ func glanceAt(path string) glance {
 // it is.
 const restless = 40
 
-// steady reports whether a suspect differs from what is known and has come to
-// rest. A difference that is just being made has an event on its way, which knows
-// who made it: the suspect is looked at again a little later.
+// steady is asked before a look that no event asked for. It reports whether the
+// path differs from what is known and has come to rest. A difference that is just
+// being made has an event on its way, which knows who made it: the path is looked
+// at again a little later.
 func (p *Pipeline) steady(ctx context.Context, it *item) bool {
 	path := it.change.Path
 	if !p.states.Differs(ctx, path) {
 		p.n.looks.Add(1)
-		p.scans.dealt(it.rescan)
+		it.ready = true
 		return false
 	}
 	now := glanceAt(path)

@@ -93,7 +93,7 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 	if c.Blocked {
 		return []find{{it, rehash.Finding{Path: c.Path, Op: c.Op, Changed: true}}}, nil
 	}
-	if it.rescan != nil && !p.steady(ctx, it) {
+	if (it.rescan != nil || it.self) && !p.steady(ctx, it) {
 		return nil, nil
 	}
 	if c.Key.PID == p.o.Self && p.o.Self != 0 && !it.self {
