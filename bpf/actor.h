@@ -80,7 +80,7 @@ __noinline int fill_head(struct slot *s, u64 task, u32 kind, u32 op, u32 hook)
 		bpf_probe_read_kernel_str(h->tty, TTY_LEN, &tty->name);
 	h->len[0] = h->len[1] = h->len[2] = h->len[3] = 0;
 	s->size = sizeof(*h);
-	if (kind == EV_FILE) {
+	if (kind == EV_FILE || kind == EV_HELD || kind == EV_GUARD) {
 		__builtin_memset(file_of(s), 0, sizeof(struct file_body));
 		s->size += sizeof(struct file_body);
 	} else if (kind == EV_SESSION || kind == EV_SOCKET) {

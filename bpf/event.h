@@ -17,6 +17,12 @@
  *   EV_SESSION    peer_body  -           -         -            -
  *   EV_SOCKET     peer_body  -           -         -            -
  *   EV_FORK,EXIT  none       -           -         -            -
+ *   EV_HELD       file_body  path        -         -            -
+ *   EV_GUARD      file_body  -           -         -            -
+ *
+ * EV_HELD: a descriptor (OP_OPEN) or a mapping (OP_MAP_WRITE) that was there before
+ * the rule; the head tells of its owner. EV_GUARD: somebody reached for the daemon
+ * itself; arg is the signal, the ptrace mode or the command of bpf(2).
  *
  * A place (path of EV_FILE without EF_NAMED, base, executable, working dir) is a
  * list of names, the last one first, each ended by NUL: the way the kernel walks.
@@ -35,6 +41,8 @@
 #define EV_SESSION 5
 #define EV_PROC 6
 #define EV_SOCKET 7
+#define EV_HELD 8
+#define EV_GUARD 9
 
 /* head.op, pkg/event Op */
 #define OP_NONE 0
@@ -58,6 +66,14 @@
 #define OP_SETFLAGS 18
 #define OP_MAP_WRITE 19
 #define OP_CLOSE 20
+#define OP_MOUNT 21
+#define OP_UMOUNT 22
+#define OP_REMOUNT 23
+#define OP_RAW_WRITE 24
+#define OP_RECEIVE 25
+#define OP_KILL 26
+#define OP_PTRACE 27
+#define OP_BPF 28
 
 /* head.flags, pkg/event Flag* */
 #define EF_BLOCKED 0x001
@@ -69,6 +85,7 @@
 #define EF_APPEARED 0x040
 #define EF_DIR 0x080
 #define EF_TRUNCATED 0x100
+#define EF_MAPPED 0x200
 
 /* head.hook: which program saw it, and the index of its counters */
 #define HOOK_NONE 0
@@ -100,7 +117,23 @@
 #define HOOK_RENAME 26
 #define HOOK_IOCTL 27
 #define HOOK_ACCEPT 28
-#define HOOK_MAX 32
+#define HOOK_UPDATE_TIME 29
+#define HOOK_MMAP_BACKING 30
+#define HOOK_FILE_TRUNCATE 31
+#define HOOK_MOUNT 32
+#define HOOK_MOVE_MOUNT 33
+#define HOOK_UMOUNT 34
+#define HOOK_REMOUNT 35
+#define HOOK_PIVOT_ROOT 36
+#define HOOK_BLOCK_DEVICE 37
+#define HOOK_RECEIVE 38
+#define HOOK_KILL 39
+#define HOOK_PTRACE 40
+#define HOOK_BPF 41
+#define HOOK_HELD 42
+#define HOOK_FILEATTR 43
+#define HOOK_COPY_UP 44
+#define HOOK_MAX 64
 
 /* peer_body.how, pkg/event How* */
 #define HOW_NONE 0

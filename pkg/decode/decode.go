@@ -102,7 +102,7 @@ func (d *Decoder) decode(b []byte, e *event.Event) error {
 	head(h, e)
 	rest := b[headSize:]
 	switch e.Kind {
-	case event.KindFile:
+	case event.KindFile, event.KindHeld, event.KindGuard:
 		f, err := view[bpf.TracerFileBody](rest)
 		if err != nil {
 			return err
@@ -171,7 +171,7 @@ func (d *Decoder) strings(s *[4][]byte, e *event.Event) (err error) {
 		return out
 	}
 	switch e.Kind {
-	case event.KindFile:
+	case event.KindFile, event.KindHeld:
 		if e.Flags&event.FlagNamed != 0 {
 			e.Path, e.Path2 = s[0], s[2]
 			e.Base = place(s[1], true)

@@ -15,6 +15,8 @@ const (
 	KindSession      // a login bound a session to a process
 	KindProc         // a process that lived before the daemon (BPF iterator)
 	KindSocket       // an inbound connection a process held before the daemon (BPF iterator)
+	KindHeld         // a descriptor or mapping that was there before the rule (iterator)
+	KindGuard        // somebody reached for the daemon itself
 )
 
 // Event flags (bpf/event.h, EF_*).
@@ -39,6 +41,8 @@ const (
 	FlagDir
 	// FlagTruncated: a string did not fit and was cut; it names less than the truth.
 	FlagTruncated
+	// FlagMapped: a store through a shared mapping, not a write.
+	FlagMapped
 )
 
 // ProcKey identifies one program running in one process, unique per boot: it is
@@ -99,7 +103,7 @@ type Event struct {
 	ExeIno  uint64
 	TTY     [16]byte // NUL padded name of the controlling terminal; empty if none
 
-	// KindFile
+	// KindFile, KindHeld and KindGuard
 	Anchor uint32 // the marked inode found on the way up, 0 with FlagNamed
 	// Anchor2 is the same for the second name of a rename or link. One of the
 	// two is 0 when that name lies outside every watched tree.

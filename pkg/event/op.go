@@ -30,6 +30,12 @@ const (
 	OpClose
 	OpMount
 	OpUmount
+	OpRemount
+	OpRawWrite // a write to the block device below a watched file system
+	OpReceive  // a descriptor was received from another process
+	OpKill
+	OpPtrace
+	OpBPF
 	opEnd
 )
 
@@ -39,6 +45,7 @@ var opNames = [...]string{
 	OpRmdir: "rmdir", OpMknod: "mknod", OpChmod: "chmod", OpChown: "chown", OpUtimes: "utimes",
 	OpSetxattr: "setxattr", OpRemovexattr: "removexattr", OpSetacl: "setacl", OpSetflags: "setflags",
 	OpMapWrite: "map_write", OpClose: "close", OpMount: "mount", OpUmount: "umount",
+	OpRemount: "remount", OpRawWrite: "raw_write", OpReceive: "receive", OpKill: "kill", OpPtrace: "ptrace", OpBPF: "bpf",
 }
 
 // String returns the name used in records, or "unknown" for a

@@ -117,6 +117,8 @@ func hookNames() []string {
 		"file_open", "file_permission", "locks_remove_file", "mmap_file", "file_mprotect", "path_truncate",
 		"inode_setattr", "inode_setxattr", "inode_removexattr", "inode_set_acl", "inode_remove_acl", "inode_create",
 		"inode_link", "inode_unlink", "inode_symlink", "inode_mkdir", "inode_rmdir", "inode_mknod", "inode_rename",
-		"file_ioctl", "sock_graft",
+		"file_ioctl", "sock_graft", "file_update_time", "mmap_backing_file", "file_truncate",
+		"sb_mount", "move_mount", "sb_umount", "sb_remount", "sb_pivotroot", "block_device", "file_receive",
+		"task_kill", "ptrace_access_check", "bpf", "held", "inode_file_setattr", "inode_copy_up",
 	}
 }

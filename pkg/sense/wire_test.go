@@ -37,7 +37,9 @@ func TestOperationNumbersAreThoseOfTheWire(t *testing.T) {
 		"OP_SYMLINK": event.OpSymlink, "OP_MKDIR": event.OpMkdir, "OP_RMDIR": event.OpRmdir, "OP_MKNOD": event.OpMknod,
 		"OP_CHMOD": event.OpChmod, "OP_CHOWN": event.OpChown, "OP_UTIMES": event.OpUtimes, "OP_SETXATTR": event.OpSetxattr,
 		"OP_REMOVEXATTR": event.OpRemovexattr, "OP_SETACL": event.OpSetacl, "OP_SETFLAGS": event.OpSetflags,
-		"OP_MAP_WRITE": event.OpMapWrite, "OP_CLOSE": event.OpClose,
+		"OP_MAP_WRITE": event.OpMapWrite, "OP_CLOSE": event.OpClose, "OP_MOUNT": event.OpMount, "OP_UMOUNT": event.OpUmount,
+		"OP_REMOUNT": event.OpRemount, "OP_RAW_WRITE": event.OpRawWrite, "OP_RECEIVE": event.OpReceive,
+		"OP_KILL": event.OpKill, "OP_PTRACE": event.OpPtrace, "OP_BPF": event.OpBPF,
 	}
 	for name, n := range defines(t, "event.h", "OP_") {
 		if op, ok := names[name]; !ok || uint64(op) != n {
@@ -50,10 +52,11 @@ func TestKindAndFlagNumbersAreThoseOfTheWire(t *testing.T) {
 	names := map[string]uint64{
 		"EV_FILE": uint64(event.KindFile), "EV_FORK": uint64(event.KindFork), "EV_EXEC": uint64(event.KindExec),
 		"EV_EXIT": uint64(event.KindExit), "EV_SESSION": uint64(event.KindSession), "EV_PROC": uint64(event.KindProc),
-		"EV_SOCKET":  uint64(event.KindSocket),
+		"EV_SOCKET": uint64(event.KindSocket), "EV_HELD": uint64(event.KindHeld), "EV_GUARD": uint64(event.KindGuard),
 		"EF_BLOCKED": uint64(event.FlagBlocked), "EF_ALLOWED": uint64(event.FlagAllowed), "EF_NAMED": uint64(event.FlagNamed),
 		"EF_FOLLOW": uint64(event.FlagFollow), "EF_CREATED": uint64(event.FlagCreated), "EF_FIRST": uint64(event.FlagFirst),
 		"EF_APPEARED": uint64(event.FlagAppeared), "EF_DIR": uint64(event.FlagDir), "EF_TRUNCATED": uint64(event.FlagTruncated),
+		"EF_MAPPED": uint64(event.FlagMapped),
 	}
 	for name, n := range defines(t, "event.h", "E[VF]_") {
 		if names[name] != n {
