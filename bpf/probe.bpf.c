@@ -50,6 +50,13 @@ int BPF_PROG(probe_lsm, struct file *f, int ret)
 	return ret;
 }
 
+SEC("fmod_ret/security_file_open")
+int BPF_PROG(probe_modify, struct file *f)
+{
+	note();
+	return 0;
+}
+
 SEC("fexit/security_file_open")
 int BPF_PROG(probe_fexit, struct file *f)
 {

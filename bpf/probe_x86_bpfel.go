@@ -22,6 +22,7 @@ const (
 	ProbeProgProbeFexit   = "probe_fexit"
 	ProbeProgProbeIter    = "probe_iter"
 	ProbeProgProbeLsm     = "probe_lsm"
+	ProbeProgProbeModify  = "probe_modify"
 	ProbeProgProbeRing    = "probe_ring"
 	ProbeProgProbeStorage = "probe_storage"
 	ProbeProgProbeTp      = "probe_tp"
@@ -72,6 +73,7 @@ type ProbeProgramSpecs struct {
 	ProbeFexit   *ebpf.ProgramSpec `ebpf:"probe_fexit"`
 	ProbeIter    *ebpf.ProgramSpec `ebpf:"probe_iter"`
 	ProbeLsm     *ebpf.ProgramSpec `ebpf:"probe_lsm"`
+	ProbeModify  *ebpf.ProgramSpec `ebpf:"probe_modify"`
 	ProbeRing    *ebpf.ProgramSpec `ebpf:"probe_ring"`
 	ProbeStorage *ebpf.ProgramSpec `ebpf:"probe_storage"`
 	ProbeTp      *ebpf.ProgramSpec `ebpf:"probe_tp"`
@@ -138,6 +140,7 @@ type ProbePrograms struct {
 	ProbeFexit   *ebpf.Program `ebpf:"probe_fexit"`
 	ProbeIter    *ebpf.Program `ebpf:"probe_iter"`
 	ProbeLsm     *ebpf.Program `ebpf:"probe_lsm"`
+	ProbeModify  *ebpf.Program `ebpf:"probe_modify"`
 	ProbeRing    *ebpf.Program `ebpf:"probe_ring"`
 	ProbeStorage *ebpf.Program `ebpf:"probe_storage"`
 	ProbeTp      *ebpf.Program `ebpf:"probe_tp"`
@@ -148,6 +151,7 @@ func (p *ProbePrograms) Close() error {
 		p.ProbeFexit,
 		p.ProbeIter,
 		p.ProbeLsm,
+		p.ProbeModify,
 		p.ProbeRing,
 		p.ProbeStorage,
 		p.ProbeTp,

@@ -1,30 +1,52 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Tier lsm: hooks decide, and what happened is told after it happened.
+ * Tiers lsm and modify_return: hooks decide, and what happened is told after it
+ * happened. A decision is written once and attached two ways (DECIDE): NAME is a
+ * program of the security module, m_NAME changes what security_NAME returns.
  *
- * decide (lsm/...)            file_open file_permission mmap_file file_mprotect
+ * decide                      file_open file_permission mmap_file file_mprotect
  *                             file_ioctl path_truncate inode_setattr
  *                             inode_setxattr inode_removexattr inode_set_acl
- *                             inode_remove_acl inode_create inode_link
- *                             inode_unlink inode_symlink inode_mkdir inode_rmdir
- *                             inode_mknod inode_rename
+ *                             inode_remove_acl inode_file_setattr inode_create
+ *                             inode_link inode_unlink inode_symlink inode_mkdir
+ *                             inode_rmdir inode_mknod inode_rename
  * tell (fexit/..., fentry/...) vfs_unlink vfs_rmdir vfs_mkdir vfs_symlink
  *                             vfs_mknod vfs_link vfs_rename notify_change
  *                             vfs_setxattr vfs_removexattr vfs_set_acl
  *                             vfs_remove_acl vfs_fileattr_set locks_remove_file
- * remember (lsm/sock_graft)   a connection came out of accept
+ * remember (sock_graft)       a connection came out of accept
  *
- * Every path that allows returns the verdict of the programs before it. A hook
- * that finds no slot or no map entry allows and counts: it cannot know, and a
+ * Every path that allows keeps the verdict of the programs before it; a program
+ * that modifies a return runs only while that is 0 (linux v6.1
+ * arch/x86/net/bpf_jit_comp.c:invoke_bpf_mod_ret). A hook that finds no slot or no map entry allows and counts: it cannot know, and a
  * host must not stop because we are short of memory.
  *
  * Argument positions are those since linux v5.12, which put a user_namespace (now
  * mnt_idmap) before the dentry in the vfs functions. Hooks whose own arity
  * changed exist twice, as name and name_i (with the idmap): user space loads the
- * one that fits the running kernel's BTF.
+ * one that fits the running kernel's BTF (pkg/sense, program.fits).
  */
 #ifndef HOLDFAST_LSM_H
 #define HOLDFAST_LSM_H
+
+/* What a hook returns: the verifier wants to see the range since linux v6.12. */
+static __always_inline int answer(int err)
+{
+	return err ? -EPERM : 0;
+}
+
+#define DECIDE_AS(prog, hook, verdict, args...) \
+	SEC("lsm/" #hook) \
+	int BPF_PROG(prog, args, int ret) \
+	{ \
+		return ret ? ret : answer(verdict); \
+	} \
+	SEC("fmod_ret/security_" #hook) \
+	int BPF_PROG(m_##prog, args) \
+	{ \
+		return answer(verdict); \
+	}
+#define DECIDE(hook, verdict, args...) DECIDE_AS(hook, hook, verdict, args)
 
 /* Refuses r if a rule in block mode says so; else the verdict so far. */
 __noinline int refuse(struct request *r)
@@ -120,19 +142,9 @@ static __always_inline int tell_dentry(struct dentry *d, u32 op, u32 hook, u64 a
 
 /* ---- content ----------------------------------------------------------- */
 
-SEC("lsm/file_open")
-int BPF_PROG(file_open, struct file *f, int ret)
-{
-	return ret ? ret : on_open(f, BPF_CORE_READ(f, f_flags), HOOK_FILE_OPEN, TIER_LSM);
-}
+DECIDE(file_open, on_open(f, BPF_CORE_READ(f, f_flags), HOOK_FILE_OPEN, TIER_LSM), struct file *f)
 
-SEC("lsm/file_permission")
-int BPF_PROG(file_permission, struct file *f, int mask, int ret)
-{
-	if (ret || !(mask & MAY_WRITE))
-		return ret;
-	return on_write(f, 0, HOOK_FILE_PERM, TIER_LSM);
-}
+DECIDE(file_permission, mask & MAY_WRITE ? on_write(f, 0, HOOK_FILE_PERM, TIER_LSM) : 0, struct file *f, int mask)
 
 SEC("fentry/locks_remove_file")
 int BPF_PROG(locks_remove_file, struct file *f)
@@ -140,34 +152,51 @@ int BPF_PROG(locks_remove_file, struct file *f)
 	return on_close(f, HOOK_FILE_CLOSE);
 }
 
-SEC("lsm/mmap_file")
-int BPF_PROG(mmap_file, struct file *f, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
+static __always_inline int decide_mmap(struct file *f, u64 flags)
 {
 	u32 type = flags & MAP_TYPE;
 
-	if (ret || !f || (type != MAP_SHARED && type != MAP_SHARED_VALIDATE))
-		return ret;
+	if (!f || (type != MAP_SHARED && type != MAP_SHARED_VALIDATE))
+		return 0;
 	return on_map(f, HOOK_MMAP, TIER_LSM);
 }
 
-SEC("lsm/file_mprotect")
-int BPF_PROG(file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot, int ret)
+/* the two have different arguments: the module is told of the protection twice */
+SEC("lsm/mmap_file")
+int BPF_PROG(mmap_file, struct file *f, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
+{
+	return ret ? ret : answer(decide_mmap(f, flags));
+}
+
+SEC("fmod_ret/security_mmap_file")
+int BPF_PROG(m_mmap_file, struct file *f, unsigned long prot, unsigned long flags)
+{
+	return answer(decide_mmap(f, flags));
+}
+
+static __always_inline int decide_mprotect(struct vm_area_struct *vma, u64 prot)
 {
 	struct file *f;
 
-	if (ret || !(prot & PROT_WRITE) || !(BPF_CORE_READ(vma, vm_flags) & VM_SHARED))
-		return ret;
+	if (!(prot & PROT_WRITE) || !(BPF_CORE_READ(vma, vm_flags) & VM_SHARED))
+		return 0;
 	f = BPF_CORE_READ(vma, vm_file);
-	return f ? on_map(f, HOOK_MPROTECT, TIER_LSM) : ret;
+	return f ? on_map(f, HOOK_MPROTECT, TIER_LSM) : 0;
 }
 
-SEC("lsm/file_ioctl")
-int BPF_PROG(file_ioctl, struct file *f, unsigned int cmd, unsigned long arg, int ret)
+DECIDE(file_mprotect, decide_mprotect(vma, prot), struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot)
+
+static __always_inline int decide_ioctl(struct file *f, u32 cmd)
 {
-	if (ret || (cmd != FS_IOC_SETFLAGS && cmd != FS_IOC_FSSETXATTR))
-		return ret;
+	if (cmd != FS_IOC_SETFLAGS && cmd != FS_IOC_FSSETXATTR)
+		return 0;
 	return deny_dentry(BPF_CORE_READ(f, f_path.dentry), OP_SETFLAGS, HOOK_IOCTL, cmd);
 }
+
+DECIDE(file_ioctl, decide_ioctl(f, cmd), struct file *f, unsigned int cmd, unsigned long arg)
+
+/* file_setattr(2) and the ioctls that do the same, since linux v6.17 */
+DECIDE(inode_file_setattr, deny_dentry(d, OP_SETFLAGS, HOOK_FILEATTR, 0), struct dentry *d, void *fa)
 
 SEC("fexit/vfs_fileattr_set")
 int BPF_PROG(vfs_fileattr_set, void *idmap, struct dentry *d)
@@ -177,27 +206,17 @@ int BPF_PROG(vfs_fileattr_set, void *idmap, struct dentry *d)
 
 /* ---- attributes -------------------------------------------------------- */
 
-SEC("lsm/path_truncate")
-int BPF_PROG(path_truncate, const struct path *p, int ret)
-{
-	return ret ? ret : deny_dentry(BPF_CORE_READ(p, dentry), OP_TRUNCATE, HOOK_TRUNCATE, 0);
-}
+DECIDE(path_truncate, deny_dentry(BPF_CORE_READ(p, dentry), OP_TRUNCATE, HOOK_TRUNCATE, 0), const struct path *p)
 
-SEC("lsm/inode_setattr")
-int BPF_PROG(inode_setattr, struct dentry *d, struct iattr *a, int ret)
+static __always_inline int decide_setattr(struct dentry *d, struct iattr *a)
 {
 	u32 valid = BPF_CORE_READ(a, ia_valid);
 
-	return ret ? ret : deny_dentry(d, op_of_attr(valid), HOOK_SETATTR, valid);
+	return deny_dentry(d, op_of_attr(valid), HOOK_SETATTR, valid);
 }
 
-SEC("lsm/inode_setattr")
-int BPF_PROG(inode_setattr_i, void *idmap, struct dentry *d, struct iattr *a, int ret)
-{
-	u32 valid = BPF_CORE_READ(a, ia_valid);
-
-	return ret ? ret : deny_dentry(d, op_of_attr(valid), HOOK_SETATTR, valid);
-}
+DECIDE(inode_setattr, decide_setattr(d, a), struct dentry *d, struct iattr *a)
+DECIDE_AS(inode_setattr_i, inode_setattr, decide_setattr(d, a), void *idmap, struct dentry *d, struct iattr *a)
 
 SEC("fexit/notify_change")
 int BPF_PROG(notify_change, void *idmap, struct dentry *d, struct iattr *a)
@@ -207,11 +226,8 @@ int BPF_PROG(notify_change, void *idmap, struct dentry *d, struct iattr *a)
 	return tell_dentry(d, op_of_attr(valid), HOOK_SETATTR, valid, func_ret(ctx));
 }
 
-SEC("lsm/inode_setxattr")
-int BPF_PROG(inode_setxattr, void *idmap, struct dentry *d, const char *name, const void *value, unsigned long size, int flags, int ret)
-{
-	return ret ? ret : deny_dentry(d, op_of_xattr(OP_SETXATTR, (u64)name, 0), HOOK_SETXATTR, 0);
-}
+DECIDE(inode_setxattr, deny_dentry(d, op_of_xattr(OP_SETXATTR, (u64)name, 0), HOOK_SETXATTR, 0),
+       void *idmap, struct dentry *d, const char *name, const void *value, unsigned long size, int flags)
 
 SEC("fexit/vfs_setxattr")
 int BPF_PROG(vfs_setxattr, void *idmap, struct dentry *d, const char *name)
@@ -219,11 +235,8 @@ int BPF_PROG(vfs_setxattr, void *idmap, struct dentry *d, const char *name)
 	return tell_dentry(d, op_of_xattr(OP_SETXATTR, (u64)name, 0), HOOK_SETXATTR, 0, func_ret(ctx));
 }
 
-SEC("lsm/inode_removexattr")
-int BPF_PROG(inode_removexattr, void *idmap, struct dentry *d, const char *name, int ret)
-{
-	return ret ? ret : deny_dentry(d, op_of_xattr(OP_REMOVEXATTR, (u64)name, 0), HOOK_RMXATTR, 0);
-}
+DECIDE(inode_removexattr, deny_dentry(d, op_of_xattr(OP_REMOVEXATTR, (u64)name, 0), HOOK_RMXATTR, 0),
+       void *idmap, struct dentry *d, const char *name)
 
 SEC("fexit/vfs_removexattr")
 int BPF_PROG(vfs_removexattr, void *idmap, struct dentry *d, const char *name)
@@ -231,11 +244,7 @@ int BPF_PROG(vfs_removexattr, void *idmap, struct dentry *d, const char *name)
 	return tell_dentry(d, op_of_xattr(OP_REMOVEXATTR, (u64)name, 0), HOOK_RMXATTR, 0, func_ret(ctx));
 }
 
-SEC("lsm/inode_set_acl")
-int BPF_PROG(inode_set_acl, void *idmap, struct dentry *d, const char *name, void *acl, int ret)
-{
-	return ret ? ret : deny_dentry(d, OP_SETACL, HOOK_SETACL, 0);
-}
+DECIDE(inode_set_acl, deny_dentry(d, OP_SETACL, HOOK_SETACL, 0), void *idmap, struct dentry *d, const char *name, void *acl)
 
 SEC("fexit/vfs_set_acl")
 int BPF_PROG(vfs_set_acl, void *idmap, struct dentry *d)
@@ -243,11 +252,7 @@ int BPF_PROG(vfs_set_acl, void *idmap, struct dentry *d)
 	return tell_dentry(d, OP_SETACL, HOOK_SETACL, 0, func_ret(ctx));
 }
 
-SEC("lsm/inode_remove_acl")
-int BPF_PROG(inode_remove_acl, void *idmap, struct dentry *d, const char *name, int ret)
-{
-	return ret ? ret : deny_dentry(d, OP_SETACL, HOOK_RMACL, 0);
-}
+DECIDE(inode_remove_acl, deny_dentry(d, OP_SETACL, HOOK_RMACL, 0), void *idmap, struct dentry *d, const char *name)
 
 SEC("fexit/vfs_remove_acl")
 int BPF_PROG(vfs_remove_acl, void *idmap, struct dentry *d)
@@ -257,31 +262,29 @@ int BPF_PROG(vfs_remove_acl, void *idmap, struct dentry *d)
 
 /* ---- names ------------------------------------------------------------- */
 
-SEC("lsm/inode_create")
-int BPF_PROG(inode_create, struct inode *dir, struct dentry *d, umode_t mode, int ret)
-{
-	return ret ? ret : deny_dentry(d, OP_CREATE, HOOK_CREATE, mode);
-}
+DECIDE(inode_create, deny_dentry(d, OP_CREATE, HOOK_CREATE, mode), struct inode *dir, struct dentry *d, umode_t mode)
 
-SEC("lsm/inode_link")
-int BPF_PROG(inode_link, struct dentry *old, struct inode *dir, struct dentry *new, int ret)
+static __always_inline int decide_link(struct dentry *old, struct dentry *new)
 {
 	struct request r = {}, q = {};
 	struct settings *c = settings();
+	int err;
 
-	if (ret || !c || !c->blocking)
-		return ret;
+	if (!c || !c->blocking)
+		return 0;
 	r.d = old;
 	r.in = BPF_CORE_READ(old, d_inode);
 	q.d = new;
 	COUNT(HOOK_LINK, seen);
 	locate(&r);
 	locate(&q);
-	ret = refuse_pair(&r, &q, OP_LINK, HOOK_LINK);
-	if (!ret)
+	err = refuse_pair(&r, &q, OP_LINK, HOOK_LINK);
+	if (!err)
 		COUNT(HOOK_LINK, skipped);
-	return ret;
+	return err;
 }
+
+DECIDE(inode_link, decide_link(old, new), struct dentry *old, struct inode *dir, struct dentry *new)
 
 SEC("fexit/vfs_link")
 int BPF_PROG(vfs_link, struct dentry *old, void *idmap, struct inode *dir, struct dentry *new)
@@ -320,11 +323,7 @@ static __always_inline int deny_removal(struct dentry *d, u32 op, u32 hook)
 	return err ? err : refuse(&r);
 }
 
-SEC("lsm/inode_unlink")
-int BPF_PROG(inode_unlink, struct inode *dir, struct dentry *d, int ret)
-{
-	return ret ? ret : deny_removal(d, OP_UNLINK, HOOK_UNLINK);
-}
+DECIDE(inode_unlink, deny_removal(d, OP_UNLINK, HOOK_UNLINK), struct inode *dir, struct dentry *d)
 
 SEC("fexit/vfs_unlink")
 int BPF_PROG(vfs_unlink, void *idmap, struct inode *dir, struct dentry *d)
@@ -332,11 +331,7 @@ int BPF_PROG(vfs_unlink, void *idmap, struct inode *dir, struct dentry *d)
 	return tell_dentry(d, OP_UNLINK, HOOK_UNLINK, 0, func_ret(ctx));
 }
 
-SEC("lsm/inode_symlink")
-int BPF_PROG(inode_symlink, struct inode *dir, struct dentry *d, const char *target, int ret)
-{
-	return ret ? ret : deny_dentry(d, OP_SYMLINK, HOOK_SYMLINK, 0);
-}
+DECIDE(inode_symlink, deny_dentry(d, OP_SYMLINK, HOOK_SYMLINK, 0), struct inode *dir, struct dentry *d, const char *target)
 
 SEC("fexit/vfs_symlink")
 int BPF_PROG(vfs_symlink, void *idmap, struct inode *dir, struct dentry *d)
@@ -344,11 +339,7 @@ int BPF_PROG(vfs_symlink, void *idmap, struct inode *dir, struct dentry *d)
 	return tell_dentry(d, OP_SYMLINK, HOOK_SYMLINK, 0, func_ret(ctx));
 }
 
-SEC("lsm/inode_mkdir")
-int BPF_PROG(inode_mkdir, struct inode *dir, struct dentry *d, umode_t mode, int ret)
-{
-	return ret ? ret : deny_dentry(d, OP_MKDIR, HOOK_MKDIR, mode);
-}
+DECIDE(inode_mkdir, deny_dentry(d, OP_MKDIR, HOOK_MKDIR, mode), struct inode *dir, struct dentry *d, umode_t mode)
 
 SEC("fexit/vfs_mkdir")
 int BPF_PROG(vfs_mkdir, void *idmap, struct inode *dir, struct dentry *d)
@@ -356,11 +347,7 @@ int BPF_PROG(vfs_mkdir, void *idmap, struct inode *dir, struct dentry *d)
 	return tell_dentry(d, OP_MKDIR, HOOK_MKDIR, 0, mkdir_result(func_ret(ctx)));
 }
 
-SEC("lsm/inode_rmdir")
-int BPF_PROG(inode_rmdir, struct inode *dir, struct dentry *d, int ret)
-{
-	return ret ? ret : deny_removal(d, OP_RMDIR, HOOK_RMDIR);
-}
+DECIDE(inode_rmdir, deny_removal(d, OP_RMDIR, HOOK_RMDIR), struct inode *dir, struct dentry *d)
 
 SEC("fexit/vfs_rmdir")
 int BPF_PROG(vfs_rmdir, void *idmap, struct inode *dir, struct dentry *d)
@@ -368,11 +355,7 @@ int BPF_PROG(vfs_rmdir, void *idmap, struct inode *dir, struct dentry *d)
 	return tell_dentry(d, OP_RMDIR, HOOK_RMDIR, 0, func_ret(ctx));
 }
 
-SEC("lsm/inode_mknod")
-int BPF_PROG(inode_mknod, struct inode *dir, struct dentry *d, umode_t mode, unsigned int dev, int ret)
-{
-	return ret ? ret : deny_dentry(d, OP_MKNOD, HOOK_MKNOD, mode);
-}
+DECIDE(inode_mknod, deny_dentry(d, OP_MKNOD, HOOK_MKNOD, mode), struct inode *dir, struct dentry *d, umode_t mode, unsigned int dev)
 
 SEC("fexit/vfs_mknod")
 int BPF_PROG(vfs_mknod, void *idmap, struct inode *dir, struct dentry *d, umode_t mode)
@@ -386,17 +369,18 @@ int BPF_PROG(vfs_mknod, void *idmap, struct inode *dir, struct dentry *d, umode_
  *
  *   inode_rename   both places found, event put into renames[thread]
  *   vfs_rename     result: sent, or thrown away
+ *
+ * An exchange asks the module twice, the second time with the names in the order
+ * of the call (linux v6.1 security/security.c:security_inode_rename); what the
+ * first time put there is replaced.
  */
-SEC("lsm/inode_rename")
-int BPF_PROG(inode_rename, struct inode *odir, struct dentry *old, struct inode *ndir, struct dentry *new, int ret)
+static __always_inline int decide_rename(struct dentry *old, struct dentry *new)
 {
 	struct request r = {}, q = {};
 	struct slot *s;
 	u64 k = bpf_get_current_pid_tgid();
 	int err;
 
-	if (ret)
-		return ret;
 	r.d = old;
 	r.in = BPF_CORE_READ(old, d_inode);
 	q.d = new;
@@ -428,6 +412,8 @@ int BPF_PROG(inode_rename, struct inode *odir, struct dentry *old, struct inode 
 	return 0;
 }
 
+DECIDE(inode_rename, decide_rename(old, new), struct inode *odir, struct dentry *old, struct inode *ndir, struct dentry *new)
+
 SEC("fexit/vfs_rename")
 int BPF_PROG(vfs_rename)
 {
@@ -448,13 +434,25 @@ int BPF_PROG(vfs_rename)
 
 /* ---- where from -------------------------------------------------------- */
 
-SEC("lsm/sock_graft")
-int BPF_PROG(sock_graft, struct sock *sk, struct socket *parent)
+static __always_inline int remember_peer(struct sock *sk)
 {
 	COUNT(HOOK_ACCEPT, seen);
 	COUNT(HOOK_ACCEPT, skipped);
 	on_accept(sk);
 	return 0;
+}
+
+/* returns nothing, so there is nothing to modify */
+SEC("lsm/sock_graft")
+int BPF_PROG(sock_graft, struct sock *sk, struct socket *parent)
+{
+	return remember_peer(sk);
+}
+
+SEC("fentry/security_sock_graft")
+int BPF_PROG(m_sock_graft, struct sock *sk, struct socket *parent)
+{
+	return remember_peer(sk);
 }
 
 #endif

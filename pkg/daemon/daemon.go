@@ -96,7 +96,7 @@ func (d *Daemon) openKernel(ctx context.Context) error {
 	if want := d.cfg.Tier; want != config.TierAuto {
 		d.tier = want
 	}
-	if d.tier != sense.TierLSM && d.tier != sense.TierTracepoint {
+	if !sense.CanBlock(d.tier) && d.tier != sense.TierTracepoint {
 		return fmt.Errorf("tier %q on linux %s: %w", d.cfg.Tier, d.report.Release, ErrTier)
 	}
 	var err error

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -36,7 +37,7 @@ type Capability struct {
 	Found bool
 	Err   error  // why it was not found; wraps ErrNotSupported, or it could not be told
 	Cost  string // what it costs to lack it
-	For   string // the tier that needs it, "" for all tiers
+	For   string // the tiers that need it, separated by ", "; "all"; "" if none does
 }
 
 // Report is what this kernel can do.
@@ -55,7 +56,7 @@ type probe struct {
 // permission error and Tier is "".
 func Probe(ctx context.Context) Report {
 	r := Report{Release: release()}
-	works := map[string]bool{"lsm": true, "tracepoint": true}
+	works := map[string]bool{"lsm": true, "modify_return": true, "tracepoint": true}
 	for _, p := range probes() {
 		err := ctx.Err()
 		if err == nil {
@@ -66,16 +67,15 @@ func Probe(ctx context.Context) Report {
 			continue
 		}
 		for tier := range works {
-			if p.tier == tier || p.tier == "all" {
+			if p.tier == "all" || slices.Contains(strings.Split(p.tier, ", "), tier) {
 				works[tier] = false
 			}
 		}
 	}
-	switch {
-	case works["lsm"]:
-		r.Tier = "lsm"
-	case works["tracepoint"]:
-		r.Tier = "tracepoint"
+	for _, tier := range []string{"tracepoint", "modify_return", "lsm"} { // the best one last
+		if works[tier] {
+			r.Tier = tier
+		}
 	}
 	return r
 }
@@ -87,9 +87,10 @@ func probes() []probe {
 		{"raw_tracepoints", "nothing works: processes and system calls are not seen", "all", fires("probe_tp")},
 		{"iterators", "nothing works: inodes cannot be marked", "all", fires("probe_iter")},
 		{"task_storage", "nothing works: sessions cannot follow processes", "all", fires("probe_storage")},
-		{"lsm_listed", "tier lsm: block is not possible; add bpf to the lsm= boot parameter", "lsm", lsmListed},
-		{"lsm_programs", "tier lsm: block is not possible", "lsm", fires("probe_lsm")},
-		{"trampolines", "tier lsm: results of operations are not seen", "lsm", fires("probe_fexit")},
+		{"lsm_listed", "tier lsm does not work; add bpf to the lsm= boot parameter", "lsm", lsmListed},
+		{"lsm_programs", "tier lsm does not work", "lsm", fires("probe_lsm")},
+		{"modify_return", "tier modify_return does not work", "modify_return", fires("probe_modify")},
+		{"trampolines", "tiers lsm and modify_return do not work, block is not possible: results of operations are not seen", "lsm, modify_return", fires("probe_fexit")},
 		{"loginuid", "actor.user is unknown: the kernel keeps no login identity (CONFIG_AUDIT)", "", haveLoginuid},
 		{"cgroup2", "process.cgroup and process.unit are unknown", "", haveCgroup2},
 	}

@@ -37,7 +37,7 @@ import (
 
 // Options say what to load.
 type Options struct {
-	Tier string // TierLSM or TierTracepoint
+	Tier string // TierLSM, TierModifyReturn or TierTracepoint
 	Ring uint32 // bytes of the ring, a power of two and a multiple of the page size
 	Self uint32 // pid of the daemon: its own changes are let through and seen
 }
@@ -113,8 +113,8 @@ func (s *Sensor) load() error {
 	if err != nil {
 		return fmt.Errorf("read kernel type information: %w", err)
 	}
-	for _, p := range programs() {
-		if !p.in(s.tier) || !p.fits(kernel) {
+	for _, p := range programs(s.tier) {
+		if !p.fits(s.tier, kernel) {
 			continue
 		}
 		if err := s.attach(p, kernel); err != nil {

@@ -4,19 +4,23 @@ import "github.com/cilium/ebpf/btf"
 
 // The tiers that can be loaded.
 const (
-	TierLSM        = "lsm"
-	TierTracepoint = "tracepoint"
+	TierLSM          = "lsm"
+	TierModifyReturn = "modify_return"
+	TierTracepoint   = "tracepoint"
 )
 
+// tierHooks stands for the two tiers that share their hooks' results.
+const tierHooks = "lsm, modify_return"
+
 // CanBlock reports whether a tier refuses operations.
-func CanBlock(tier string) bool { return tier == TierLSM }
+func CanBlock(tier string) bool { return tier == TierLSM || tier == TierModifyReturn }
 
 type how uint8
 
 const (
 	byTracepoint how = iota
 	byTrampoline
-	byLSM
+	byLSM // in tier modify_return: by changing what security_NAME returns
 	byIterator
 )
 
@@ -28,29 +32,50 @@ type program struct {
 	tier     string // "": every tier
 	required bool
 	cost     string
-	// If set, the program is for kernels on which function fn has params
-	// parameters.
+	// If set, the program is for kernels on which the hook fn has params
+	// parameters: as the security module sees it in tier lsm (bpf_lsm_fn), as its
+	// caller does in tier modify_return (security_fn).
 	fn     string
 	params int
 }
 
-func (p program) in(tier string) bool { return p.tier == "" || p.tier == tier }
+func (p program) in(tier string) bool {
+	return p.tier == "" || p.tier == tier || p.tier == tierHooks && CanBlock(tier)
+}
 
 // fits reports whether the program's idea of a hook's arguments is the kernel's.
-func (p program) fits(kernel *btf.Spec) bool {
+func (p program) fits(tier string, kernel *btf.Spec) bool {
 	if p.fn == "" {
 		return true
 	}
+	prefix := "bpf_lsm_"
+	if tier == TierModifyReturn {
+		prefix = "security_"
+	}
 	var f *btf.Func
-	if err := kernel.TypeByName(p.fn, &f); err != nil {
+	if err := kernel.TypeByName(prefix+p.fn, &f); err != nil {
 		return false
 	}
 	proto, ok := f.Type.(*btf.FuncProto)
 	return ok && len(proto.Params) == p.params
 }
 
-// programs is the table. The hooks of a tier are described in bpf/README.md.
-func programs() []program {
+// programs is the table for a tier. The hooks are described in bpf/README.md.
+func programs(tier string) []program {
+	var out []program
+	for _, p := range table() {
+		if !p.in(tier) {
+			continue
+		}
+		if tier == TierModifyReturn && p.how == byLSM {
+			p.name, p.how = "m_"+p.name, byTrampoline
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+func table() []program {
 	return []program{
 		{name: "process_fork", how: byTracepoint, required: true},
 		{name: "process_exec", how: byTracepoint, required: true},
@@ -62,42 +87,43 @@ func programs() []program {
 		{name: "sys_enter", how: byTracepoint, tier: TierTracepoint, required: true},
 		{name: "sys_exit", how: byTracepoint, tier: TierTracepoint, required: true},
 
-		{name: "file_open", how: byLSM, tier: TierLSM, required: true},
-		{name: "file_permission", how: byLSM, tier: TierLSM, required: true},
-		{name: "locks_remove_file", how: byTrampoline, tier: TierLSM, required: true},
-		{name: "notify_change", how: byTrampoline, tier: TierLSM, required: true},
-		{name: "inode_setattr", how: byLSM, tier: TierLSM, cost: "chmod, chown, utimes and truncate are not refused", fn: "bpf_lsm_inode_setattr", params: 2},
-		{name: "inode_setattr_i", how: byLSM, tier: TierLSM, cost: "chmod, chown, utimes and truncate are not refused", fn: "bpf_lsm_inode_setattr", params: 3},
-		{name: "path_truncate", how: byLSM, tier: TierLSM, cost: "truncate is refused by inode_setattr alone"},
-		{name: "mmap_file", how: byLSM, tier: TierLSM, cost: "shared writable mappings are neither seen nor refused"},
-		{name: "file_mprotect", how: byLSM, tier: TierLSM, cost: "mappings made writable later are neither seen nor refused"},
-		{name: "file_ioctl", how: byLSM, tier: TierLSM, cost: "chattr is not refused"},
-		{name: "vfs_fileattr_set", how: byTrampoline, tier: TierLSM, cost: "chattr is not seen"},
-		{name: "inode_setxattr", how: byLSM, tier: TierLSM, cost: "setxattr is not refused"},
-		{name: "vfs_setxattr", how: byTrampoline, tier: TierLSM, cost: "setxattr is not seen"},
-		{name: "inode_removexattr", how: byLSM, tier: TierLSM, cost: "removexattr is not refused"},
-		{name: "vfs_removexattr", how: byTrampoline, tier: TierLSM, cost: "removexattr is not seen"},
+		{name: "file_open", how: byLSM, tier: tierHooks, required: true},
+		{name: "file_permission", how: byLSM, tier: tierHooks, required: true},
+		{name: "locks_remove_file", how: byTrampoline, tier: tierHooks, required: true},
+		{name: "notify_change", how: byTrampoline, tier: tierHooks, required: true},
+		{name: "inode_setattr", how: byLSM, tier: tierHooks, cost: "chmod, chown, utimes and truncate are not refused", fn: "inode_setattr", params: 2},
+		{name: "inode_setattr_i", how: byLSM, tier: tierHooks, cost: "chmod, chown, utimes and truncate are not refused", fn: "inode_setattr", params: 3},
+		{name: "path_truncate", how: byLSM, tier: tierHooks, cost: "truncate is refused by inode_setattr alone"},
+		{name: "mmap_file", how: byLSM, tier: tierHooks, cost: "shared writable mappings are neither seen nor refused"},
+		{name: "file_mprotect", how: byLSM, tier: tierHooks, cost: "mappings made writable later are neither seen nor refused"},
+		{name: "file_ioctl", how: byLSM, tier: tierHooks, cost: "chattr is not refused"},
+		{name: "vfs_fileattr_set", how: byTrampoline, tier: tierHooks, cost: "chattr is not seen"},
+		{name: "inode_file_setattr", how: byLSM, tier: tierHooks, cost: "file_setattr(2) is not refused", fn: "inode_file_setattr", params: 2},
+		{name: "inode_setxattr", how: byLSM, tier: tierHooks, cost: "setxattr is not refused"},
+		{name: "vfs_setxattr", how: byTrampoline, tier: tierHooks, cost: "setxattr is not seen"},
+		{name: "inode_removexattr", how: byLSM, tier: tierHooks, cost: "removexattr is not refused"},
+		{name: "vfs_removexattr", how: byTrampoline, tier: tierHooks, cost: "removexattr is not seen"},
 		// before 6.2 access control lists go through the xattr hooks
-		{name: "inode_set_acl", how: byLSM, tier: TierLSM, cost: "setfacl is not refused", fn: "bpf_lsm_inode_set_acl", params: 4},
-		{name: "vfs_set_acl", how: byTrampoline, tier: TierLSM, cost: "setfacl is not seen", fn: "bpf_lsm_inode_set_acl", params: 4},
-		{name: "inode_remove_acl", how: byLSM, tier: TierLSM, cost: "removal of an access control list is not refused", fn: "bpf_lsm_inode_remove_acl", params: 3},
-		{name: "vfs_remove_acl", how: byTrampoline, tier: TierLSM, cost: "removal of an access control list is not seen", fn: "bpf_lsm_inode_remove_acl", params: 3},
-		{name: "inode_create", how: byLSM, tier: TierLSM, cost: "new files are not refused"},
-		{name: "inode_link", how: byLSM, tier: TierLSM, cost: "link is not refused"},
-		{name: "vfs_link", how: byTrampoline, tier: TierLSM, cost: "link is not seen"},
-		{name: "inode_unlink", how: byLSM, tier: TierLSM, cost: "unlink is not refused"},
-		{name: "vfs_unlink", how: byTrampoline, tier: TierLSM, cost: "unlink is not seen"},
-		{name: "inode_symlink", how: byLSM, tier: TierLSM, cost: "symlink is not refused"},
-		{name: "vfs_symlink", how: byTrampoline, tier: TierLSM, cost: "symlink is not seen"},
-		{name: "inode_mkdir", how: byLSM, tier: TierLSM, cost: "mkdir is not refused"},
-		{name: "vfs_mkdir", how: byTrampoline, tier: TierLSM, cost: "mkdir is not seen"},
-		{name: "inode_rmdir", how: byLSM, tier: TierLSM, cost: "rmdir is not refused"},
-		{name: "vfs_rmdir", how: byTrampoline, tier: TierLSM, cost: "rmdir is not seen"},
-		{name: "inode_mknod", how: byLSM, tier: TierLSM, cost: "mknod is not refused"},
-		{name: "vfs_mknod", how: byTrampoline, tier: TierLSM, cost: "mknod is not seen"},
-		{name: "inode_rename", how: byLSM, tier: TierLSM, cost: "rename is neither seen nor refused"},
-		{name: "vfs_rename", how: byTrampoline, tier: TierLSM, cost: "rename is not seen"},
-		{name: "sock_graft", how: byLSM, tier: TierLSM, cost: "sessions have no source address"},
+		{name: "inode_set_acl", how: byLSM, tier: tierHooks, cost: "setfacl is not refused", fn: "inode_set_acl", params: 4},
+		{name: "vfs_set_acl", how: byTrampoline, tier: tierHooks, cost: "setfacl is not seen", fn: "inode_set_acl", params: 4},
+		{name: "inode_remove_acl", how: byLSM, tier: tierHooks, cost: "removal of an access control list is not refused", fn: "inode_remove_acl", params: 3},
+		{name: "vfs_remove_acl", how: byTrampoline, tier: tierHooks, cost: "removal of an access control list is not seen", fn: "inode_remove_acl", params: 3},
+		{name: "inode_create", how: byLSM, tier: tierHooks, cost: "new files are not refused"},
+		{name: "inode_link", how: byLSM, tier: tierHooks, cost: "link is not refused"},
+		{name: "vfs_link", how: byTrampoline, tier: tierHooks, cost: "link is not seen"},
+		{name: "inode_unlink", how: byLSM, tier: tierHooks, cost: "unlink is not refused"},
+		{name: "vfs_unlink", how: byTrampoline, tier: tierHooks, cost: "unlink is not seen"},
+		{name: "inode_symlink", how: byLSM, tier: tierHooks, cost: "symlink is not refused"},
+		{name: "vfs_symlink", how: byTrampoline, tier: tierHooks, cost: "symlink is not seen"},
+		{name: "inode_mkdir", how: byLSM, tier: tierHooks, cost: "mkdir is not refused"},
+		{name: "vfs_mkdir", how: byTrampoline, tier: tierHooks, cost: "mkdir is not seen"},
+		{name: "inode_rmdir", how: byLSM, tier: tierHooks, cost: "rmdir is not refused"},
+		{name: "vfs_rmdir", how: byTrampoline, tier: tierHooks, cost: "rmdir is not seen"},
+		{name: "inode_mknod", how: byLSM, tier: tierHooks, cost: "mknod is not refused"},
+		{name: "vfs_mknod", how: byTrampoline, tier: tierHooks, cost: "mknod is not seen"},
+		{name: "inode_rename", how: byLSM, tier: tierHooks, cost: "rename is neither seen nor refused"},
+		{name: "vfs_rename", how: byTrampoline, tier: tierHooks, cost: "rename is not seen"},
+		{name: "sock_graft", how: byLSM, tier: tierHooks, cost: "sessions have no source address"},
 	}
 }
 
