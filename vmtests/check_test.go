@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/holdfast/holdfast/vmtests/vm"
 )
 
 func TestCheck(t *testing.T) {
@@ -61,14 +63,54 @@ func TestCheck(t *testing.T) {
 }
 
 func TestScriptsAreComplete(t *testing.T) {
+	kernels, err := readKernels()
+	if err != nil {
+		t.Fatal(err)
+	}
 	files, err := filepath.Glob("scripts/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
 	for _, f := range files {
 		t.Run(filepath.Base(f), func(t *testing.T) {
-			if _, err := readScript(f); err != nil {
+			s, err := readScript(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.on(kernels); err != nil {
 				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestScriptNamesItsKernels(t *testing.T) {
+	all := []vm.Kernel{{Name: "6.1"}, {Name: "5.10"}, {Name: "sid"}}
+	for _, tt := range []struct{ name, line, want string }{
+		{"a script that names none runs on the first", "", "6.1"},
+		{"a script that names some runs on these", "kernels: sid 6.1\n", "sid 6.1"},
+		{"a script runs on all", "kernels: all\n", "6.1 5.10 sid"},
+		{"a name that is none is an error", "kernels: 4.4\n", "find kernel 4.4: unknown kernel"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "x.txt")
+			if err := os.WriteFile(file, []byte("What it shows.\n"+tt.line+"-- run.sh --\ntrue\n-- expect --\nequal a a\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			s, err := readScript(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ks, err := s.on(all)
+			var got []string
+			for _, k := range ks {
+				got = append(got, k.Name)
+			}
+			if err != nil {
+				got = []string{err.Error()}
+			}
+			if strings.Join(got, " ") != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
 	}

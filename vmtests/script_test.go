@@ -4,13 +4,19 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
+
+	"github.com/holdfast/holdfast/vmtests/vm"
 )
 
 // script is one file of scripts/: a txtar archive (a comment, then sections that
-// start with a line -- NAME --).
+// start with a line -- NAME --). A line of the comment that starts with kernels:
+// names the kernels that it runs on, or says all; without one it runs on the
+// first of kernels.txt.
 type script struct {
 	comment  string
+	kernels  []string
 	sections map[string]string
 }
 
@@ -32,6 +38,10 @@ func readScript(file string) (script, error) {
 			s.sections[name] = ""
 			continue
 		}
+		if names, ok := strings.CutPrefix(line, "kernels:"); ok && name == "" {
+			s.kernels = strings.Fields(names)
+			continue
+		}
 		if name == "" {
 			s.comment += line
 			continue
@@ -47,4 +57,31 @@ func readScript(file string) (script, error) {
 		return s, fmt.Errorf("read script %s: no comment that says what it shows", file)
 	}
 	return s, nil
+}
+
+// on returns those of all that s runs on.
+func (s script) on(all []vm.Kernel) ([]vm.Kernel, error) {
+	if len(s.kernels) == 0 {
+		return all[:1], nil
+	}
+	if slices.Equal(s.kernels, []string{"all"}) {
+		return all, nil
+	}
+	var ks []vm.Kernel
+	for _, name := range s.kernels {
+		k, err := vm.Find(all, name)
+		if err != nil {
+			return nil, err
+		}
+		ks = append(ks, k)
+	}
+	return ks, nil
+}
+
+func readKernels() ([]vm.Kernel, error) {
+	text, err := os.ReadFile("kernels.txt")
+	if err != nil {
+		return nil, err
+	}
+	return vm.ParseKernels(text)
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,25 +14,21 @@ import (
 	"github.com/holdfast/holdfast/vmtests/vm"
 )
 
-// TestScripts runs each script in each kernel. VM_KERNEL and VM_RUN select one
-// kernel and the scripts whose name matches a pattern of path.Match.
+// TestScripts runs each script in the kernels that it names. VM_KERNEL and VM_RUN
+// select one kernel and the scripts whose name matches a pattern of path.Match;
+// both together run a script in a kernel that it does not name, too.
 func TestScripts(t *testing.T) {
-	text, err := os.ReadFile("kernels.txt")
+	kernels, err := readKernels()
 	if err != nil {
 		t.Fatal(err)
 	}
-	kernels, err := vm.ParseKernels(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if name := os.Getenv("VM_KERNEL"); name != "" {
-		k, err := vm.Find(kernels, name)
-		if err != nil {
+	only, pattern := os.Getenv("VM_KERNEL"), os.Getenv("VM_RUN")
+	if only != "" {
+		if _, err := vm.Find(kernels, only); err != nil {
 			t.Fatal(err)
 		}
-		kernels = []vm.Kernel{k}
 	}
-	pattern := os.Getenv("VM_RUN")
+	byHand := only != "" && pattern != ""
 	if pattern == "" {
 		pattern = "*"
 	}
@@ -41,25 +38,35 @@ func TestScripts(t *testing.T) {
 	}
 	bin := programs(t)
 	for _, k := range kernels {
+		if only != "" && only != k.Name {
+			continue
+		}
 		t.Run(k.Name, func(t *testing.T) {
 			for _, f := range files {
+				s, err := readScript(f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				on, err := s.on(kernels)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !byHand && !slices.ContainsFunc(on, func(o vm.Kernel) bool { return o.Name == k.Name }) {
+					continue
+				}
 				t.Run(strings.TrimSuffix(filepath.Base(f), ".txt"), func(t *testing.T) {
-					runScript(t, k, f, bin)
+					runScript(t, k, s, bin)
 				})
 			}
 		})
 	}
 }
 
-// runScript boots k for the script in file and evaluates its expectations. The
-// serial line and the files of the guest stay in .cache/logs if it fails.
-func runScript(t *testing.T, k vm.Kernel, file string, bin map[string]string) {
+// runScript boots k for s and evaluates its expectations. The serial line and the
+// files of the guest stay in .cache/logs/KERNEL/SCRIPT if it fails.
+func runScript(t *testing.T, k vm.Kernel, s script, bin map[string]string) {
 	t.Parallel()
-	s, err := readScript(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keep := filepath.Join(logs, k.Name, strings.TrimSuffix(filepath.Base(file), ".txt"))
+	keep := filepath.Join(logs, strings.TrimPrefix(t.Name(), "TestScripts/"))
 	if err := os.RemoveAll(keep); err != nil {
 		t.Fatal(err)
 	}

@@ -24,5 +24,7 @@ $bb mount -t ext4 "$(disk root)" /newroot || echo "@@FATAL mount root"
 $bb mount -t tmpfs run /newroot/run
 $bb tar -C /newroot -xf "$(disk in)" || echo "@@FATAL unpack files"
 $bb cp $bb /newroot/run/vm/busybox
+$bb mkdir -p /newroot/lib/modules
+$bb cp -r /lib/modules/* /newroot/lib/modules/
 for m in dev proc sys; do $bb mount --move /$m /newroot/$m; done
 exec $bb switch_root /newroot /run/vm/init

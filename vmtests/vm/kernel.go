@@ -63,6 +63,11 @@ func Find(ks []Kernel, name string) (Kernel, error) {
 // order, each after what it depends on. Those built into a kernel are left out.
 var guestModules = [...]string{"virtio_pci", "virtio_blk", "ext4", "overlay", "loop", "veth", "dummy"}
 
+// moreModules and what they depend on are at hand in the guest's /lib/modules,
+// for modprobe and for the kernel itself (mount -t xfs). They are not loaded at
+// boot, because some take seconds to measure the emulated machine.
+var moreModules = [...]string{"btrfs", "xfs", "vfat", "fuse", "brd", "dm_mod"}
+
 // bootFiles are what QEMU needs of one kernel.
 type bootFiles struct{ image, initrd string }
 
@@ -70,7 +75,7 @@ type bootFiles struct{ image, initrd string }
 // the cache has none.
 func prepareKernel(ctx context.Context, cache string, k Kernel) (bootFiles, error) {
 	dir := filepath.Join(cache, "kernels", k.Name)
-	b := bootFiles{image: filepath.Join(dir, "vmlinuz"), initrd: filepath.Join(dir, "initrd-"+fingerprint(initramfsInit, strings.Join(guestModules[:], " "))+".cpio")}
+	b := bootFiles{image: filepath.Join(dir, "vmlinuz"), initrd: filepath.Join(dir, "initrd-"+fingerprint(initramfsInit, strings.Join(guestModules[:], " "), strings.Join(moreModules[:], " "))+".cpio")}
 	if exists(b.image) && exists(b.initrd) {
 		return b, nil
 	}
@@ -83,53 +88,63 @@ func prepareKernel(ctx context.Context, cache string, k Kernel) (bootFiles, erro
 			return b, fmt.Errorf("prepare kernel %s: %w", k.Name, err)
 		}
 	}
-	images, err := filepath.Glob(filepath.Join(tree, "boot", "vmlinuz-*"))
-	if err != nil || len(images) != 1 {
-		return b, fmt.Errorf("prepare kernel %s: want one boot/vmlinuz-* in its package, found %d", k.Name, len(images))
+	versions, err := filepath.Glob(filepath.Join(tree, "lib", "modules", "*"))
+	if err != nil || len(versions) != 1 {
+		return b, fmt.Errorf("prepare kernel %s: want one lib/modules/* in its package, found %d", k.Name, len(versions))
 	}
-	version := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
+	version := filepath.Base(versions[0])
+	image := filepath.Join(versions[0], "vmlinuz")
+	if !exists(image) {
+		image = filepath.Join(tree, "boot", "vmlinuz-"+version) // before linux 7
+	}
 	if err := buildInitramfs(ctx, tree, version, b.initrd); err != nil {
 		return b, fmt.Errorf("prepare kernel %s: %w", k.Name, err)
 	}
-	return b, copyFile(images[0], b.image)
+	return b, copyFile(image, b.image)
 }
 
 // fetchPackage downloads the newest package that k names and unpacks it at
-// tree, which appears only when it is complete.
+// tree, which appears only when it is complete. Since linux 7 Debian's image
+// package is empty: what is built in is listed in linux-base-*, the image is in
+// linux-binary-*, the modules are in linux-modules-*.
 func fetchPackage(ctx context.Context, cache, dir string, k Kernel, tree string) error {
 	apt, err := aptFor(ctx, cache, k.Suite)
 	if err != nil {
 		return err
 	}
-	names, err := output(ctx, "", "apt-cache", append(apt, "pkgnames", "linux-image-")...)
+	names, err := output(ctx, "", "apt-cache", append(apt, "pkgnames", "linux-")...)
 	if err != nil {
 		return err
 	}
-	var found []string
-	for _, n := range strings.Fields(names) {
-		if k.Package.MatchString(n) {
-			found = append(found, n)
-		}
-	}
+	all := strings.Fields(names)
+	found := slices.DeleteFunc(slices.Clone(all), func(n string) bool { return !k.Package.MatchString(n) })
 	if len(found) == 0 {
 		return fmt.Errorf("find package %s in suite %s: none matches", k.Package, k.Suite)
 	}
 	name := slices.MaxFunc(found, compareVersions)
+	packages := []string{name}
+	for _, part := range []string{"linux-base-", "linux-binary-", "linux-modules-"} {
+		if n := part + strings.TrimPrefix(name, "linux-image-"); slices.Contains(all, n) {
+			packages = append(packages, n)
+		}
+	}
 	tmp, err := os.MkdirTemp(dir, "fetch-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	if _, err := output(ctx, tmp, "apt-get", append(apt, "-q", "download", name)...); err != nil {
+	if _, err := output(ctx, tmp, "apt-get", slices.Concat(apt, []string{"-q", "download"}, packages)...); err != nil {
 		return err
 	}
 	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
-	if err != nil || len(debs) != 1 {
-		return fmt.Errorf("download %s: found %d packages", name, len(debs))
+	if err != nil || len(debs) != len(packages) {
+		return fmt.Errorf("download %s: found %d packages", strings.Join(packages, " "), len(debs))
 	}
 	un := filepath.Join(tmp, "tree")
-	if _, err := output(ctx, "", "dpkg-deb", "-x", debs[0], un); err != nil {
-		return err
+	for _, deb := range debs {
+		if _, err := output(ctx, "", "dpkg-deb", "-x", deb, un); err != nil {
+			return err
+		}
 	}
 	if !exists(filepath.Join(un, "lib")) { // merged-/usr packages
 		if err := os.Symlink("usr/lib", filepath.Join(un, "lib")); err != nil {
@@ -156,7 +171,7 @@ func compareVersions(a, b string) int {
 }
 
 // buildInitramfs writes an uncompressed cpio with a static busybox, the modules
-// of guestModules and the first init.
+// of guestModules and moreModules, and the first init.
 func buildInitramfs(ctx context.Context, tree, version, dst string) error {
 	busybox, err := staticBusybox()
 	if err != nil {
@@ -181,8 +196,11 @@ func buildInitramfs(ctx context.Context, tree, version, dst string) error {
 	if err := os.Chmod(filepath.Join(tmp, "bin/busybox"), 0o755); err != nil {
 		return err
 	}
-	order, err := copyModules(ctx, tree, version, filepath.Join(tmp, "modules"))
+	order, err := copyModules(ctx, tree, version, filepath.Join(tmp, "modules"), guestModules[:])
 	if err != nil {
+		return err
+	}
+	if err := moduleTree(ctx, tree, version, tmp); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(tmp, "modules/order"), []byte(strings.Join(order, "\n")+"\n"), 0o644); err != nil {
@@ -198,11 +216,29 @@ func buildInitramfs(ctx context.Context, tree, version, dst string) error {
 	return nil
 }
 
-// copyModules puts guestModules and their dependencies, unpacked, into dst and
-// returns their file names in loading order.
-func copyModules(ctx context.Context, tree, version, dst string) ([]string, error) {
+// moduleTree makes root/lib/modules/version with moreModules, for modprobe.
+func moduleTree(ctx context.Context, tree, version, root string) error {
+	dir := filepath.Join("lib/modules", version)
+	if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{"modules.builtin", "modules.builtin.modinfo", "modules.order"} {
+		if err := copyFile(filepath.Join(tree, dir, name), filepath.Join(root, dir, name)); err != nil {
+			return err
+		}
+	}
+	if _, err := copyModules(ctx, tree, version, filepath.Join(root, dir), moreModules[:]); err != nil {
+		return err
+	}
+	_, err := output(ctx, "", "depmod", "-b", root, version)
+	return err
+}
+
+// copyModules puts the modules named and their dependencies, unpacked, into dst
+// and returns their file names in loading order.
+func copyModules(ctx context.Context, tree, version, dst string, names []string) ([]string, error) {
 	var order []string
-	for _, m := range guestModules {
+	for _, m := range names {
 		text, err := output(ctx, "", "modprobe", "-d", tree, "-S", version, "--show-depends", m)
 		if err != nil {
 			return nil, err
@@ -212,12 +248,20 @@ func copyModules(ctx context.Context, tree, version, dst string) ([]string, erro
 			if len(f) < 2 || f[0] != "insmod" {
 				continue // "builtin name"
 			}
-			name := strings.TrimSuffix(filepath.Base(f[1]), ".xz")
+			name, unpack := moduleName(f[1])
 			if slices.Contains(order, name) {
 				continue
 			}
 			order = append(order, name)
-			if err := unpackModule(ctx, f[1], filepath.Join(dst, name)); err != nil {
+			if unpack == "" {
+				err = copyFile(f[1], filepath.Join(dst, name))
+			} else {
+				var text string
+				if text, err = output(ctx, "", unpack, "-dc", f[1]); err == nil {
+					err = os.WriteFile(filepath.Join(dst, name), []byte(text), 0o644)
+				}
+			}
+			if err != nil {
 				return nil, err
 			}
 		}
@@ -225,13 +269,14 @@ func copyModules(ctx context.Context, tree, version, dst string) ([]string, erro
 	return order, nil
 }
 
-func unpackModule(ctx context.Context, src, dst string) error {
-	if !strings.HasSuffix(src, ".xz") {
-		return copyFile(src, dst)
+// moduleName returns the name of the module in file without its compression, and
+// the program that takes this away, "" for none.
+func moduleName(file string) (name, unpack string) {
+	name = filepath.Base(file)
+	for suffix, program := range map[string]string{".xz": "xz", ".zst": "zstd", ".gz": "gzip"} {
+		if short, ok := strings.CutSuffix(name, suffix); ok {
+			return short, program
+		}
 	}
-	text, err := output(ctx, "", "xz", "-dc", src)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(dst, []byte(text), 0o644)
+	return name, ""
 }

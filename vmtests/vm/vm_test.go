@@ -101,3 +101,16 @@ func TestFilesGoInAndOut(t *testing.T) {
 		}
 	}
 }
+
+func TestModuleNames(t *testing.T) {
+	for _, tt := range []struct{ file, name, unpack string }{
+		{"/lib/modules/5.10.0/fs/xfs/xfs.ko", "xfs.ko", ""},
+		{"/lib/modules/6.12/fs/xfs/xfs.ko.xz", "xfs.ko", "xz"},
+		{"/lib/modules/7.2/fs/xfs/xfs.ko.zst", "xfs.ko", "zstd"},
+		{"/lib/modules/7.2/fs/xfs/xfs.ko.gz", "xfs.ko", "gzip"},
+	} {
+		if name, unpack := moduleName(tt.file); name != tt.name || unpack != tt.unpack {
+			t.Errorf("%s is %s, unpacked by %q", tt.file, name, unpack)
+		}
+	}
+}
