@@ -22,7 +22,10 @@
  *
  * EV_HELD: a descriptor (OP_OPEN) or a mapping (OP_MAP_WRITE) that was there before
  * the rule; the head tells of its owner. EV_GUARD: somebody reached for the daemon
- * itself; arg is the signal, the ptrace mode or the command of bpf(2).
+ * itself; arg is the signal (GUARD_SIGIO: delivered for somebody else than the head
+ * tells of), the ptrace mode, the command of bpf(2) with the object's id in ino, or
+ * the resource limit (GUARD_SCHED, GUARD_NICE: not a limit). first is the time of the
+ * first of count attempts.
  *
  * A place (path of EV_FILE without EF_NAMED, base, executable, working dir) is a
  * list of names, the last one first, each ended by NUL: the way the kernel walks.
@@ -74,6 +77,7 @@
 #define OP_KILL 26
 #define OP_PTRACE 27
 #define OP_BPF 28
+#define OP_LIMIT 29
 
 /* head.flags, pkg/event Flag* */
 #define EF_BLOCKED 0x001
@@ -133,6 +137,7 @@
 #define HOOK_HELD 42
 #define HOOK_FILEATTR 43
 #define HOOK_COPY_UP 44
+#define HOOK_LIMIT 45
 #define HOOK_MAX 64
 
 /* peer_body.how, pkg/event How* */
@@ -140,6 +145,11 @@
 #define HOW_HELD 1
 #define HOW_INHERITED 2
 #define HOW_FOUND 3
+
+/* file_body.arg of EV_GUARD, above the numbers of the kernel's own */
+#define GUARD_SIGIO 0x100000000
+#define GUARD_SCHED 0x100000000
+#define GUARD_NICE 0x200000000
 
 #define WIRE_STRINGS 4
 #define COMM_LEN 16

@@ -190,6 +190,10 @@ struct iattr {
 	umode_t ia_mode;
 };
 
+struct fown_struct {
+	int signum;
+};
+
 struct vm_area_struct {
 	unsigned long vm_flags;
 	struct file *vm_file;
@@ -245,6 +249,9 @@ struct bpf_iter__task_file {
 #define MAP_SHARED_VALIDATE 3
 #define VM_SHARED 8
 #define PF_KTHREAD 0x00200000
+#define PTRACE_MODE_ATTACH 2	/* include/linux/ptrace.h, v6.1 */
+#define SIGCONT 18
+#define SIGIO 29
 #define TS_COMPAT 2		/* arch/x86/include/asm/thread_info.h */
 #define SOCK_STREAM 1
 #define AF_INET 2

@@ -15,6 +15,8 @@
 #define MARK_EXCEPT 8	/* names only: not watched from here down */
 #define MARK_PENDING 16	/* names only: a rule waits for this name */
 
+#define RULE_OWN 0xffffff	/* the rule of our own places: what we do there is nobody's business */
+
 #define MODE_OBSERVE 1
 #define MODE_RESTORE 2
 #define MODE_BLOCK 3
@@ -75,6 +77,7 @@ struct {
 
 struct settings {
 	u32 self;	/* tgid of the daemon */
+	u32 guard;	/* the daemon is guarded (hooks/guard.h) */
 	u32 armed;	/* 0: nothing is looked at */
 	u32 blocking;	/* a rule in block mode exists */
 	u32 learn;	/* tgid whose descriptors the learning iterator prints */
@@ -86,6 +89,14 @@ struct {
 	__type(key, u32);
 	__type(value, struct settings);
 } config SEC(".maps");
+
+/* Our own programs, maps and links, as own_key() names them. Full: arming fails, loudly, in user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u64);
+	__type(value, u32);
+} own SEC(".maps");
 
 /* ---- what we remember -------------------------------------------------- */
 
@@ -145,6 +156,36 @@ struct {
 	__type(key, u64);
 	__type(value, struct opener);
 } openers SEC(".maps");
+
+struct reach {
+	u64 start;	/* who: start_boottime of the process */
+	u32 tgid, execs;
+	u64 arg, what;	/* for what */
+	u32 op;
+	u32 pad;
+};
+
+/*
+ * The event that told of it at body.opener; body.count are the attempts since, the
+ * last one at head.time: an event again when there are any.
+ */
+struct attempt {
+	struct event_head head;
+	struct file_body body;
+};
+
+/*
+ * Attempts on ourselves, to tell of them once in REPEAT_NS. User space takes out
+ * what was counted and not told of. Full: the oldest goes, and its count is in the
+ * counters of the hook alone.
+ */
+#define REPEAT_NS 60000000000ULL
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct reach);
+	__type(value, struct attempt);
+} attempts SEC(".maps");
 
 /* ---- the way out ------------------------------------------------------- */
 

@@ -21,6 +21,7 @@
 #include "hooks/process.h"
 #include "hooks/syscall.h"
 #include "hooks/lsm.h"
+#include "hooks/guard.h"
 
 char LICENSE[] SEC("license") = "GPL";
 

@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type TracerAttempt struct {
+	_    structs.HostLayout
+	Head TracerEventHead
+	Body TracerFileBody
+}
+
 type TracerCall struct {
 	_      structs.HostLayout
 	Form   uint8
@@ -148,9 +154,21 @@ type TracerPeerBody struct {
 	Pad   [3]uint8
 }
 
+type TracerReach struct {
+	_     structs.HostLayout
+	Start uint64
+	Tgid  uint32
+	Execs uint32
+	Arg   uint64
+	What  uint64
+	Op    uint32
+	Pad   uint32
+}
+
 type TracerSettings struct {
 	_        structs.HostLayout
 	Self     uint32
+	Guard    uint32
 	Armed    uint32
 	Blocking uint32
 	Learn    uint32
@@ -206,90 +224,108 @@ type TracerTaskState struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	TracerMapAccepted            = "accepted"
-	TracerMapAllowed             = "allowed"
-	TracerMapConfig              = "config"
-	TracerMapEvents              = "events"
-	TracerMapFilesystems         = "filesystems"
-	TracerMapMarks               = "marks"
-	TracerMapNames               = "names"
-	TracerMapOpeners             = "openers"
-	TracerMapRenames             = "renames"
-	TracerMapSlots               = "slots"
-	TracerMapStats               = "stats"
-	TracerMapStreams             = "streams"
-	TracerMapTasks               = "tasks"
-	TracerProgFileIoctl          = "file_ioctl"
-	TracerProgFileMprotect       = "file_mprotect"
-	TracerProgFileOpen           = "file_open"
-	TracerProgFilePermission     = "file_permission"
-	TracerProgInodeCreate        = "inode_create"
-	TracerProgInodeFileSetattr   = "inode_file_setattr"
-	TracerProgInodeLink          = "inode_link"
-	TracerProgInodeMkdir         = "inode_mkdir"
-	TracerProgInodeMknod         = "inode_mknod"
-	TracerProgInodeRemoveAcl     = "inode_remove_acl"
-	TracerProgInodeRemovexattr   = "inode_removexattr"
-	TracerProgInodeRename        = "inode_rename"
-	TracerProgInodeRmdir         = "inode_rmdir"
-	TracerProgInodeSetAcl        = "inode_set_acl"
-	TracerProgInodeSetattr       = "inode_setattr"
-	TracerProgInodeSetattrI      = "inode_setattr_i"
-	TracerProgInodeSetxattr      = "inode_setxattr"
-	TracerProgInodeSymlink       = "inode_symlink"
-	TracerProgInodeUnlink        = "inode_unlink"
-	TracerProgLearnInodes        = "learn_inodes"
-	TracerProgLearnSockets       = "learn_sockets"
-	TracerProgLearnTasks         = "learn_tasks"
-	TracerProgLocksRemoveFile    = "locks_remove_file"
-	TracerProgM_fileIoctl        = "m_file_ioctl"
-	TracerProgM_fileMprotect     = "m_file_mprotect"
-	TracerProgM_fileOpen         = "m_file_open"
-	TracerProgM_filePermission   = "m_file_permission"
-	TracerProgM_inodeCreate      = "m_inode_create"
-	TracerProgM_inodeFileSetattr = "m_inode_file_setattr"
-	TracerProgM_inodeLink        = "m_inode_link"
-	TracerProgM_inodeMkdir       = "m_inode_mkdir"
-	TracerProgM_inodeMknod       = "m_inode_mknod"
-	TracerProgM_inodeRemoveAcl   = "m_inode_remove_acl"
-	TracerProgM_inodeRemovexattr = "m_inode_removexattr"
-	TracerProgM_inodeRename      = "m_inode_rename"
-	TracerProgM_inodeRmdir       = "m_inode_rmdir"
-	TracerProgM_inodeSetAcl      = "m_inode_set_acl"
-	TracerProgM_inodeSetattr     = "m_inode_setattr"
-	TracerProgM_inodeSetattrI    = "m_inode_setattr_i"
-	TracerProgM_inodeSetxattr    = "m_inode_setxattr"
-	TracerProgM_inodeSymlink     = "m_inode_symlink"
-	TracerProgM_inodeUnlink      = "m_inode_unlink"
-	TracerProgM_mmapFile         = "m_mmap_file"
-	TracerProgM_pathTruncate     = "m_path_truncate"
-	TracerProgM_sockGraft        = "m_sock_graft"
-	TracerProgMmapFile           = "mmap_file"
-	TracerProgNotifyChange       = "notify_change"
-	TracerProgPathTruncate       = "path_truncate"
-	TracerProgProcessExec        = "process_exec"
-	TracerProgProcessExit        = "process_exit"
-	TracerProgProcessFork        = "process_fork"
-	TracerProgSockGraft          = "sock_graft"
-	TracerProgSysEnter           = "sys_enter"
-	TracerProgSysExit            = "sys_exit"
-	TracerProgVfsFileattrSet     = "vfs_fileattr_set"
-	TracerProgVfsLink            = "vfs_link"
-	TracerProgVfsMkdir           = "vfs_mkdir"
-	TracerProgVfsMknod           = "vfs_mknod"
-	TracerProgVfsRemoveAcl       = "vfs_remove_acl"
-	TracerProgVfsRemovexattr     = "vfs_removexattr"
-	TracerProgVfsRename          = "vfs_rename"
-	TracerProgVfsRmdir           = "vfs_rmdir"
-	TracerProgVfsSetAcl          = "vfs_set_acl"
-	TracerProgVfsSetxattr        = "vfs_setxattr"
-	TracerProgVfsSymlink         = "vfs_symlink"
-	TracerProgVfsUnlink          = "vfs_unlink"
-	TracerVarCalls               = "calls"
-	TracerVarUnusedFile          = "unused_file"
-	TracerVarUnusedHead          = "unused_head"
-	TracerVarUnusedPeer          = "unused_peer"
-	TracerVarUnusedRow           = "unused_row"
+	TracerMapAccepted             = "accepted"
+	TracerMapAllowed              = "allowed"
+	TracerMapAttempts             = "attempts"
+	TracerMapConfig               = "config"
+	TracerMapEvents               = "events"
+	TracerMapFilesystems          = "filesystems"
+	TracerMapMarks                = "marks"
+	TracerMapNames                = "names"
+	TracerMapOpeners              = "openers"
+	TracerMapOwn                  = "own"
+	TracerMapRenames              = "renames"
+	TracerMapSlots                = "slots"
+	TracerMapStats                = "stats"
+	TracerMapStreams              = "streams"
+	TracerMapTasks                = "tasks"
+	TracerProgBpf                 = "bpf"
+	TracerProgBpfK                = "bpf_k"
+	TracerProgFileIoctl           = "file_ioctl"
+	TracerProgFileMprotect        = "file_mprotect"
+	TracerProgFileOpen            = "file_open"
+	TracerProgFilePermission      = "file_permission"
+	TracerProgFileSendSigiotask   = "file_send_sigiotask"
+	TracerProgInodeCreate         = "inode_create"
+	TracerProgInodeFileSetattr    = "inode_file_setattr"
+	TracerProgInodeLink           = "inode_link"
+	TracerProgInodeMkdir          = "inode_mkdir"
+	TracerProgInodeMknod          = "inode_mknod"
+	TracerProgInodeRemoveAcl      = "inode_remove_acl"
+	TracerProgInodeRemovexattr    = "inode_removexattr"
+	TracerProgInodeRename         = "inode_rename"
+	TracerProgInodeRmdir          = "inode_rmdir"
+	TracerProgInodeSetAcl         = "inode_set_acl"
+	TracerProgInodeSetattr        = "inode_setattr"
+	TracerProgInodeSetattrI       = "inode_setattr_i"
+	TracerProgInodeSetxattr       = "inode_setxattr"
+	TracerProgInodeSymlink        = "inode_symlink"
+	TracerProgInodeUnlink         = "inode_unlink"
+	TracerProgLearnInodes         = "learn_inodes"
+	TracerProgLearnSockets        = "learn_sockets"
+	TracerProgLearnTasks          = "learn_tasks"
+	TracerProgLocksRemoveFile     = "locks_remove_file"
+	TracerProgM_bpf               = "m_bpf"
+	TracerProgM_bpfK              = "m_bpf_k"
+	TracerProgM_fileIoctl         = "m_file_ioctl"
+	TracerProgM_fileMprotect      = "m_file_mprotect"
+	TracerProgM_fileOpen          = "m_file_open"
+	TracerProgM_filePermission    = "m_file_permission"
+	TracerProgM_fileSendSigiotask = "m_file_send_sigiotask"
+	TracerProgM_inodeCreate       = "m_inode_create"
+	TracerProgM_inodeFileSetattr  = "m_inode_file_setattr"
+	TracerProgM_inodeLink         = "m_inode_link"
+	TracerProgM_inodeMkdir        = "m_inode_mkdir"
+	TracerProgM_inodeMknod        = "m_inode_mknod"
+	TracerProgM_inodeRemoveAcl    = "m_inode_remove_acl"
+	TracerProgM_inodeRemovexattr  = "m_inode_removexattr"
+	TracerProgM_inodeRename       = "m_inode_rename"
+	TracerProgM_inodeRmdir        = "m_inode_rmdir"
+	TracerProgM_inodeSetAcl       = "m_inode_set_acl"
+	TracerProgM_inodeSetattr      = "m_inode_setattr"
+	TracerProgM_inodeSetattrI     = "m_inode_setattr_i"
+	TracerProgM_inodeSetxattr     = "m_inode_setxattr"
+	TracerProgM_inodeSymlink      = "m_inode_symlink"
+	TracerProgM_inodeUnlink       = "m_inode_unlink"
+	TracerProgM_mmapFile          = "m_mmap_file"
+	TracerProgM_pathTruncate      = "m_path_truncate"
+	TracerProgM_ptraceAccessCheck = "m_ptrace_access_check"
+	TracerProgM_sockGraft         = "m_sock_graft"
+	TracerProgM_taskKill          = "m_task_kill"
+	TracerProgM_taskSetnice       = "m_task_setnice"
+	TracerProgM_taskSetrlimit     = "m_task_setrlimit"
+	TracerProgM_taskSetscheduler  = "m_task_setscheduler"
+	TracerProgMmapFile            = "mmap_file"
+	TracerProgNotifyChange        = "notify_change"
+	TracerProgPathTruncate        = "path_truncate"
+	TracerProgProcessExec         = "process_exec"
+	TracerProgProcessExit         = "process_exit"
+	TracerProgProcessFork         = "process_fork"
+	TracerProgPtraceAccessCheck   = "ptrace_access_check"
+	TracerProgSockGraft           = "sock_graft"
+	TracerProgSysEnter            = "sys_enter"
+	TracerProgSysExit             = "sys_exit"
+	TracerProgTaskKill            = "task_kill"
+	TracerProgTaskSetnice         = "task_setnice"
+	TracerProgTaskSetrlimit       = "task_setrlimit"
+	TracerProgTaskSetscheduler    = "task_setscheduler"
+	TracerProgVfsFileattrSet      = "vfs_fileattr_set"
+	TracerProgVfsLink             = "vfs_link"
+	TracerProgVfsMkdir            = "vfs_mkdir"
+	TracerProgVfsMknod            = "vfs_mknod"
+	TracerProgVfsRemoveAcl        = "vfs_remove_acl"
+	TracerProgVfsRemovexattr      = "vfs_removexattr"
+	TracerProgVfsRename           = "vfs_rename"
+	TracerProgVfsRmdir            = "vfs_rmdir"
+	TracerProgVfsSetAcl           = "vfs_set_acl"
+	TracerProgVfsSetxattr         = "vfs_setxattr"
+	TracerProgVfsSymlink          = "vfs_symlink"
+	TracerProgVfsUnlink           = "vfs_unlink"
+	TracerVarCalls                = "calls"
+	TracerVarUnusedFile           = "unused_file"
+	TracerVarUnusedHead           = "unused_head"
+	TracerVarUnusedPeer           = "unused_peer"
+	TracerVarUnusedRow            = "unused_row"
 )
 
 // LoadTracer returns the embedded CollectionSpec for Tracer.
@@ -334,72 +370,88 @@ type TracerSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TracerProgramSpecs struct {
-	FileIoctl          *ebpf.ProgramSpec `ebpf:"file_ioctl"`
-	FileMprotect       *ebpf.ProgramSpec `ebpf:"file_mprotect"`
-	FileOpen           *ebpf.ProgramSpec `ebpf:"file_open"`
-	FilePermission     *ebpf.ProgramSpec `ebpf:"file_permission"`
-	InodeCreate        *ebpf.ProgramSpec `ebpf:"inode_create"`
-	InodeFileSetattr   *ebpf.ProgramSpec `ebpf:"inode_file_setattr"`
-	InodeLink          *ebpf.ProgramSpec `ebpf:"inode_link"`
-	InodeMkdir         *ebpf.ProgramSpec `ebpf:"inode_mkdir"`
-	InodeMknod         *ebpf.ProgramSpec `ebpf:"inode_mknod"`
-	InodeRemoveAcl     *ebpf.ProgramSpec `ebpf:"inode_remove_acl"`
-	InodeRemovexattr   *ebpf.ProgramSpec `ebpf:"inode_removexattr"`
-	InodeRename        *ebpf.ProgramSpec `ebpf:"inode_rename"`
-	InodeRmdir         *ebpf.ProgramSpec `ebpf:"inode_rmdir"`
-	InodeSetAcl        *ebpf.ProgramSpec `ebpf:"inode_set_acl"`
-	InodeSetattr       *ebpf.ProgramSpec `ebpf:"inode_setattr"`
-	InodeSetattrI      *ebpf.ProgramSpec `ebpf:"inode_setattr_i"`
-	InodeSetxattr      *ebpf.ProgramSpec `ebpf:"inode_setxattr"`
-	InodeSymlink       *ebpf.ProgramSpec `ebpf:"inode_symlink"`
-	InodeUnlink        *ebpf.ProgramSpec `ebpf:"inode_unlink"`
-	LearnInodes        *ebpf.ProgramSpec `ebpf:"learn_inodes"`
-	LearnSockets       *ebpf.ProgramSpec `ebpf:"learn_sockets"`
-	LearnTasks         *ebpf.ProgramSpec `ebpf:"learn_tasks"`
-	LocksRemoveFile    *ebpf.ProgramSpec `ebpf:"locks_remove_file"`
-	M_fileIoctl        *ebpf.ProgramSpec `ebpf:"m_file_ioctl"`
-	M_fileMprotect     *ebpf.ProgramSpec `ebpf:"m_file_mprotect"`
-	M_fileOpen         *ebpf.ProgramSpec `ebpf:"m_file_open"`
-	M_filePermission   *ebpf.ProgramSpec `ebpf:"m_file_permission"`
-	M_inodeCreate      *ebpf.ProgramSpec `ebpf:"m_inode_create"`
-	M_inodeFileSetattr *ebpf.ProgramSpec `ebpf:"m_inode_file_setattr"`
-	M_inodeLink        *ebpf.ProgramSpec `ebpf:"m_inode_link"`
-	M_inodeMkdir       *ebpf.ProgramSpec `ebpf:"m_inode_mkdir"`
-	M_inodeMknod       *ebpf.ProgramSpec `ebpf:"m_inode_mknod"`
-	M_inodeRemoveAcl   *ebpf.ProgramSpec `ebpf:"m_inode_remove_acl"`
-	M_inodeRemovexattr *ebpf.ProgramSpec `ebpf:"m_inode_removexattr"`
-	M_inodeRename      *ebpf.ProgramSpec `ebpf:"m_inode_rename"`
-	M_inodeRmdir       *ebpf.ProgramSpec `ebpf:"m_inode_rmdir"`
-	M_inodeSetAcl      *ebpf.ProgramSpec `ebpf:"m_inode_set_acl"`
-	M_inodeSetattr     *ebpf.ProgramSpec `ebpf:"m_inode_setattr"`
-	M_inodeSetattrI    *ebpf.ProgramSpec `ebpf:"m_inode_setattr_i"`
-	M_inodeSetxattr    *ebpf.ProgramSpec `ebpf:"m_inode_setxattr"`
-	M_inodeSymlink     *ebpf.ProgramSpec `ebpf:"m_inode_symlink"`
-	M_inodeUnlink      *ebpf.ProgramSpec `ebpf:"m_inode_unlink"`
-	M_mmapFile         *ebpf.ProgramSpec `ebpf:"m_mmap_file"`
-	M_pathTruncate     *ebpf.ProgramSpec `ebpf:"m_path_truncate"`
-	M_sockGraft        *ebpf.ProgramSpec `ebpf:"m_sock_graft"`
-	MmapFile           *ebpf.ProgramSpec `ebpf:"mmap_file"`
-	NotifyChange       *ebpf.ProgramSpec `ebpf:"notify_change"`
-	PathTruncate       *ebpf.ProgramSpec `ebpf:"path_truncate"`
-	ProcessExec        *ebpf.ProgramSpec `ebpf:"process_exec"`
-	ProcessExit        *ebpf.ProgramSpec `ebpf:"process_exit"`
-	ProcessFork        *ebpf.ProgramSpec `ebpf:"process_fork"`
-	SockGraft          *ebpf.ProgramSpec `ebpf:"sock_graft"`
-	SysEnter           *ebpf.ProgramSpec `ebpf:"sys_enter"`
-	SysExit            *ebpf.ProgramSpec `ebpf:"sys_exit"`
-	VfsFileattrSet     *ebpf.ProgramSpec `ebpf:"vfs_fileattr_set"`
-	VfsLink            *ebpf.ProgramSpec `ebpf:"vfs_link"`
-	VfsMkdir           *ebpf.ProgramSpec `ebpf:"vfs_mkdir"`
-	VfsMknod           *ebpf.ProgramSpec `ebpf:"vfs_mknod"`
-	VfsRemoveAcl       *ebpf.ProgramSpec `ebpf:"vfs_remove_acl"`
-	VfsRemovexattr     *ebpf.ProgramSpec `ebpf:"vfs_removexattr"`
-	VfsRename          *ebpf.ProgramSpec `ebpf:"vfs_rename"`
-	VfsRmdir           *ebpf.ProgramSpec `ebpf:"vfs_rmdir"`
-	VfsSetAcl          *ebpf.ProgramSpec `ebpf:"vfs_set_acl"`
-	VfsSetxattr        *ebpf.ProgramSpec `ebpf:"vfs_setxattr"`
-	VfsSymlink         *ebpf.ProgramSpec `ebpf:"vfs_symlink"`
-	VfsUnlink          *ebpf.ProgramSpec `ebpf:"vfs_unlink"`
+	Bpf                 *ebpf.ProgramSpec `ebpf:"bpf"`
+	BpfK                *ebpf.ProgramSpec `ebpf:"bpf_k"`
+	FileIoctl           *ebpf.ProgramSpec `ebpf:"file_ioctl"`
+	FileMprotect        *ebpf.ProgramSpec `ebpf:"file_mprotect"`
+	FileOpen            *ebpf.ProgramSpec `ebpf:"file_open"`
+	FilePermission      *ebpf.ProgramSpec `ebpf:"file_permission"`
+	FileSendSigiotask   *ebpf.ProgramSpec `ebpf:"file_send_sigiotask"`
+	InodeCreate         *ebpf.ProgramSpec `ebpf:"inode_create"`
+	InodeFileSetattr    *ebpf.ProgramSpec `ebpf:"inode_file_setattr"`
+	InodeLink           *ebpf.ProgramSpec `ebpf:"inode_link"`
+	InodeMkdir          *ebpf.ProgramSpec `ebpf:"inode_mkdir"`
+	InodeMknod          *ebpf.ProgramSpec `ebpf:"inode_mknod"`
+	InodeRemoveAcl      *ebpf.ProgramSpec `ebpf:"inode_remove_acl"`
+	InodeRemovexattr    *ebpf.ProgramSpec `ebpf:"inode_removexattr"`
+	InodeRename         *ebpf.ProgramSpec `ebpf:"inode_rename"`
+	InodeRmdir          *ebpf.ProgramSpec `ebpf:"inode_rmdir"`
+	InodeSetAcl         *ebpf.ProgramSpec `ebpf:"inode_set_acl"`
+	InodeSetattr        *ebpf.ProgramSpec `ebpf:"inode_setattr"`
+	InodeSetattrI       *ebpf.ProgramSpec `ebpf:"inode_setattr_i"`
+	InodeSetxattr       *ebpf.ProgramSpec `ebpf:"inode_setxattr"`
+	InodeSymlink        *ebpf.ProgramSpec `ebpf:"inode_symlink"`
+	InodeUnlink         *ebpf.ProgramSpec `ebpf:"inode_unlink"`
+	LearnInodes         *ebpf.ProgramSpec `ebpf:"learn_inodes"`
+	LearnSockets        *ebpf.ProgramSpec `ebpf:"learn_sockets"`
+	LearnTasks          *ebpf.ProgramSpec `ebpf:"learn_tasks"`
+	LocksRemoveFile     *ebpf.ProgramSpec `ebpf:"locks_remove_file"`
+	M_bpf               *ebpf.ProgramSpec `ebpf:"m_bpf"`
+	M_bpfK              *ebpf.ProgramSpec `ebpf:"m_bpf_k"`
+	M_fileIoctl         *ebpf.ProgramSpec `ebpf:"m_file_ioctl"`
+	M_fileMprotect      *ebpf.ProgramSpec `ebpf:"m_file_mprotect"`
+	M_fileOpen          *ebpf.ProgramSpec `ebpf:"m_file_open"`
+	M_filePermission    *ebpf.ProgramSpec `ebpf:"m_file_permission"`
+	M_fileSendSigiotask *ebpf.ProgramSpec `ebpf:"m_file_send_sigiotask"`
+	M_inodeCreate       *ebpf.ProgramSpec `ebpf:"m_inode_create"`
+	M_inodeFileSetattr  *ebpf.ProgramSpec `ebpf:"m_inode_file_setattr"`
+	M_inodeLink         *ebpf.ProgramSpec `ebpf:"m_inode_link"`
+	M_inodeMkdir        *ebpf.ProgramSpec `ebpf:"m_inode_mkdir"`
+	M_inodeMknod        *ebpf.ProgramSpec `ebpf:"m_inode_mknod"`
+	M_inodeRemoveAcl    *ebpf.ProgramSpec `ebpf:"m_inode_remove_acl"`
+	M_inodeRemovexattr  *ebpf.ProgramSpec `ebpf:"m_inode_removexattr"`
+	M_inodeRename       *ebpf.ProgramSpec `ebpf:"m_inode_rename"`
+	M_inodeRmdir        *ebpf.ProgramSpec `ebpf:"m_inode_rmdir"`
+	M_inodeSetAcl       *ebpf.ProgramSpec `ebpf:"m_inode_set_acl"`
+	M_inodeSetattr      *ebpf.ProgramSpec `ebpf:"m_inode_setattr"`
+	M_inodeSetattrI     *ebpf.ProgramSpec `ebpf:"m_inode_setattr_i"`
+	M_inodeSetxattr     *ebpf.ProgramSpec `ebpf:"m_inode_setxattr"`
+	M_inodeSymlink      *ebpf.ProgramSpec `ebpf:"m_inode_symlink"`
+	M_inodeUnlink       *ebpf.ProgramSpec `ebpf:"m_inode_unlink"`
+	M_mmapFile          *ebpf.ProgramSpec `ebpf:"m_mmap_file"`
+	M_pathTruncate      *ebpf.ProgramSpec `ebpf:"m_path_truncate"`
+	M_ptraceAccessCheck *ebpf.ProgramSpec `ebpf:"m_ptrace_access_check"`
+	M_sockGraft         *ebpf.ProgramSpec `ebpf:"m_sock_graft"`
+	M_taskKill          *ebpf.ProgramSpec `ebpf:"m_task_kill"`
+	M_taskSetnice       *ebpf.ProgramSpec `ebpf:"m_task_setnice"`
+	M_taskSetrlimit     *ebpf.ProgramSpec `ebpf:"m_task_setrlimit"`
+	M_taskSetscheduler  *ebpf.ProgramSpec `ebpf:"m_task_setscheduler"`
+	MmapFile            *ebpf.ProgramSpec `ebpf:"mmap_file"`
+	NotifyChange        *ebpf.ProgramSpec `ebpf:"notify_change"`
+	PathTruncate        *ebpf.ProgramSpec `ebpf:"path_truncate"`
+	ProcessExec         *ebpf.ProgramSpec `ebpf:"process_exec"`
+	ProcessExit         *ebpf.ProgramSpec `ebpf:"process_exit"`
+	ProcessFork         *ebpf.ProgramSpec `ebpf:"process_fork"`
+	PtraceAccessCheck   *ebpf.ProgramSpec `ebpf:"ptrace_access_check"`
+	SockGraft           *ebpf.ProgramSpec `ebpf:"sock_graft"`
+	SysEnter            *ebpf.ProgramSpec `ebpf:"sys_enter"`
+	SysExit             *ebpf.ProgramSpec `ebpf:"sys_exit"`
+	TaskKill            *ebpf.ProgramSpec `ebpf:"task_kill"`
+	TaskSetnice         *ebpf.ProgramSpec `ebpf:"task_setnice"`
+	TaskSetrlimit       *ebpf.ProgramSpec `ebpf:"task_setrlimit"`
+	TaskSetscheduler    *ebpf.ProgramSpec `ebpf:"task_setscheduler"`
+	VfsFileattrSet      *ebpf.ProgramSpec `ebpf:"vfs_fileattr_set"`
+	VfsLink             *ebpf.ProgramSpec `ebpf:"vfs_link"`
+	VfsMkdir            *ebpf.ProgramSpec `ebpf:"vfs_mkdir"`
+	VfsMknod            *ebpf.ProgramSpec `ebpf:"vfs_mknod"`
+	VfsRemoveAcl        *ebpf.ProgramSpec `ebpf:"vfs_remove_acl"`
+	VfsRemovexattr      *ebpf.ProgramSpec `ebpf:"vfs_removexattr"`
+	VfsRename           *ebpf.ProgramSpec `ebpf:"vfs_rename"`
+	VfsRmdir            *ebpf.ProgramSpec `ebpf:"vfs_rmdir"`
+	VfsSetAcl           *ebpf.ProgramSpec `ebpf:"vfs_set_acl"`
+	VfsSetxattr         *ebpf.ProgramSpec `ebpf:"vfs_setxattr"`
+	VfsSymlink          *ebpf.ProgramSpec `ebpf:"vfs_symlink"`
+	VfsUnlink           *ebpf.ProgramSpec `ebpf:"vfs_unlink"`
 }
 
 // TracerMapSpecs contains maps before they are loaded into the kernel.
@@ -408,12 +460,14 @@ type TracerProgramSpecs struct {
 type TracerMapSpecs struct {
 	Accepted    *ebpf.MapSpec `ebpf:"accepted"`
 	Allowed     *ebpf.MapSpec `ebpf:"allowed"`
+	Attempts    *ebpf.MapSpec `ebpf:"attempts"`
 	Config      *ebpf.MapSpec `ebpf:"config"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Filesystems *ebpf.MapSpec `ebpf:"filesystems"`
 	Marks       *ebpf.MapSpec `ebpf:"marks"`
 	Names       *ebpf.MapSpec `ebpf:"names"`
 	Openers     *ebpf.MapSpec `ebpf:"openers"`
+	Own         *ebpf.MapSpec `ebpf:"own"`
 	Renames     *ebpf.MapSpec `ebpf:"renames"`
 	Slots       *ebpf.MapSpec `ebpf:"slots"`
 	Stats       *ebpf.MapSpec `ebpf:"stats"`
@@ -454,12 +508,14 @@ func (o *TracerObjects) Close() error {
 type TracerMaps struct {
 	Accepted    *ebpf.Map `ebpf:"accepted"`
 	Allowed     *ebpf.Map `ebpf:"allowed"`
+	Attempts    *ebpf.Map `ebpf:"attempts"`
 	Config      *ebpf.Map `ebpf:"config"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Filesystems *ebpf.Map `ebpf:"filesystems"`
 	Marks       *ebpf.Map `ebpf:"marks"`
 	Names       *ebpf.Map `ebpf:"names"`
 	Openers     *ebpf.Map `ebpf:"openers"`
+	Own         *ebpf.Map `ebpf:"own"`
 	Renames     *ebpf.Map `ebpf:"renames"`
 	Slots       *ebpf.Map `ebpf:"slots"`
 	Stats       *ebpf.Map `ebpf:"stats"`
@@ -471,12 +527,14 @@ func (m *TracerMaps) Close() error {
 	return _TracerClose(
 		m.Accepted,
 		m.Allowed,
+		m.Attempts,
 		m.Config,
 		m.Events,
 		m.Filesystems,
 		m.Marks,
 		m.Names,
 		m.Openers,
+		m.Own,
 		m.Renames,
 		m.Slots,
 		m.Stats,
@@ -500,80 +558,99 @@ type TracerVariables struct {
 //
 // It can be passed to LoadTracerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TracerPrograms struct {
-	FileIoctl          *ebpf.Program `ebpf:"file_ioctl"`
-	FileMprotect       *ebpf.Program `ebpf:"file_mprotect"`
-	FileOpen           *ebpf.Program `ebpf:"file_open"`
-	FilePermission     *ebpf.Program `ebpf:"file_permission"`
-	InodeCreate        *ebpf.Program `ebpf:"inode_create"`
-	InodeFileSetattr   *ebpf.Program `ebpf:"inode_file_setattr"`
-	InodeLink          *ebpf.Program `ebpf:"inode_link"`
-	InodeMkdir         *ebpf.Program `ebpf:"inode_mkdir"`
-	InodeMknod         *ebpf.Program `ebpf:"inode_mknod"`
-	InodeRemoveAcl     *ebpf.Program `ebpf:"inode_remove_acl"`
-	InodeRemovexattr   *ebpf.Program `ebpf:"inode_removexattr"`
-	InodeRename        *ebpf.Program `ebpf:"inode_rename"`
-	InodeRmdir         *ebpf.Program `ebpf:"inode_rmdir"`
-	InodeSetAcl        *ebpf.Program `ebpf:"inode_set_acl"`
-	InodeSetattr       *ebpf.Program `ebpf:"inode_setattr"`
-	InodeSetattrI      *ebpf.Program `ebpf:"inode_setattr_i"`
-	InodeSetxattr      *ebpf.Program `ebpf:"inode_setxattr"`
-	InodeSymlink       *ebpf.Program `ebpf:"inode_symlink"`
-	InodeUnlink        *ebpf.Program `ebpf:"inode_unlink"`
-	LearnInodes        *ebpf.Program `ebpf:"learn_inodes"`
-	LearnSockets       *ebpf.Program `ebpf:"learn_sockets"`
-	LearnTasks         *ebpf.Program `ebpf:"learn_tasks"`
-	LocksRemoveFile    *ebpf.Program `ebpf:"locks_remove_file"`
-	M_fileIoctl        *ebpf.Program `ebpf:"m_file_ioctl"`
-	M_fileMprotect     *ebpf.Program `ebpf:"m_file_mprotect"`
-	M_fileOpen         *ebpf.Program `ebpf:"m_file_open"`
-	M_filePermission   *ebpf.Program `ebpf:"m_file_permission"`
-	M_inodeCreate      *ebpf.Program `ebpf:"m_inode_create"`
-	M_inodeFileSetattr *ebpf.Program `ebpf:"m_inode_file_setattr"`
-	M_inodeLink        *ebpf.Program `ebpf:"m_inode_link"`
-	M_inodeMkdir       *ebpf.Program `ebpf:"m_inode_mkdir"`
-	M_inodeMknod       *ebpf.Program `ebpf:"m_inode_mknod"`
-	M_inodeRemoveAcl   *ebpf.Program `ebpf:"m_inode_remove_acl"`
-	M_inodeRemovexattr *ebpf.Program `ebpf:"m_inode_removexattr"`
-	M_inodeRename      *ebpf.Program `ebpf:"m_inode_rename"`
-	M_inodeRmdir       *ebpf.Program `ebpf:"m_inode_rmdir"`
-	M_inodeSetAcl      *ebpf.Program `ebpf:"m_inode_set_acl"`
-	M_inodeSetattr     *ebpf.Program `ebpf:"m_inode_setattr"`
-	M_inodeSetattrI    *ebpf.Program `ebpf:"m_inode_setattr_i"`
-	M_inodeSetxattr    *ebpf.Program `ebpf:"m_inode_setxattr"`
-	M_inodeSymlink     *ebpf.Program `ebpf:"m_inode_symlink"`
-	M_inodeUnlink      *ebpf.Program `ebpf:"m_inode_unlink"`
-	M_mmapFile         *ebpf.Program `ebpf:"m_mmap_file"`
-	M_pathTruncate     *ebpf.Program `ebpf:"m_path_truncate"`
-	M_sockGraft        *ebpf.Program `ebpf:"m_sock_graft"`
-	MmapFile           *ebpf.Program `ebpf:"mmap_file"`
-	NotifyChange       *ebpf.Program `ebpf:"notify_change"`
-	PathTruncate       *ebpf.Program `ebpf:"path_truncate"`
-	ProcessExec        *ebpf.Program `ebpf:"process_exec"`
-	ProcessExit        *ebpf.Program `ebpf:"process_exit"`
-	ProcessFork        *ebpf.Program `ebpf:"process_fork"`
-	SockGraft          *ebpf.Program `ebpf:"sock_graft"`
-	SysEnter           *ebpf.Program `ebpf:"sys_enter"`
-	SysExit            *ebpf.Program `ebpf:"sys_exit"`
-	VfsFileattrSet     *ebpf.Program `ebpf:"vfs_fileattr_set"`
-	VfsLink            *ebpf.Program `ebpf:"vfs_link"`
-	VfsMkdir           *ebpf.Program `ebpf:"vfs_mkdir"`
-	VfsMknod           *ebpf.Program `ebpf:"vfs_mknod"`
-	VfsRemoveAcl       *ebpf.Program `ebpf:"vfs_remove_acl"`
-	VfsRemovexattr     *ebpf.Program `ebpf:"vfs_removexattr"`
-	VfsRename          *ebpf.Program `ebpf:"vfs_rename"`
-	VfsRmdir           *ebpf.Program `ebpf:"vfs_rmdir"`
-	VfsSetAcl          *ebpf.Program `ebpf:"vfs_set_acl"`
-	VfsSetxattr        *ebpf.Program `ebpf:"vfs_setxattr"`
-	VfsSymlink         *ebpf.Program `ebpf:"vfs_symlink"`
-	VfsUnlink          *ebpf.Program `ebpf:"vfs_unlink"`
+	Bpf                 *ebpf.Program `ebpf:"bpf"`
+	BpfK                *ebpf.Program `ebpf:"bpf_k"`
+	FileIoctl           *ebpf.Program `ebpf:"file_ioctl"`
+	FileMprotect        *ebpf.Program `ebpf:"file_mprotect"`
+	FileOpen            *ebpf.Program `ebpf:"file_open"`
+	FilePermission      *ebpf.Program `ebpf:"file_permission"`
+	FileSendSigiotask   *ebpf.Program `ebpf:"file_send_sigiotask"`
+	InodeCreate         *ebpf.Program `ebpf:"inode_create"`
+	InodeFileSetattr    *ebpf.Program `ebpf:"inode_file_setattr"`
+	InodeLink           *ebpf.Program `ebpf:"inode_link"`
+	InodeMkdir          *ebpf.Program `ebpf:"inode_mkdir"`
+	InodeMknod          *ebpf.Program `ebpf:"inode_mknod"`
+	InodeRemoveAcl      *ebpf.Program `ebpf:"inode_remove_acl"`
+	InodeRemovexattr    *ebpf.Program `ebpf:"inode_removexattr"`
+	InodeRename         *ebpf.Program `ebpf:"inode_rename"`
+	InodeRmdir          *ebpf.Program `ebpf:"inode_rmdir"`
+	InodeSetAcl         *ebpf.Program `ebpf:"inode_set_acl"`
+	InodeSetattr        *ebpf.Program `ebpf:"inode_setattr"`
+	InodeSetattrI       *ebpf.Program `ebpf:"inode_setattr_i"`
+	InodeSetxattr       *ebpf.Program `ebpf:"inode_setxattr"`
+	InodeSymlink        *ebpf.Program `ebpf:"inode_symlink"`
+	InodeUnlink         *ebpf.Program `ebpf:"inode_unlink"`
+	LearnInodes         *ebpf.Program `ebpf:"learn_inodes"`
+	LearnSockets        *ebpf.Program `ebpf:"learn_sockets"`
+	LearnTasks          *ebpf.Program `ebpf:"learn_tasks"`
+	LocksRemoveFile     *ebpf.Program `ebpf:"locks_remove_file"`
+	M_bpf               *ebpf.Program `ebpf:"m_bpf"`
+	M_bpfK              *ebpf.Program `ebpf:"m_bpf_k"`
+	M_fileIoctl         *ebpf.Program `ebpf:"m_file_ioctl"`
+	M_fileMprotect      *ebpf.Program `ebpf:"m_file_mprotect"`
+	M_fileOpen          *ebpf.Program `ebpf:"m_file_open"`
+	M_filePermission    *ebpf.Program `ebpf:"m_file_permission"`
+	M_fileSendSigiotask *ebpf.Program `ebpf:"m_file_send_sigiotask"`
+	M_inodeCreate       *ebpf.Program `ebpf:"m_inode_create"`
+	M_inodeFileSetattr  *ebpf.Program `ebpf:"m_inode_file_setattr"`
+	M_inodeLink         *ebpf.Program `ebpf:"m_inode_link"`
+	M_inodeMkdir        *ebpf.Program `ebpf:"m_inode_mkdir"`
+	M_inodeMknod        *ebpf.Program `ebpf:"m_inode_mknod"`
+	M_inodeRemoveAcl    *ebpf.Program `ebpf:"m_inode_remove_acl"`
+	M_inodeRemovexattr  *ebpf.Program `ebpf:"m_inode_removexattr"`
+	M_inodeRename       *ebpf.Program `ebpf:"m_inode_rename"`
+	M_inodeRmdir        *ebpf.Program `ebpf:"m_inode_rmdir"`
+	M_inodeSetAcl       *ebpf.Program `ebpf:"m_inode_set_acl"`
+	M_inodeSetattr      *ebpf.Program `ebpf:"m_inode_setattr"`
+	M_inodeSetattrI     *ebpf.Program `ebpf:"m_inode_setattr_i"`
+	M_inodeSetxattr     *ebpf.Program `ebpf:"m_inode_setxattr"`
+	M_inodeSymlink      *ebpf.Program `ebpf:"m_inode_symlink"`
+	M_inodeUnlink       *ebpf.Program `ebpf:"m_inode_unlink"`
+	M_mmapFile          *ebpf.Program `ebpf:"m_mmap_file"`
+	M_pathTruncate      *ebpf.Program `ebpf:"m_path_truncate"`
+	M_ptraceAccessCheck *ebpf.Program `ebpf:"m_ptrace_access_check"`
+	M_sockGraft         *ebpf.Program `ebpf:"m_sock_graft"`
+	M_taskKill          *ebpf.Program `ebpf:"m_task_kill"`
+	M_taskSetnice       *ebpf.Program `ebpf:"m_task_setnice"`
+	M_taskSetrlimit     *ebpf.Program `ebpf:"m_task_setrlimit"`
+	M_taskSetscheduler  *ebpf.Program `ebpf:"m_task_setscheduler"`
+	MmapFile            *ebpf.Program `ebpf:"mmap_file"`
+	NotifyChange        *ebpf.Program `ebpf:"notify_change"`
+	PathTruncate        *ebpf.Program `ebpf:"path_truncate"`
+	ProcessExec         *ebpf.Program `ebpf:"process_exec"`
+	ProcessExit         *ebpf.Program `ebpf:"process_exit"`
+	ProcessFork         *ebpf.Program `ebpf:"process_fork"`
+	PtraceAccessCheck   *ebpf.Program `ebpf:"ptrace_access_check"`
+	SockGraft           *ebpf.Program `ebpf:"sock_graft"`
+	SysEnter            *ebpf.Program `ebpf:"sys_enter"`
+	SysExit             *ebpf.Program `ebpf:"sys_exit"`
+	TaskKill            *ebpf.Program `ebpf:"task_kill"`
+	TaskSetnice         *ebpf.Program `ebpf:"task_setnice"`
+	TaskSetrlimit       *ebpf.Program `ebpf:"task_setrlimit"`
+	TaskSetscheduler    *ebpf.Program `ebpf:"task_setscheduler"`
+	VfsFileattrSet      *ebpf.Program `ebpf:"vfs_fileattr_set"`
+	VfsLink             *ebpf.Program `ebpf:"vfs_link"`
+	VfsMkdir            *ebpf.Program `ebpf:"vfs_mkdir"`
+	VfsMknod            *ebpf.Program `ebpf:"vfs_mknod"`
+	VfsRemoveAcl        *ebpf.Program `ebpf:"vfs_remove_acl"`
+	VfsRemovexattr      *ebpf.Program `ebpf:"vfs_removexattr"`
+	VfsRename           *ebpf.Program `ebpf:"vfs_rename"`
+	VfsRmdir            *ebpf.Program `ebpf:"vfs_rmdir"`
+	VfsSetAcl           *ebpf.Program `ebpf:"vfs_set_acl"`
+	VfsSetxattr         *ebpf.Program `ebpf:"vfs_setxattr"`
+	VfsSymlink          *ebpf.Program `ebpf:"vfs_symlink"`
+	VfsUnlink           *ebpf.Program `ebpf:"vfs_unlink"`
 }
 
 func (p *TracerPrograms) Close() error {
 	return _TracerClose(
+		p.Bpf,
+		p.BpfK,
 		p.FileIoctl,
 		p.FileMprotect,
 		p.FileOpen,
 		p.FilePermission,
+		p.FileSendSigiotask,
 		p.InodeCreate,
 		p.InodeFileSetattr,
 		p.InodeLink,
@@ -593,10 +670,13 @@ func (p *TracerPrograms) Close() error {
 		p.LearnSockets,
 		p.LearnTasks,
 		p.LocksRemoveFile,
+		p.M_bpf,
+		p.M_bpfK,
 		p.M_fileIoctl,
 		p.M_fileMprotect,
 		p.M_fileOpen,
 		p.M_filePermission,
+		p.M_fileSendSigiotask,
 		p.M_inodeCreate,
 		p.M_inodeFileSetattr,
 		p.M_inodeLink,
@@ -614,16 +694,26 @@ func (p *TracerPrograms) Close() error {
 		p.M_inodeUnlink,
 		p.M_mmapFile,
 		p.M_pathTruncate,
+		p.M_ptraceAccessCheck,
 		p.M_sockGraft,
+		p.M_taskKill,
+		p.M_taskSetnice,
+		p.M_taskSetrlimit,
+		p.M_taskSetscheduler,
 		p.MmapFile,
 		p.NotifyChange,
 		p.PathTruncate,
 		p.ProcessExec,
 		p.ProcessExit,
 		p.ProcessFork,
+		p.PtraceAccessCheck,
 		p.SockGraft,
 		p.SysEnter,
 		p.SysExit,
+		p.TaskKill,
+		p.TaskSetnice,
+		p.TaskSetrlimit,
+		p.TaskSetscheduler,
 		p.VfsFileattrSet,
 		p.VfsLink,
 		p.VfsMkdir,

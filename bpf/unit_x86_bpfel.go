@@ -13,6 +13,66 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type UnitAttempt struct {
+	_    structs.HostLayout
+	Head struct {
+		_        structs.HostLayout
+		Size     uint32
+		Version  uint16
+		Kind     uint8
+		Op       uint8
+		Flags    uint16
+		Hook     uint16
+		Cpu      uint32
+		Seq      uint64
+		Lost     uint64
+		Time     uint64
+		Ret      int32
+		Tid      uint32
+		Tgid     uint32
+		Execs    uint32
+		Start    uint64
+		Ptgid    uint32
+		Pexecs   uint32
+		Pstart   uint64
+		Uid      uint32
+		Euid     uint32
+		Suid     uint32
+		Fsuid    uint32
+		Gid      uint32
+		Egid     uint32
+		Sgid     uint32
+		Fsgid    uint32
+		Loginuid uint32
+		Audit    uint32
+		Session  uint64
+		Cgroup   uint64
+		Mntns    uint32
+		Kthread  uint32
+		ExeDev   uint64
+		ExeIno   uint64
+		Comm     [16]uint8
+		Tty      [16]uint8
+		Len      [4]uint16
+	}
+	Body struct {
+		_       structs.HostLayout
+		Dev     uint64
+		Ino     uint64
+		Gen     uint32
+		Nlink   uint32
+		Anchor  uint32
+		Anchor2 uint32
+		Fmode   uint16
+		Pad     [3]uint16
+		Opener  uint64
+		Count   uint64
+		Bytes   uint64
+		First   uint64
+		Arg     uint64
+	}
+}
+
 type UnitCall struct {
 	_      structs.HostLayout
 	Form   uint8
@@ -110,9 +170,21 @@ type UnitOpener struct {
 	Writes uint64
 }
 
+type UnitReach struct {
+	_     structs.HostLayout
+	Start uint64
+	Tgid  uint32
+	Execs uint32
+	Arg   uint64
+	What  uint64
+	Op    uint32
+	Pad   uint32
+}
+
 type UnitSettings struct {
 	_        structs.HostLayout
 	Self     uint32
+	Guard    uint32
 	Armed    uint32
 	Blocking uint32
 	Learn    uint32
@@ -180,12 +252,14 @@ type UnitUnitArgs struct {
 const (
 	UnitMapAccepted      = "accepted"
 	UnitMapAllowed       = "allowed"
+	UnitMapAttempts      = "attempts"
 	UnitMapConfig        = "config"
 	UnitMapEvents        = "events"
 	UnitMapFilesystems   = "filesystems"
 	UnitMapMarks         = "marks"
 	UnitMapNames         = "names"
 	UnitMapOpeners       = "openers"
+	UnitMapOwn           = "own"
 	UnitMapRenames       = "renames"
 	UnitMapSlots         = "slots"
 	UnitMapStats         = "stats"
@@ -269,12 +343,14 @@ type UnitProgramSpecs struct {
 type UnitMapSpecs struct {
 	Accepted    *ebpf.MapSpec `ebpf:"accepted"`
 	Allowed     *ebpf.MapSpec `ebpf:"allowed"`
+	Attempts    *ebpf.MapSpec `ebpf:"attempts"`
 	Config      *ebpf.MapSpec `ebpf:"config"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Filesystems *ebpf.MapSpec `ebpf:"filesystems"`
 	Marks       *ebpf.MapSpec `ebpf:"marks"`
 	Names       *ebpf.MapSpec `ebpf:"names"`
 	Openers     *ebpf.MapSpec `ebpf:"openers"`
+	Own         *ebpf.MapSpec `ebpf:"own"`
 	Renames     *ebpf.MapSpec `ebpf:"renames"`
 	Slots       *ebpf.MapSpec `ebpf:"slots"`
 	Stats       *ebpf.MapSpec `ebpf:"stats"`
@@ -312,12 +388,14 @@ func (o *UnitObjects) Close() error {
 type UnitMaps struct {
 	Accepted    *ebpf.Map `ebpf:"accepted"`
 	Allowed     *ebpf.Map `ebpf:"allowed"`
+	Attempts    *ebpf.Map `ebpf:"attempts"`
 	Config      *ebpf.Map `ebpf:"config"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Filesystems *ebpf.Map `ebpf:"filesystems"`
 	Marks       *ebpf.Map `ebpf:"marks"`
 	Names       *ebpf.Map `ebpf:"names"`
 	Openers     *ebpf.Map `ebpf:"openers"`
+	Own         *ebpf.Map `ebpf:"own"`
 	Renames     *ebpf.Map `ebpf:"renames"`
 	Slots       *ebpf.Map `ebpf:"slots"`
 	Stats       *ebpf.Map `ebpf:"stats"`
@@ -329,12 +407,14 @@ func (m *UnitMaps) Close() error {
 	return _UnitClose(
 		m.Accepted,
 		m.Allowed,
+		m.Attempts,
 		m.Config,
 		m.Events,
 		m.Filesystems,
 		m.Marks,
 		m.Names,
 		m.Openers,
+		m.Own,
 		m.Renames,
 		m.Slots,
 		m.Stats,

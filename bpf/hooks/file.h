@@ -105,7 +105,11 @@ __noinline int locate(struct request *r)
 		return 0;
 	if (r->leaf)
 		leaf = name_hash((u64)r->leaf, 1);
-	return find_place(r->d, leaf, &r->place);
+	if (!find_place(r->d, leaf, &r->place))
+		return 0;
+	if (r->place.anchor && r->place.rule == RULE_OWN && is_self())
+		r->place.anchor = 0;
+	return r->place.anchor || r->place.appeared;
 }
 
 /* The same, counted. */

@@ -27,6 +27,9 @@ func NewSystem(self uint32) Options {
 		Proc: func(pid uint32) (ProcInfo, error) {
 			return within(procs, procLimit, func() (ProcInfo, error) { return readProc(pid) })
 		},
+		Live: func(pid uint32) (LiveInfo, error) {
+			return within(procs, procLimit, func() (LiveInfo, error) { return readLive(pid) })
+		},
 		HashExe: func(pid uint32, path string, dev, ino uint64) (event.Hash, error) {
 			return within(hashes, hashLimit, func() (event.Hash, error) { return h.exe(pid, path, dev, ino) })
 		},

@@ -25,6 +25,8 @@ type Options struct {
 	Cgroup func(id uint64) string
 	// Proc reads /proc/PID.
 	Proc func(pid uint32) (ProcInfo, error)
+	// Live reads what /proc/PID tells of a process that every event would.
+	Live func(pid uint32) (LiveInfo, error)
 
 	MaxProcesses int    // 131072 if 0
 	KeepExited   uint64 // ns that an ended process stays known for late events; 30 s if 0

@@ -45,6 +45,14 @@ const (
 	FlagMapped
 )
 
+// What Arg of a KindGuard event holds above the kernel's own numbers
+// (bpf/event.h, GUARD_*).
+const (
+	GuardSigio uint64 = 1 << 32 // with OpKill: the signal of F_SETOWN; the process named only made it due
+	GuardSched uint64 = 1 << 32 // with OpLimit: scheduling, not a resource limit
+	GuardNice  uint64 = 2 << 32 // with OpLimit: priority
+)
+
 // ProcKey identifies one program running in one process, unique per boot: it is
 // read from the kernel (task_struct tgid, start_boottime of the group leader and
 // self_exec_id), so that a restarted daemon derives the same key.

@@ -36,6 +36,7 @@ const (
 	OpKill
 	OpPtrace
 	OpBPF
+	OpLimit // resource limits or scheduling of another process
 	opEnd
 )
 
@@ -45,7 +46,7 @@ var opNames = [...]string{
 	OpRmdir: "rmdir", OpMknod: "mknod", OpChmod: "chmod", OpChown: "chown", OpUtimes: "utimes",
 	OpSetxattr: "setxattr", OpRemovexattr: "removexattr", OpSetacl: "setacl", OpSetflags: "setflags",
 	OpMapWrite: "map_write", OpClose: "close", OpMount: "mount", OpUmount: "umount",
-	OpRemount: "remount", OpRawWrite: "raw_write", OpReceive: "receive", OpKill: "kill", OpPtrace: "ptrace", OpBPF: "bpf",
+	OpRemount: "remount", OpRawWrite: "raw_write", OpReceive: "receive", OpKill: "kill", OpPtrace: "ptrace", OpBPF: "bpf", OpLimit: "limit",
 }
 
 // String returns the name used in records, or "unknown" for a

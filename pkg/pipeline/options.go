@@ -59,6 +59,9 @@ type Provenance struct {
 type Rule struct {
 	Name string
 	Mode string // as far as the tier can keep it
+	// Own: a place of Holdfast's own. What the kernel refused there is recorded;
+	// nothing in it is enrolled, compared or put back.
+	Own bool
 }
 
 // Options of a Pipeline. Decode, Attribute, Anchors, Rule, Trees, Journal and
@@ -75,6 +78,7 @@ type Options struct {
 	Vault     Vault // nil: nothing is kept and nothing put back
 
 	Self     uint32                // our own pid
+	Exe      string                // our own executable: the path of attempts on the daemon itself
 	Tier     string                // sensor.tier of records
 	Hook     func(n uint16) string // sensor.hook of records
 	Appeared func()                // a name that a rule waits for appeared or went; must not block

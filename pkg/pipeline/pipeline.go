@@ -33,13 +33,15 @@ type Pipeline struct {
 	lost   []uint64      // per CPU, as the kernel last told
 	last   atomic.Uint64 // time of the last good event
 
+	ask chan func() // what others want of the fast side's stages
+
 	n counters
 }
 
 // New returns a Pipeline that does nothing yet.
 func New(o Options) *Pipeline {
 	o.defaults()
-	p := &Pipeline{o: o, in: newHandover(o.HandoverBytes), queue: newQueue(o.Queue)}
+	p := &Pipeline{o: o, in: newHandover(o.HandoverBytes), queue: newQueue(o.Queue), ask: make(chan func())}
 	p.table = coalesce.New(coalesce.Options{
 		Anchors: o.Anchors, Resolver: o.Resolver, Emit: p.enqueue,
 		Watched: func(path string) bool { _, ok := o.Rule(path); return ok },
@@ -127,6 +129,11 @@ func (p *Pipeline) runFront(ctx context.Context, front func([]byte)) {
 			p.in.done()
 			p.table.Tick(p.last.Load())
 			p.reap()
+			select {
+			case f := <-p.ask:
+				f()
+			default:
+			}
 			continue
 		}
 		if ctx.Err() != nil {
@@ -142,6 +149,8 @@ func (p *Pipeline) runFront(ctx context.Context, front func([]byte)) {
 		}
 		select {
 		case <-p.in.ready:
+		case f := <-p.ask:
+			f()
 		case <-due:
 		case <-ctx.Done():
 		}
@@ -211,6 +220,9 @@ func (p *Pipeline) attribute(ev *event.Event) {
 	}
 	if rec := p.o.Attribute.Observe(ev); rec != nil {
 		p.put(&item{record: rec})
+	}
+	if ev.Kind == event.KindGuard {
+		p.put(&item{record: p.attempt(ev)})
 	}
 }
 

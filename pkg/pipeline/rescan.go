@@ -261,8 +261,8 @@ func (p *Pipeline) tree(root string) rehash.Tree {
 				return true
 			}
 		}
-		_, ok := p.o.Rule(path)
-		return !ok
+		rule, ok := p.o.Rule(path)
+		return !ok || rule.Own
 	}}
 }
 

@@ -221,6 +221,7 @@ func (p *Pipeline) judgeOne(c *event.Change, f *rehash.Finding) judgement {
 		Rule: rule.Name, Mode: rule.Mode, Op: f.Op, Blocked: c.Blocked, Allowed: c.Allowed,
 		Self: c.Key.PID == p.o.Self && p.o.Self != 0, Before: f.Before, After: f.After, Trusted: trusted,
 	})
+	v.Respond = v.Respond && !rule.Own // nothing of it is kept
 	j := judgement{Verdict: v, rule: rule}
 	if v.Respond {
 		whole := f.Before.Type == event.TypeDir && !f.After.Exists

@@ -124,7 +124,7 @@ func (s *Sensor) load() error {
 			s.missing = append(s.missing, Missing{Program: p.name, Cost: p.cost, Err: err})
 		}
 	}
-	return nil
+	return s.claim()
 }
 
 // attach loads one program on its own, so that one that a kernel refuses costs

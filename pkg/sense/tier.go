@@ -124,6 +124,15 @@ func table() []program {
 		{name: "inode_rename", how: byLSM, tier: tierHooks, cost: "rename is neither seen nor refused"},
 		{name: "vfs_rename", how: byTrampoline, tier: tierHooks, cost: "rename is not seen"},
 		{name: "sock_graft", how: byLSM, tier: tierHooks, cost: "sessions have no source address"},
+
+		{name: "task_kill", how: byLSM, tier: tierHooks, cost: "signals to the daemon are not refused"},
+		{name: "file_send_sigiotask", how: byLSM, tier: tierHooks, cost: "signals to the daemon by way of F_SETOWN are not refused"},
+		{name: "ptrace_access_check", how: byLSM, tier: tierHooks, cost: "attaching to the daemon is not refused"},
+		{name: "task_setrlimit", how: byLSM, tier: tierHooks, cost: "resource limits of the daemon can be changed"},
+		{name: "task_setscheduler", how: byLSM, tier: tierHooks, cost: "the daemon's scheduling can be changed"},
+		{name: "task_setnice", how: byLSM, tier: tierHooks, cost: "the daemon's priority can be changed"},
+		{name: "bpf", how: byLSM, tier: tierHooks, cost: "programs, maps and links of ours can be changed by others", fn: "bpf", params: 3},
+		{name: "bpf_k", how: byLSM, tier: tierHooks, cost: "programs, maps and links of ours can be changed by others", fn: "bpf", params: 4},
 	}
 }
 
@@ -145,6 +154,6 @@ func hookNames() []string {
 		"inode_link", "inode_unlink", "inode_symlink", "inode_mkdir", "inode_rmdir", "inode_mknod", "inode_rename",
 		"file_ioctl", "sock_graft", "file_update_time", "mmap_backing_file", "file_truncate",
 		"sb_mount", "move_mount", "sb_umount", "sb_remount", "sb_pivotroot", "block_device", "file_receive",
-		"task_kill", "ptrace_access_check", "bpf", "held", "inode_file_setattr", "inode_copy_up",
+		"task_kill", "ptrace_access_check", "bpf", "held", "inode_file_setattr", "inode_copy_up", "limit",
 	}
 }

@@ -39,7 +39,7 @@ func TestOperationNumbersAreThoseOfTheWire(t *testing.T) {
 		"OP_REMOVEXATTR": event.OpRemovexattr, "OP_SETACL": event.OpSetacl, "OP_SETFLAGS": event.OpSetflags,
 		"OP_MAP_WRITE": event.OpMapWrite, "OP_CLOSE": event.OpClose, "OP_MOUNT": event.OpMount, "OP_UMOUNT": event.OpUmount,
 		"OP_REMOUNT": event.OpRemount, "OP_RAW_WRITE": event.OpRawWrite, "OP_RECEIVE": event.OpReceive,
-		"OP_KILL": event.OpKill, "OP_PTRACE": event.OpPtrace, "OP_BPF": event.OpBPF,
+		"OP_KILL": event.OpKill, "OP_PTRACE": event.OpPtrace, "OP_BPF": event.OpBPF, "OP_LIMIT": event.OpLimit,
 	}
 	for name, n := range defines(t, "event.h", "OP_") {
 		if op, ok := names[name]; !ok || uint64(op) != n {
