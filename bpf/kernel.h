@@ -50,6 +50,7 @@ struct inode {
 };
 
 struct dentry {
+	unsigned int d_flags;
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
@@ -185,6 +186,10 @@ struct socket {
 	struct sock *sk;
 };
 
+struct renamedata {
+	struct dentry *old_dentry, *new_dentry;
+};
+
 struct iattr {
 	unsigned int ia_valid;
 	umode_t ia_mode;
@@ -226,6 +231,7 @@ struct bpf_iter__task_file {
 #pragma clang attribute pop
 
 /* include/linux/fs.h, include/uapi/asm-generic/fcntl.h, v6.1 */
+#define DCACHE_OP_REVALIDATE 0x4	/* include/linux/dcache.h */
 #define FMODE_WRITE 0x2
 #define FMODE_CREATED 0x100000
 #define O_TRUNC 01000

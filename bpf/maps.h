@@ -81,6 +81,8 @@ struct settings {
 	u32 armed;	/* 0: nothing is looked at */
 	u32 blocking;	/* a rule in block mode exists */
 	u32 learn;	/* tgid whose descriptors the learning iterator prints */
+	u32 remember;	/* places of directories may be remembered: every rename is seen */
+	u32 rules;	/* grows with each change of the marks */
 };
 
 struct {
@@ -99,6 +101,38 @@ struct {
 } own SEC(".maps");
 
 /* ---- what we remember -------------------------------------------------- */
+
+/* Where the entries of a directory lie: the answer of a walk (path.h). */
+struct nearby {
+	u64 dentry, parent;	/* of the directory */
+	u64 ino;
+	u32 gen;	/* inode generation; a directory without one is not remembered */
+	u32 generation;	/* generation() at the time of the walk */
+	u32 anchor, rule;
+	u16 depth;	/* names between the anchor and an entry */
+	u8 mode;
+	u8 names;	/* rules name entries of this directory: ask for each */
+};
+
+/*
+ * Key: address of a directory's inode. An entry counts only if all that
+ * identifies the directory is the same: an address may have been given to
+ * another one. Full: the oldest goes, and is walked to again.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, u64);
+	__type(value, struct nearby);
+} dirs SEC(".maps");
+
+/* How many directories have moved. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u32);
+} moved SEC(".maps");
 
 struct task_state {
 	u64 session;	/* own session id, 0: none */
@@ -295,9 +329,48 @@ static __always_inline bool on_watched_fs(struct super_block *sb)
 	return bpf_map_lookup_elem(&filesystems, &k) != 0;
 }
 
+/* Of marks and of the shape of trees: grows with each change of either. */
+static __always_inline u32 generation(struct settings *c)
+{
+	u32 k = 0, *n = bpf_map_lookup_elem(&moved, &k);
+
+	return n ? c->rules + *n : 0;
+}
+
+/* A directory has moved: what lies below it lies elsewhere now. */
+static __always_inline void forget_places(void)
+{
+	u32 k = 0, *n = bpf_map_lookup_elem(&moved, &k);
+
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
+/* What is remembered of the directory d, whose inode is in; 0: nothing that counts. */
+static __always_inline struct nearby *nearby_of(struct settings *c, u64 d, u64 in, u64 up, u64 ino, u32 gen)
+{
+	struct nearby *n = bpf_map_lookup_elem(&dirs, &in);
+
+	if (!n || n->generation != generation(c) || n->dentry != d || n->parent != up || n->ino != ino || n->gen != gen)
+		return 0;
+	return n;
+}
+
 static __always_inline struct counters *counters(u32 hook)
 {
 	return bpf_map_lookup_elem(&stats, &hook);
+}
+
+/* Counts a call that concerns nothing watched. */
+static __always_inline int skip(u32 hook)
+{
+	struct counters *c = counters(hook);
+
+	if (c) {
+		__sync_fetch_and_add(&c->seen, 1);
+		__sync_fetch_and_add(&c->skipped, 1);
+	}
+	return 0;
 }
 
 #define COUNT(hook, what) do { \

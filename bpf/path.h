@@ -41,65 +41,169 @@ struct place {
 	u8 mode;
 	u8 appeared;	/* a name that a rule waits for lies on the way */
 	u8 too_deep;	/* the walk did not come to an end */
-	u8 pad[3];
+	u8 names;	/* rules name entries of the directory */
+	u8 pad[2];
 };
 
 /*
- * Finds the nearest mark on the way up from d. leaf is the hash of a name below
- * d that has no dentry of its own here (0: d is the object itself). Nearest
- * wins, so excepts and nested rules need no order.
+ * What name rules say of the entry of dir with this hash: false, or true with the
+ * anchor in p, 0 if the entry is excepted.
  */
-static __always_inline bool find_place(struct dentry *d, u64 leaf, struct place *p)
+static __always_inline bool named(struct inode *dir, u64 hash, struct place *p)
 {
-	const unsigned char *prev = 0;
-	u32 extra = leaf ? 1 : 0;
+	struct mark *n = name_of(dir, hash);
 
-	p->anchor = 0;
-	p->appeared = 0;
-	p->too_deep = 0;
-	if (!d || !on_watched_fs(BPF_CORE_READ(d, d_sb)))
+	if (!n)
 		return false;
+	if (n->flags & MARK_PENDING)
+		p->appeared = 1;
+	if (!(n->flags & (MARK_EXCEPT | MARK_ROOT)))
+		return false;
+	p->anchor = n->flags & MARK_EXCEPT ? 0 : n->anchor;
+	p->rule = n->rule;
+	p->mode = n->mode;
+	return true;
+}
+
+/*
+ * Finds where the entries of the directory d lie: the nearest mark from d
+ * upwards. Nearest wins, so excepts and nested rules need no order. Sets
+ * p->names if d itself has entries that rules name.
+ *
+ * The walk is paid once for a directory, if each of its moves is seen: it is not
+ * where another host may move it (a file system that revalidates names).
+ */
+__noinline int find_dir(u64 dentry, struct place *p)
+{
+	struct dentry *d = (void *)dentry;
+	struct settings *c = settings();
+	const unsigned char *prev = 0;
+	struct nearby n = {}, *known;
+	bool remember;
+	u64 in;
+
+	if (!d || !p || !c)
+		return 0;
+	in = (u64)BPF_CORE_READ(d, d_inode);
+	n.dentry = dentry;
+	n.parent = (u64)BPF_CORE_READ(d, d_parent);
+	n.ino = BPF_CORE_READ(d, d_inode, i_ino);
+	n.gen = BPF_CORE_READ(d, d_inode, i_generation);
+	n.generation = generation(c);
+	remember = c->remember && n.gen && !(BPF_CORE_READ(d, d_flags) & DCACHE_OP_REVALIDATE);
+	if (remember) {
+		known = nearby_of(c, dentry, in, n.parent, n.ino, n.gen);
+		if (known) {
+			p->anchor = known->anchor;
+			p->rule = known->rule;
+			p->mode = known->mode;
+			p->depth = known->depth;
+			p->names = known->names;
+			return 0;
+		}
+	}
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < DEPTH; i++) {
-		struct inode *in = BPF_CORE_READ(d, d_inode);
-		struct mark *m = in ? mark_of(in) : 0;
+		struct inode *at = BPF_CORE_READ(d, d_inode);
+		struct mark *m = at ? mark_of(at) : 0;
 		struct dentry *up;
 
 		if (m) {
-			if ((m->flags & MARK_NAMES) && (prev || leaf)) {
-				u64 h = prev ? name_hash((u64)prev, 0) : leaf;
-				struct mark *n = name_of(in, h);
-
-				if (n) {
-					if (n->flags & MARK_PENDING)
-						p->appeared = 1;
-					if (n->flags & MARK_EXCEPT)
-						return false;
-					if (n->flags & MARK_ROOT) {
-						p->anchor = n->anchor;
-						p->rule = n->rule;
-						p->mode = n->mode;
-						p->depth = i + extra - 1;
-						return true;
-					}
+			if (m->flags & MARK_NAMES) {
+				if (!prev) {
+					p->names = 1;
+				} else if (named(at, name_hash((u64)prev, 0), p)) {
+					p->depth = i;
+					goto found;
 				}
 			}
 			if (m->flags & MARK_ROOT) {
 				p->anchor = m->anchor;
 				p->rule = m->rule;
 				p->mode = m->mode;
-				p->depth = i + extra;
-				return true;
+				p->depth = i + 1;
+				goto found;
 			}
 		}
 		up = BPF_CORE_READ(d, d_parent);
 		if (up == d)
-			return p->appeared;
+			goto found;
 		prev = BPF_CORE_READ(d, d_name.name);
 		d = up;
 	}
 	p->too_deep = 1;
-	return p->appeared;
+	return 0;
+found:
+	if (remember && !p->appeared) {
+		n.anchor = p->anchor;
+		n.rule = p->rule;
+		n.mode = p->mode;
+		n.depth = p->depth;
+		n.names = p->names;
+		bpf_map_update_elem(&dirs, &in, &n, BPF_ANY);
+	}
+	return 0;
+}
+
+/*
+ * Finds the nearest mark on the way up from d. leaf is the hash of a name below
+ * d that has no dentry of its own here (0: d is the object itself).
+ */
+static __always_inline bool find_place(struct dentry *d, u64 leaf, struct place *p)
+{
+	struct dentry *dir = d;
+	struct inode *in;
+	struct mark *m;
+
+	p->anchor = 0;
+	p->appeared = 0;
+	p->too_deep = 0;
+	p->names = 0;
+	if (!d || !on_watched_fs(BPF_CORE_READ(d, d_sb)))
+		return false;
+	if (!leaf) {
+		in = BPF_CORE_READ(d, d_inode);
+		m = in ? mark_of(in) : 0;
+		if (m && (m->flags & MARK_ROOT)) {
+			p->anchor = m->anchor;
+			p->rule = m->rule;
+			p->mode = m->mode;
+			p->depth = 0;
+			return true;
+		}
+		dir = BPF_CORE_READ(d, d_parent);
+		if (dir == d)
+			return false;
+	}
+	find_dir((u64)dir, p);
+	if (p->names) {
+		if (!leaf)
+			leaf = name_hash((u64)BPF_CORE_READ(d, d_name.name), 0);
+		if (named(BPF_CORE_READ(dir, d_inode), leaf, p))
+			p->depth = 0;
+	}
+	return p->anchor || p->appeared;
+}
+
+/*
+ * The cheap question, for hooks, whose arguments have types: is the object d, with
+ * the inode in or none, surely not watched?
+ */
+static __always_inline bool elsewhere(struct dentry *d, struct inode *in)
+{
+	struct settings *c = settings();
+	struct dentry *up;
+	struct inode *dir;
+	struct nearby *n;
+
+	if (!c || !c->armed || !on_watched_fs(d->d_sb))
+		return true;
+	if (!c->remember)
+		return false;
+	up = d->d_parent;
+	dir = up->d_inode;
+	n = nearby_of(c, (u64)up, (u64)dir, (u64)up->d_parent, dir->i_ino, dir->i_generation);
+	return n && !n->anchor && !n->names && !(in && mark_of(in));
 }
 
 /* Appends depth names from d upwards to string i. */

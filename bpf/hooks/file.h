@@ -260,13 +260,13 @@ static __noinline int on_write(struct file *f, u64 bytes, u32 hook, u32 tier)
 	return 0;
 }
 
-/* f is closed: sends what was folded, in the name of who wrote. */
+/* f is closed: sends what was folded, in the name of who wrote last, or opened it if nobody was seen writing. */
 static __noinline int on_close(struct file *f, u32 hook)
 {
 	struct request r;
 	struct opener *o;
 	struct slot *s;
-	u64 k = (u64)f;
+	u64 k = (u64)f, now;
 
 	if (!(BPF_CORE_READ(f, f_mode) & FMODE_WRITE))
 		return 0;
@@ -285,17 +285,14 @@ static __noinline int on_close(struct file *f, u32 hook)
 	s = event_by_current(EV_FILE, OP_CLOSE, hook);
 	if (!s)
 		return 0;
-	if (o->writes) {
-		u64 now = head_of(s)->time;
-
-		*head_of(s) = o->head;
-		head_of(s)->op = OP_CLOSE;
-		head_of(s)->flags = 0;
-		head_of(s)->hook = hook;
-		head_of(s)->cpu = bpf_get_smp_processor_id();
-		head_of(s)->time = now;
-		head_of(s)->len[0] = 0;
-	}
+	now = head_of(s)->time;
+	*head_of(s) = o->head;
+	head_of(s)->op = OP_CLOSE;
+	head_of(s)->flags = 0;
+	head_of(s)->hook = hook;
+	head_of(s)->cpu = bpf_get_smp_processor_id();
+	head_of(s)->time = now;
+	head_of(s)->len[0] = 0;
 	fill_file(s, &r);
 	file_of(s)->count = o->count;
 	file_of(s)->bytes = o->bytes;

@@ -82,10 +82,13 @@ static __always_inline int refuse_ancestor(struct request *r)
 
 static __always_inline int deny_dentry(struct dentry *d, u32 op, u32 hook, u64 arg)
 {
+	struct settings *c = settings();
 	struct request r = {};
 
+	if (!c || !c->blocking || elsewhere(d, d->d_inode))
+		return 0;
 	r.d = d;
-	r.in = BPF_CORE_READ(d, d_inode);
+	r.in = d->d_inode;
 	r.op = op;
 	r.hook = hook;
 	r.arg = arg;
@@ -131,8 +134,10 @@ static __always_inline int tell_dentry(struct dentry *d, u32 op, u32 hook, u64 a
 
 	if (ret)
 		return 0;
+	if (elsewhere(d, d->d_inode))
+		return skip(hook);
 	r.d = d;
-	r.in = BPF_CORE_READ(d, d_inode);
+	r.in = d->d_inode;
 	r.op = op;
 	r.hook = hook;
 	r.arg = arg;
@@ -142,13 +147,37 @@ static __always_inline int tell_dentry(struct dentry *d, u32 op, u32 hook, u64 a
 
 /* ---- content ----------------------------------------------------------- */
 
-DECIDE(file_open, on_open(f, BPF_CORE_READ(f, f_flags), HOOK_FILE_OPEN, TIER_LSM), struct file *f)
+static __always_inline int decide_open(struct file *f)
+{
+	u32 flags = f->f_flags;
 
-DECIDE(file_permission, mask & MAY_WRITE ? on_write(f, 0, HOOK_FILE_PERM, TIER_LSM) : 0, struct file *f, int mask)
+	if (!(f->f_mode & (FMODE_WRITE | FMODE_CREATED)) && !(flags & O_TRUNC))
+		return 0;
+	if (elsewhere(f->f_path.dentry, f->f_inode))
+		return skip(HOOK_FILE_OPEN);
+	return on_open(f, flags, HOOK_FILE_OPEN, TIER_LSM);
+}
+
+DECIDE(file_open, decide_open(f), struct file *f)
+
+static __always_inline int decide_permission(struct file *f, int mask)
+{
+	if (!(mask & MAY_WRITE))
+		return 0;
+	if (elsewhere(f->f_path.dentry, f->f_inode))
+		return skip(HOOK_FILE_PERM);
+	return on_write(f, 0, HOOK_FILE_PERM, TIER_LSM);
+}
+
+DECIDE(file_permission, decide_permission(f, mask), struct file *f, int mask)
 
 SEC("fentry/locks_remove_file")
 int BPF_PROG(locks_remove_file, struct file *f)
 {
+	if (!(f->f_mode & FMODE_WRITE))
+		return 0;
+	if (elsewhere(f->f_path.dentry, f->f_inode))
+		return skip(HOOK_FILE_CLOSE);
 	return on_close(f, HOOK_FILE_CLOSE);
 }
 
@@ -190,7 +219,7 @@ static __always_inline int decide_ioctl(struct file *f, u32 cmd)
 {
 	if (cmd != FS_IOC_SETFLAGS && cmd != FS_IOC_FSSETXATTR)
 		return 0;
-	return deny_dentry(BPF_CORE_READ(f, f_path.dentry), OP_SETFLAGS, HOOK_IOCTL, cmd);
+	return deny_dentry(f->f_path.dentry, OP_SETFLAGS, HOOK_IOCTL, cmd);
 }
 
 DECIDE(file_ioctl, decide_ioctl(f, cmd), struct file *f, unsigned int cmd, unsigned long arg)
@@ -206,11 +235,11 @@ int BPF_PROG(vfs_fileattr_set, void *idmap, struct dentry *d)
 
 /* ---- attributes -------------------------------------------------------- */
 
-DECIDE(path_truncate, deny_dentry(BPF_CORE_READ(p, dentry), OP_TRUNCATE, HOOK_TRUNCATE, 0), const struct path *p)
+DECIDE(path_truncate, deny_dentry(p->dentry, OP_TRUNCATE, HOOK_TRUNCATE, 0), const struct path *p)
 
 static __always_inline int decide_setattr(struct dentry *d, struct iattr *a)
 {
-	u32 valid = BPF_CORE_READ(a, ia_valid);
+	u32 valid = a->ia_valid;
 
 	return deny_dentry(d, op_of_attr(valid), HOOK_SETATTR, valid);
 }
@@ -221,7 +250,7 @@ DECIDE_AS(inode_setattr_i, inode_setattr, decide_setattr(d, a), void *idmap, str
 SEC("fexit/notify_change")
 int BPF_PROG(notify_change, void *idmap, struct dentry *d, struct iattr *a)
 {
-	u32 valid = BPF_CORE_READ(a, ia_valid);
+	u32 valid = a->ia_valid;
 
 	return tell_dentry(d, op_of_attr(valid), HOOK_SETATTR, valid, func_ret(ctx));
 }
@@ -312,11 +341,14 @@ int BPF_PROG(vfs_link, struct dentry *old, void *idmap, struct inode *dir, struc
 
 static __always_inline int deny_removal(struct dentry *d, u32 op, u32 hook)
 {
+	struct settings *c = settings();
 	struct request r = {};
 	int err;
 
+	if (!c || !c->blocking)
+		return 0;
 	r.d = d;
-	r.in = BPF_CORE_READ(d, d_inode);
+	r.in = d->d_inode;
 	r.op = op;
 	r.hook = hook;
 	err = refuse_ancestor(&r);
@@ -361,6 +393,11 @@ SEC("fexit/vfs_mknod")
 int BPF_PROG(vfs_mknod, void *idmap, struct inode *dir, struct dentry *d, umode_t mode)
 {
 	return tell_dentry(d, OP_MKNOD, HOOK_MKNOD, mode, func_ret(ctx));
+}
+
+static __always_inline bool is_dir(struct inode *in)
+{
+	return in && (in->i_mode & S_IFMT) == S_IFDIR;
 }
 
 /*
@@ -415,10 +452,13 @@ static __always_inline int decide_rename(struct dentry *old, struct dentry *new)
 DECIDE(inode_rename, decide_rename(old, new), struct inode *odir, struct dentry *old, struct inode *ndir, struct dentry *new)
 
 SEC("fexit/vfs_rename")
-int BPF_PROG(vfs_rename)
+int BPF_PROG(vfs_rename, struct renamedata *rd)
 {
 	u64 k = bpf_get_current_pid_tgid();
 	struct slot *s = bpf_map_lookup_elem(&renames, &k);
+
+	if (is_dir(rd->old_dentry->d_inode) || is_dir(rd->new_dentry->d_inode))
+		forget_places();
 
 	if (!s)
 		return 0;

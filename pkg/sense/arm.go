@@ -358,9 +358,13 @@ func (s *Sensor) write(k keys, blocking bool) error {
 		return fmt.Errorf("write rules to the kernel: %w", err)
 	}
 	err = s.settings(func(c *bpf.TracerSettings) {
-		c.Armed, c.Blocking = 1, 0
+		c.Armed, c.Blocking, c.Remember = 1, 0, 0
+		c.Rules++
 		if blocking {
 			c.Blocking = 1
+		}
+		if CanBlock(s.tier) && s.progs["vfs_rename"] != nil { // it tells when directories move
+			c.Remember = 1
 		}
 	})
 	if err != nil {
@@ -368,7 +372,8 @@ func (s *Sensor) write(k keys, blocking bool) error {
 	}
 	err = errors.Join(
 		drop(s.maps["marks"], s.keys.marks, k.marks), drop(s.maps["names"], s.keys.names, k.names),
-		drop(s.maps["allowed"], s.keys.allowed, k.allowed), drop(s.maps["filesystems"], s.keys.fs, k.fs))
+		drop(s.maps["allowed"], s.keys.allowed, k.allowed), drop(s.maps["filesystems"], s.keys.fs, k.fs),
+		s.settings(func(c *bpf.TracerSettings) { c.Rules++ }))
 	s.keys = k
 	return err
 }
