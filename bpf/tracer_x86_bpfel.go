@@ -134,6 +134,21 @@ type TracerNameKey struct {
 	Hash uint64
 }
 
+type TracerNearby struct {
+	_          structs.HostLayout
+	Dentry     uint64
+	Parent     uint64
+	Ino        uint64
+	Gen        uint32
+	Generation uint32
+	Anchor     uint32
+	Rule       uint32
+	Depth      uint16
+	Mode       uint8
+	Names      uint8
+	_          [4]byte
+}
+
 type TracerOpener struct {
 	_      structs.HostLayout
 	Head   TracerEventHead
@@ -172,6 +187,8 @@ type TracerSettings struct {
 	Armed    uint32
 	Blocking uint32
 	Learn    uint32
+	Remember uint32
+	Rules    uint32
 }
 
 type TracerSlot struct {
@@ -228,9 +245,11 @@ const (
 	TracerMapAllowed              = "allowed"
 	TracerMapAttempts             = "attempts"
 	TracerMapConfig               = "config"
+	TracerMapDirs                 = "dirs"
 	TracerMapEvents               = "events"
 	TracerMapFilesystems          = "filesystems"
 	TracerMapMarks                = "marks"
+	TracerMapMoved                = "moved"
 	TracerMapNames                = "names"
 	TracerMapOpeners              = "openers"
 	TracerMapOwn                  = "own"
@@ -462,9 +481,11 @@ type TracerMapSpecs struct {
 	Allowed     *ebpf.MapSpec `ebpf:"allowed"`
 	Attempts    *ebpf.MapSpec `ebpf:"attempts"`
 	Config      *ebpf.MapSpec `ebpf:"config"`
+	Dirs        *ebpf.MapSpec `ebpf:"dirs"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Filesystems *ebpf.MapSpec `ebpf:"filesystems"`
 	Marks       *ebpf.MapSpec `ebpf:"marks"`
+	Moved       *ebpf.MapSpec `ebpf:"moved"`
 	Names       *ebpf.MapSpec `ebpf:"names"`
 	Openers     *ebpf.MapSpec `ebpf:"openers"`
 	Own         *ebpf.MapSpec `ebpf:"own"`
@@ -510,9 +531,11 @@ type TracerMaps struct {
 	Allowed     *ebpf.Map `ebpf:"allowed"`
 	Attempts    *ebpf.Map `ebpf:"attempts"`
 	Config      *ebpf.Map `ebpf:"config"`
+	Dirs        *ebpf.Map `ebpf:"dirs"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Filesystems *ebpf.Map `ebpf:"filesystems"`
 	Marks       *ebpf.Map `ebpf:"marks"`
+	Moved       *ebpf.Map `ebpf:"moved"`
 	Names       *ebpf.Map `ebpf:"names"`
 	Openers     *ebpf.Map `ebpf:"openers"`
 	Own         *ebpf.Map `ebpf:"own"`
@@ -529,9 +552,11 @@ func (m *TracerMaps) Close() error {
 		m.Allowed,
 		m.Attempts,
 		m.Config,
+		m.Dirs,
 		m.Events,
 		m.Filesystems,
 		m.Marks,
+		m.Moved,
 		m.Names,
 		m.Openers,
 		m.Own,

@@ -120,6 +120,21 @@ type UnitNameKey struct {
 	Hash uint64
 }
 
+type UnitNearby struct {
+	_          structs.HostLayout
+	Dentry     uint64
+	Parent     uint64
+	Ino        uint64
+	Gen        uint32
+	Generation uint32
+	Anchor     uint32
+	Rule       uint32
+	Depth      uint16
+	Mode       uint8
+	Names      uint8
+	_          [4]byte
+}
+
 type UnitOpener struct {
 	_    structs.HostLayout
 	Head struct {
@@ -188,6 +203,8 @@ type UnitSettings struct {
 	Armed    uint32
 	Blocking uint32
 	Learn    uint32
+	Remember uint32
+	Rules    uint32
 }
 
 type UnitSlot struct {
@@ -254,9 +271,11 @@ const (
 	UnitMapAllowed       = "allowed"
 	UnitMapAttempts      = "attempts"
 	UnitMapConfig        = "config"
+	UnitMapDirs          = "dirs"
 	UnitMapEvents        = "events"
 	UnitMapFilesystems   = "filesystems"
 	UnitMapMarks         = "marks"
+	UnitMapMoved         = "moved"
 	UnitMapNames         = "names"
 	UnitMapOpeners       = "openers"
 	UnitMapOwn           = "own"
@@ -345,9 +364,11 @@ type UnitMapSpecs struct {
 	Allowed     *ebpf.MapSpec `ebpf:"allowed"`
 	Attempts    *ebpf.MapSpec `ebpf:"attempts"`
 	Config      *ebpf.MapSpec `ebpf:"config"`
+	Dirs        *ebpf.MapSpec `ebpf:"dirs"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Filesystems *ebpf.MapSpec `ebpf:"filesystems"`
 	Marks       *ebpf.MapSpec `ebpf:"marks"`
+	Moved       *ebpf.MapSpec `ebpf:"moved"`
 	Names       *ebpf.MapSpec `ebpf:"names"`
 	Openers     *ebpf.MapSpec `ebpf:"openers"`
 	Own         *ebpf.MapSpec `ebpf:"own"`
@@ -390,9 +411,11 @@ type UnitMaps struct {
 	Allowed     *ebpf.Map `ebpf:"allowed"`
 	Attempts    *ebpf.Map `ebpf:"attempts"`
 	Config      *ebpf.Map `ebpf:"config"`
+	Dirs        *ebpf.Map `ebpf:"dirs"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Filesystems *ebpf.Map `ebpf:"filesystems"`
 	Marks       *ebpf.Map `ebpf:"marks"`
+	Moved       *ebpf.Map `ebpf:"moved"`
 	Names       *ebpf.Map `ebpf:"names"`
 	Openers     *ebpf.Map `ebpf:"openers"`
 	Own         *ebpf.Map `ebpf:"own"`
@@ -409,9 +432,11 @@ func (m *UnitMaps) Close() error {
 		m.Allowed,
 		m.Attempts,
 		m.Config,
+		m.Dirs,
 		m.Events,
 		m.Filesystems,
 		m.Marks,
+		m.Moved,
 		m.Names,
 		m.Openers,
 		m.Own,
