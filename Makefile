@@ -28,7 +28,7 @@ TALLY   := .cache/bin/tally
 help: ## print this
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo 'make vmtest KERNEL=6.1 RUN=block   boots one kernel for one script'
 	@echo 'make run WATCH=/srv=restore        watches another tree'
@@ -94,6 +94,11 @@ vmtest: ## the scripts in VMs: KERNEL=6.1 RUN=block for one
 .PHONY: bench
 bench: engine ## Go benchmarks, then b3sum on the same kind of files
 	@.ci/bench.sh
+
+.PHONY: bench-kernel
+bench-kernel: ## what file operations cost, in instructions, beside auditd, in a VM: KERNEL=6.1
+	@.ci/tools.sh
+	go run ./vmtests/cmd/cost -kernel $(or $(KERNEL),6.1)
 
 ##@ Fetch
 

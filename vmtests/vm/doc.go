@@ -8,8 +8,9 @@
 // without network can go on using them.
 //
 // The machine is emulated (TCG): results do not depend on the host's kernel or
-// on /dev/kvm, and timing inside means nothing. Each run starts from the same
-// root file system; what it writes is thrown away, except /out.
+// on /dev/kvm, and timing inside means nothing unless Options.Count makes the
+// clock count instructions. Each run starts from the same root file system; what
+// it writes is thrown away, except /out.
 //
 //	host                                guest
 //	rootfs-*.img (snapshot)  --serial root-->  /          ext4, read and write

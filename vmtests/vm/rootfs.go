@@ -13,7 +13,7 @@ const rootSuite = "bookworm"
 
 // rootPackages are what the scripts use beyond the essential packages.
 var rootPackages = [...]string{
-	"acl", "attr", "b3sum", "btrfs-progs", "e2fsprogs", "ed", "iproute2", "jq", "kmod", "libcap2-bin",
+	"acl", "attr", "auditd", "b3sum", "bpftool", "btrfs-progs", "e2fsprogs", "ed", "iproute2", "jq", "kmod", "libcap2-bin",
 	"openssh-client", "openssh-server", "procps", "sudo", "vim-tiny", "xfsprogs",
 }
 

@@ -39,6 +39,7 @@ func run(ctx context.Context, args []string) (int, error) {
 	prepare := fs.Bool("prepare", false, "only fetch and build, for every kernel or the one named")
 	params := fs.String("append", "", "kernel parameters")
 	out := fs.String("out", "", "directory that receives the guest's /out")
+	count := fs.Bool("count", false, "one processor whose clock counts instructions")
 	limit := fs.Duration("timeout", 5*time.Minute, "time limit")
 	fs.Func("file", "GUEST=HOST: bring a file or directory along", func(s string) error {
 		guest, host, ok := strings.Cut(s, "=")
@@ -79,7 +80,7 @@ func run(ctx context.Context, args []string) (int, error) {
 		return 2, errors.New("no command; write it after --")
 	}
 	res, err := vm.Run(ctx, vm.Options{Cache: *cache, Kernel: ks[0], Script: "#!/bin/sh\n" + strings.Join(fs.Args(), " ") + "\n",
-		Files: files, Append: *params, Out: *out, Timeout: *limit})
+		Files: files, Append: *params, Out: *out, Timeout: *limit, Count: *count})
 	fmt.Print(res.Output)
 	if err != nil {
 		return 125, err

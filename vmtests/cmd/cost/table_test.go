@@ -1,0 +1,58 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+const printed = `cost bare stat 4000.0 100
+cost bare pread 1000.0 100
+cost idle stat 4010.0 100
+profile idle stat file_open 100 80
+profile idle stat process_exec 3 9000
+cost idle pread 1031.0 100
+cost here pread 2000.0 100
+events /srv sent 5 lost 0 failed 0
+`
+
+func TestTableComparesWithBareAndWithTheBudget(t *testing.T) {
+	f, err := parse(printed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := f.table()
+	for _, want := range []string{
+		"| stat | 4,000 | 4,010 +0.2 % (≤ +0.0 %: met) | – |",                    // within what repeats differ by
+		"| pread | 1,000 | 1,031 +3.1 % (≤ +3.0 %: **not met**) | 2,000 ×2.00 |", // no budget
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%s\nlacks %s", got, want)
+		}
+	}
+	if n := strings.Count(got, "\n"); n != 4 {
+		t.Errorf("%d lines", n)
+	}
+}
+
+func TestProfileLeavesOutWhatTheMeasuringProgramDoes(t *testing.T) {
+	f, err := parse(printed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := f.programs(); !strings.Contains(got, "file_open") || strings.Contains(got, "process_exec") {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestFiguresOfAColumnThatLostEventsAreRefused(t *testing.T) {
+	for _, bad := range []string{
+		printed + "events /srv sent 5 lost 1 failed 0\n",
+		printed + "events /srv sent 5 lost 0 failed 2\n",
+		"cost bare stat many 100\n",
+		"",
+	} {
+		if _, err := parse(bad); err == nil {
+			t.Errorf("accepted %q", bad)
+		}
+	}
+}
