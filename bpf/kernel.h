@@ -200,6 +200,7 @@ struct fown_struct {
 };
 
 struct vm_area_struct {
+	unsigned long vm_start, vm_end;
 	unsigned long vm_flags;
 	struct file *vm_file;
 };
@@ -228,6 +229,12 @@ struct bpf_iter__task_file {
 	struct file *file;
 };
 
+struct bpf_iter__task_vma {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	struct vm_area_struct *vma;
+};
+
 #pragma clang attribute pop
 
 /* include/linux/fs.h, include/uapi/asm-generic/fcntl.h, v6.1 */
@@ -253,7 +260,9 @@ struct bpf_iter__task_file {
 #define MAP_TYPE 0xf
 #define MAP_SHARED 1
 #define MAP_SHARED_VALIDATE 3
+#define VM_WRITE 2
 #define VM_SHARED 8
+#define VM_MAYWRITE 0x20
 #define PF_KTHREAD 0x00200000
 #define PTRACE_MODE_ATTACH 2	/* include/linux/ptrace.h, v6.1 */
 #define SIGCONT 18

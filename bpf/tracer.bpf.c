@@ -19,6 +19,7 @@
 #include "rules.h"
 #include "hooks/file.h"
 #include "hooks/process.h"
+#include "hooks/held.h"
 #include "hooks/syscall.h"
 #include "hooks/lsm.h"
 #include "hooks/guard.h"

@@ -83,6 +83,8 @@ func table() []program {
 		{name: "learn_inodes", how: byIterator, required: true},
 		{name: "learn_tasks", how: byIterator, cost: "processes older than the daemon are read from /proc"},
 		{name: "learn_sockets", how: byIterator, cost: "logins older than the daemon have no source address"},
+		{name: "held_files", how: byIterator, cost: "descriptors that were open for writing before the daemon or a rule are not told of"},
+		{name: "held_maps", how: byIterator, cost: "writable mappings older than the daemon or a rule are not told of, and files mapped later are looked at without knowing who maps them still"},
 
 		{name: "sys_enter", how: byTracepoint, tier: TierTracepoint, required: true},
 		{name: "sys_exit", how: byTracepoint, tier: TierTracepoint, required: true},

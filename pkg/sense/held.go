@@ -1,0 +1,47 @@
+package sense
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/holdfast/holdfast/bpf"
+)
+
+// ErrNoScan says that this kernel takes no program that finds what is held.
+var ErrNoScan = errors.New("the kernel takes no program that finds it")
+
+// Scan sends an event for each way in which a process can change a watched file
+// without opening it again (KindHeld), and behind the last one an event without
+// an operation. Shared mappings always; with arming descriptors too, as far as
+// no event told of their opening. number comes back as Arg of all of them; it is
+// the boot time, in ns, at which the scan begins.
+//
+// It may be called beside everything else. It costs a look at every descriptor
+// and every mapping of the machine.
+func (s *Sensor) Scan(number uint64, arming bool) error {
+	s.armMu.Lock()
+	defer s.armMu.Unlock()
+	err := s.settings(func(c *bpf.TracerSettings) {
+		c.Scan, c.Arming = number, 0
+		if arming {
+			c.Arming = 1
+		}
+	})
+	if err != nil {
+		return err
+	}
+	names := []string{"held_maps"}
+	if arming {
+		names = []string{"held_files", "held_maps"}
+	}
+	var errs []error
+	for _, name := range names {
+		if s.progs[name] == nil {
+			errs = append(errs, fmt.Errorf("scan by %s: %w", name, ErrNoScan))
+			continue
+		}
+		_, err := s.iterate(name)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
