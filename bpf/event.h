@@ -20,12 +20,16 @@
  *   EV_HELD       file_body  path        -         -            -
  *   EV_GUARD      file_body  -           -         -            -
  *
- * EV_HELD: a descriptor (OP_OPEN) or a mapping (OP_MAP_WRITE) that was there before
- * the rule; the head tells of its owner. EV_GUARD: somebody reached for the daemon
- * itself; arg is the signal (GUARD_SIGIO: delivered for somebody else than the head
- * tells of), the ptrace mode, the command of bpf(2) with the object's id in ino, or
- * the resource limit (GUARD_SCHED, GUARD_NICE: not a limit). first is the time of the
- * first of count attempts.
+ * EV_HELD: a descriptor (OP_OPEN) or a mapping (OP_MAP_WRITE, of bytes; ret: it is
+ * writable now) that a scan found; the head tells of its owner, arg is the scan's
+ * number, EF_FIRST says that the scan asks what was there before the rules. OP_NONE:
+ * the scan of descriptors, or with EF_MAPPED of mappings, is complete. OP_CLOSE: a
+ * process that maps watched files has unmapped something.
+ *
+ * EV_GUARD: somebody reached for the daemon itself; arg is the signal (GUARD_SIGIO:
+ * delivered for somebody else than the head tells of), the ptrace mode, the command
+ * of bpf(2) with the object's id in ino, or the resource limit (GUARD_SCHED,
+ * GUARD_NICE: not a limit). first is the time of the first of count attempts.
  *
  * A place (path of EV_FILE without EF_NAMED, base, executable, working dir) is a
  * list of names, the last one first, each ended by NUL: the way the kernel walks.

@@ -83,9 +83,8 @@ struct settings {
 	u32 learn;	/* tgid whose descriptors the learning iterator prints */
 	u32 remember;	/* places of directories may be remembered: every rename is seen */
 	u32 rules;	/* grows with each change of the marks */
+	u32 arming;	/* the scan asks what was there before the rules */
 	u64 scan;	/* number of the scan for what is held (hooks/held.h) */
-	u32 arming;	/* that scan asks what was there before the rules */
-	u32 pad;
 };
 
 struct {

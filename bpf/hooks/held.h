@@ -91,6 +91,7 @@ SEC("iter/task_file")
 int held_files(struct bpf_iter__task_file *ctx)
 {
 	struct task_struct *t = ctx->task;
+	struct settings *c = settings();
 	struct file *f = ctx->file;
 	struct request r;
 	struct opener *o;
@@ -98,13 +99,13 @@ int held_files(struct bpf_iter__task_file *ctx)
 
 	if (!t || !f)
 		return held_end(OP_OPEN);
-	if (!(BPF_CORE_READ(f, f_mode) & FMODE_WRITE) || held_skips(t))
+	if (!c || !(BPF_CORE_READ(f, f_mode) & FMODE_WRITE) || held_skips(t))
 		return 0;
 	request_file(&r, f, OP_OPEN, HOOK_HELD);
 	if (!is_regular(r.in) || !place(&r))
 		return 0;
 	o = bpf_map_lookup_elem(&openers, &k);
-	if (o && o->inode == (u64)r.in) {
+	if (o && o->inode == (u64)r.in && c->arming) {
 		COUNT(HOOK_HELD, skipped);	/* its opening, or a write through it, was told */
 		return 0;
 	}

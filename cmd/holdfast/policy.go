@@ -110,6 +110,7 @@ type explained struct {
 	Rule       string          `json:"rule,omitempty"`
 	Mode       string          `json:"mode,omitempty"`
 	Root       string          `json:"root,omitempty"`
+	Held       string          `json:"held,omitempty"`
 	Pos        string          `json:"pos,omitempty"`
 	Why        string          `json:"why"`
 	Considered []consideration `json:"considered,omitempty"`
@@ -138,6 +139,7 @@ func (a *app) policyExplain(c *cli.Context) error {
 	x := explained{Path: event.Text([]byte(path)), Why: e.Why}
 	if e.Match != nil {
 		x.Rule, x.Mode, x.Root, x.Pos = e.Match.Rule.Name, e.Match.Rule.Mode, event.Text([]byte(e.Match.Root)), e.Match.Rule.Pos
+		x.Held = e.Match.Rule.Held
 	}
 	for _, cand := range e.Candidates {
 		x.Considered = append(x.Considered, consideration{cand.Rule.Name, cand.Rule.Mode, event.Text([]byte(cand.Root)), event.Text([]byte(cand.Except))})
@@ -163,6 +165,9 @@ func (a *app) printExplained(path string, x *explained, e policy.Explanation) {
 		}
 		if len(e.Match.Rule.Allow) > 0 {
 			a.linef("  expected from %s", quoteAll(e.Match.Rule.Allow))
+		}
+		if x.Held != "" && x.Held != policy.HeldReport {
+			a.linef("  held: %s: who had it open or mapped for writing before it was watched is %s", x.Held, map[string]string{policy.HeldFreeze: "stopped (SIGSTOP)", policy.HeldKill: "ended (SIGKILL)"}[x.Held])
 		}
 	}
 	for _, k := range x.Considered {
@@ -200,6 +205,9 @@ func (a *app) policyShow(c *cli.Context) error {
 		}
 		for _, exe := range r.Allow {
 			a.linef("  allow   %s", shellQuote(exe))
+		}
+		if r.Held != policy.HeldReport {
+			a.linef("  held    %s", r.Held)
 		}
 	}
 	return err

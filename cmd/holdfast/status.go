@@ -175,6 +175,16 @@ func (a *app) printLosses(st *control.Status) {
 			a.linef("limit   %s (%d) was reached %s", l.Name, l.Value, plural(l.Hit, "time"))
 		}
 	}
+	for _, h := range st.Held {
+		how, since := "open", ""
+		if h.Mapped {
+			how = "mapped"
+		}
+		if h.Before {
+			since = ", since before it was watched"
+		}
+		a.linef("held    %s is %s for writing by %s[%d]%s", shellQuote(string(h.Path)), how, printableText(h.Exe), h.PID, since)
+	}
 	a.printStages(st.Pipeline)
 }
 

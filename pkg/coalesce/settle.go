@@ -43,6 +43,7 @@ func (t *Table) begin(ev *event.Event, at Place, s slot, who Who) *entry {
 // fold adds an operation to a pending change.
 func (t *Table) fold(e *entry, ev *event.Event) {
 	addOp(e.c, ev.Op)
+	e.c.Mapped = e.c.Mapped || ev.Op == event.OpMapWrite
 	e.c.Count += max(ev.Count, 1)
 	e.c.Bytes += ev.Bytes
 	if ev.Opener != 0 {
@@ -250,7 +251,7 @@ func (t *Table) Tick(now uint64) {
 			o := t.openers[x.e.opener]
 			held := o != nil && o.wrote && x.e.slot.op == event.OpNone
 			t.settle(x.e, held)
-			if held {
+			if held && !o.store { // mapped files are looked at by a clock of their own
 				o.waits = t.o.MaxHold
 				t.due.set(&o.timer, now+uint64(o.waits))
 			}
@@ -260,6 +261,7 @@ func (t *Table) Tick(now uint64) {
 			t.due.set(&x.o.timer, now+uint64(x.o.waits))
 		}
 	}
+	t.tickHeld(now)
 	t.emit()
 }
 
@@ -267,10 +269,11 @@ func (t *Table) Tick(now uint64) {
 func (t *Table) Next() (uint64, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.due) == 0 {
-		return 0, false
+	at := t.held.due
+	if len(t.due) > 0 && (at == 0 || t.due[0].at < at) {
+		at = t.due[0].at
 	}
-	return t.due[0].at, true
+	return at, at != 0
 }
 
 // Flush settles everything, oldest first.

@@ -31,12 +31,18 @@ type Options struct {
 	Resolver *Resolver              // nil: an event with FlagNamed is unresolved
 	Watched  func(path string) bool // false for an excepted path; nil: all are watched
 	Emit     func(*event.Change)
+	Found    func(Holding) // a scan at arming found it; nil: nobody asks
+	Scan     func()        // asks for a scan of what is held; must not block; nil: there is none
+	Loose    func(n int)   // so many descriptors are held that no event told the opening of; nil: nobody asks
 
 	Held    time.Duration // settles a change whose opener is still open; default 500 ms
 	Quiet   time.Duration // settles repeated attempts; default 50 ms
 	Grace   time.Duration // settles a change that no opener holds; default 5 ms
 	MaxHold time.Duration // default 2 s
 	MaxOpen int           // pending changes, and openers; default 65,536 each
+
+	MappedEvery time.Duration // between two looks at a mapped file; default 10 s
+	MaxHeld     int           // live holders; default 4,096
 }
 
 func (o *Options) defaults() {
@@ -51,6 +57,10 @@ func (o *Options) defaults() {
 	set(&o.MaxHold, 2*time.Second)
 	if o.MaxOpen <= 0 {
 		o.MaxOpen = 65536
+	}
+	set(&o.MappedEvery, 10*time.Second)
+	if o.MaxHeld <= 0 {
+		o.MaxHeld = 4096
 	}
 	if o.Watched == nil {
 		o.Watched = func(string) bool { return true }
@@ -69,6 +79,13 @@ type Stats struct {
 	Overflow   uint64 // settled early for want of room
 	Pending    int
 	Openers    int
+
+	HeldBefore   uint64 // holders that a scan at arming found
+	HeldLooks    uint64 // looks at mapped files
+	HeldBlind    uint64 // rounds of them without knowing whether the mappings are there still
+	HeldOverflow uint64 // holders that found no room: their stores are found at their close, or by a rescan
+	Mappings     int
+	Descriptors  int
 }
 
 // Later tells what is known to have happened to a path after a moment.
@@ -163,6 +180,7 @@ type opener struct {
 	who   actor
 	c     *event.Change // the last change made through it, for who and where
 	wrote bool
+	store bool   // the last thing it did was a store through a mapping
 	first uint64 // time of the first write that was reported
 	count uint64 // writes reported so far
 	bytes uint64
@@ -185,7 +203,11 @@ type Table struct {
 	entries list[entry]
 	opened  list[opener]
 	stats   Stats
+	held    held
 	out     []*event.Change // settled, to be emitted when mu is free
+	found   []Holding       // the same
+	scan    bool            // the same: a scan is to be asked for
+	loose   int             // as last told
 }
 
 // New returns an empty Table.
@@ -197,6 +219,7 @@ func New(o Options) *Table {
 		openers: make(map[uint64]*opener),
 		procs:   make(map[uint32]int),
 		paths:   make(map[string]int),
+		held:    held{files: make(map[string]*heldFile), procs: make(map[uint32]int)},
 	}
 }
 
@@ -205,12 +228,17 @@ func New(o Options) *Table {
 // be placed.
 func (t *Table) Add(ev *event.Event, who Who) error {
 	switch ev.Kind {
-	case event.KindExec, event.KindExit:
+	case event.KindExec, event.KindExit, event.KindFork:
 		t.mu.Lock()
-		t.leave(ev)
+		if ev.Kind != event.KindFork {
+			t.leave(ev)
+		}
+		t.family(ev, who)
 		t.emit()
 		return nil
 	case event.KindFile:
+	case event.KindHeld:
+		return t.hears(ev, who)
 	default:
 		return nil
 	}
@@ -239,11 +267,23 @@ func (t *Table) Add(ev *event.Event, who Who) error {
 // emit hands over what was settled. It is called with mu held and gives it up:
 // Emit may be slow, and may ask Later.
 func (t *Table) emit() {
-	out := t.out
-	t.out = nil
+	out, found, scan, loose := t.out, t.found, t.scan, t.held.loose
+	told := t.loose
+	t.out, t.found, t.scan, t.loose = nil, nil, false, loose
 	t.mu.Unlock()
 	for _, c := range out {
 		t.o.Emit(c)
+	}
+	for _, h := range found {
+		if t.o.Found != nil {
+			t.o.Found(h)
+		}
+	}
+	if scan && t.o.Scan != nil {
+		t.o.Scan()
+	}
+	if loose != told && t.o.Loose != nil {
+		t.o.Loose(loose)
 	}
 }
 
@@ -259,8 +299,19 @@ func (t *Table) add(ev *event.Event, from, to Place, who Who) {
 		t.write(ev, from, who)
 	case event.OpClose:
 		t.closed(ev, from, who)
-	case event.OpCreate, event.OpTruncate, event.OpMapWrite:
+	case event.OpMapWrite:
+		if ev.Flags&event.FlagMapped == 0 || ev.Ret > 0 {
+			t.mapping(ev, from, who)
+		}
+		if ev.Flags&event.FlagMapped != 0 {
+			t.write(ev, from, who)
+			break
+		}
 		t.content(ev, from, who)
+	case event.OpCreate, event.OpTruncate:
+		t.content(ev, from, who)
+	case event.OpReceive:
+		t.received(ev, from, who)
 	default:
 		if ev.Op.Metadata() {
 			t.fold(t.entry(ev, from, who), ev)
@@ -268,6 +319,31 @@ func (t *Table) add(ev *event.Event, from, to Place, who Who) {
 		}
 		t.name(ev, from, to, who)
 	}
+}
+
+// hears takes what a scan tells.
+func (t *Table) hears(ev *event.Event, who Who) error {
+	var at Place
+	var err error
+	if ev.Op == event.OpOpen || ev.Op == event.OpMapWrite {
+		at, _, err = t.place(ev)
+	}
+	t.mu.Lock()
+	switch {
+	case err != nil:
+		t.stats.Cut++
+	case ev.Op == event.OpNone:
+		t.ended(ev)
+	case ev.Op == event.OpClose:
+		t.unmapped(ev)
+	default:
+		t.scanned(ev, at, who)
+	}
+	t.emit()
+	if err != nil {
+		return fmt.Errorf("place what is held: %w", err)
+	}
+	return nil
 }
 
 // unnamed reports whether the event is about a file that has lost its name: what
@@ -310,7 +386,7 @@ func (t *Table) write(ev *event.Event, at Place, who Who) {
 		if !o.wrote || ev.Flags&event.FlagFirst != 0 {
 			o.first, o.count, o.bytes = first(ev), 0, 0
 		}
-		o.wrote, o.c = true, e.c
+		o.wrote, o.store, o.c = true, ev.Op == event.OpMapWrite, e.c
 		o.count += max(ev.Count, 1)
 		o.bytes += ev.Bytes
 	}
@@ -323,14 +399,7 @@ func (t *Table) content(ev *event.Event, at Place, who Who) {
 		t.stats.Skipped++
 		return
 	}
-	e := t.entry(ev, at, who)
-	t.fold(e, ev)
-	if ev.Op == event.OpMapWrite && ev.Opener != 0 {
-		// Stores through the mapping are not told of: look again while it may last.
-		if o := t.opener(ev, at.Path); o != nil {
-			o.wrote, o.c = true, e.c
-		}
-	}
+	t.fold(t.entry(ev, at, who), ev)
 }
 
 func (t *Table) closed(ev *event.Event, at Place, who Who) {
@@ -338,11 +407,17 @@ func (t *Table) closed(ev *event.Event, at Place, who Who) {
 	if o != nil {
 		t.forget(o)
 	}
+	// behind what is settled here: its last mapping may be gone with it
+	defer t.drop(ev.Time, func(h *holder) bool { return h.opener == ev.Opener })
 	if unnamed(ev) {
 		t.stats.Skipped++
 		return
 	}
 	count, bytes := folded(ev, o)
+	op := event.OpWrite
+	if o != nil && o.store {
+		op = event.OpMapWrite
+	}
 	e := t.pending[slot{path: at.Path}]
 	if e != nil && e.who != actorOf(ev) && (e.opener == 0 || e.opener != ev.Opener) {
 		t.settle(e, false)
@@ -353,17 +428,20 @@ func (t *Table) closed(ev *event.Event, at Place, who Who) {
 		if e == nil {
 			e = t.entry(ev, at, who)
 		}
-		addOp(e.c, event.OpWrite)
+		addOp(e.c, op)
+		e.c.Mapped = e.c.Mapped || op == event.OpMapWrite
 		e.c.Count += count
 		e.c.Bytes += bytes
 		e.c.First = min(e.c.First, first(ev))
 		e.c.Last = max(e.c.Last, ev.Time)
 		t.settle(e, false)
+	case e == nil && t.maps(ev.Opener, at.Path):
+		// It is looked at with all who had it mapped.
 	case e == nil:
 		// Nothing was written through it as far as we know, or all of it is
 		// reported: let the next stage see for itself.
 		t.look(ev, at, who)
-	case hasOp(e.c, event.OpWrite):
+	case hasOp(e.c, event.OpWrite), hasOp(e.c, event.OpMapWrite):
 		e.c.Last = max(e.c.Last, ev.Time)
 		t.settle(e, false)
 	default:
@@ -428,8 +506,9 @@ func (t *Table) name(ev *event.Event, from, to Place, who Who) {
 	c.PathTo = to.Path
 	addOp(c, ev.Op)
 	t.send(c)
-	if ev.Op == event.OpRename {
+	if ev.Op == event.OpRename && from.Path != "" {
 		t.moved(from.Path, to.Path)
+		t.movedHeld(from.Path, to.Path)
 	}
 }
 
@@ -449,5 +528,6 @@ func (t *Table) Stats() Stats {
 	defer t.mu.Unlock()
 	s := t.stats
 	s.Pending, s.Openers = len(t.pending), len(t.openers)
+	s.Mappings, s.Descriptors = t.held.mapped, t.held.loose
 	return s
 }

@@ -76,6 +76,10 @@ type Limits struct {
 	// putting it back and says so: something fights for the file.
 	Restores      int           `yaml:"restores" json:"restores"`
 	RestoreWindow time.Duration `yaml:"restore_window" json:"restore_window"`
+	// MappedInterval is how often a watched file is read while a process has it
+	// mapped for writing, and MappedRate how many bytes a second that may take.
+	MappedInterval time.Duration `yaml:"mapped_interval" json:"mapped_interval"`
+	MappedRate     Size          `yaml:"mapped_rate" json:"mapped_rate"`
 }
 
 // Where things are in the state directory.
@@ -104,14 +108,16 @@ func Default() Config {
 		Tier:     TierAuto,
 		LogLevel: "info",
 		Limits: Limits{
-			Ring:          16 << 20,
-			Queue:         1 << 16,
-			Processes:     1 << 16,
-			Segment:       64 << 20,
-			Reserve:       64 << 20,
-			Evidence:      1 << 30,
-			Restores:      500,
-			RestoreWindow: time.Minute,
+			Ring:           16 << 20,
+			Queue:          1 << 16,
+			Processes:      1 << 16,
+			Segment:        64 << 20,
+			Reserve:        64 << 20,
+			Evidence:       1 << 30,
+			Restores:       500,
+			RestoreWindow:  time.Minute,
+			MappedInterval: 10 * time.Second,
+			MappedRate:     64 << 20,
 		},
 	}
 }
@@ -235,6 +241,8 @@ func (c *Config) check(pos func(key string) string) error {
 		{"evidence", int64(l.Evidence), 0, 1 << 50},
 		{"restores", int64(l.Restores), 1, 1 << 20},
 		{"restore_window", int64(l.RestoreWindow / time.Second), 1, 7 * 24 * 3600},
+		{"mapped_interval", int64(l.MappedInterval / time.Second), 1, 24 * 3600},
+		{"mapped_rate", int64(l.MappedRate), 64 << 10, 1 << 40},
 	} {
 		if n.value < n.least || n.value > n.atMost {
 			bad("limits."+n.key, fmt.Sprintf("%s is out of range", n.key), fmt.Sprintf("use a value from %s to %s", show(n.key, n.least), show(n.key, n.atMost)))
@@ -246,9 +254,9 @@ func (c *Config) check(pos func(key string) string) error {
 
 func show(key string, n int64) string {
 	switch key {
-	case "segment", "reserve", "evidence":
+	case "segment", "reserve", "evidence", "mapped_rate":
 		return Size(n).String()
-	case "restore_window":
+	case "restore_window", "mapped_interval":
 		return (time.Duration(n) * time.Second).String()
 	}
 	return fmt.Sprint(n)

@@ -35,6 +35,17 @@ type Status struct {
 	Ship     Ship              `json:"ship"`
 	Vault    Vault             `json:"vault"`
 	Limits   []Limit           `json:"limits"`
+	Held     []Held            `json:"held,omitempty"` // the first hundred
+}
+
+// Held is a process that can change a watched file without opening it again.
+type Held struct {
+	Path   Path   `json:"path"`
+	PID    uint32 `json:"pid"`
+	Exe    string `json:"exe,omitempty"`
+	User   string `json:"user,omitempty"`
+	Mapped bool   `json:"mapped"` // by a shared mapping; else by a descriptor
+	Before bool   `json:"before"` // since before the file was watched
 }
 
 // RuleStatus is one rule and how far it is in force.

@@ -49,6 +49,7 @@ type Daemon struct {
 	rules   *rules
 	names   *coalesce.Resolver
 	again   chan struct{} // arm again
+	scan    chan struct{} // look who holds watched files
 
 	shipDown func() error // closes what the shipper uses
 
@@ -75,7 +76,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		return errors.Join(err, listener.Close())
 	}
 	d := &Daemon{
-		ops: ops{state: st}, o: o, log: o.Log, started: time.Now(), again: make(chan struct{}, 1),
+		ops: ops{state: st}, o: o, log: o.Log, started: time.Now(), again: make(chan struct{}, 1), scan: make(chan struct{}, 1),
 		degraded: make(map[string]string), enrolled: make(map[string]pipeline.Enrolled),
 	}
 	defer func() { err = errors.Join(err, d.state.close()) }()
@@ -128,12 +129,17 @@ func (d *Daemon) build() error {
 		return err
 	}
 	d.names = coalesce.NewResolver(ns, nil)
+	var scan func()
+	if d.sensor.CanScan() {
+		scan = func() { signal(d.scan) }
+	}
 	var dec decode.Decoder
 	d.pipe = pipeline.New(pipeline.Options{
 		Decode: dec.Decode, Attribute: d.table, Anchors: d.sensor, Resolver: d.names,
 		Rule: d.rules.rule, Trees: d.rules.trees, Journal: d.journal, Clock: newClock(), Vault: d.keeper,
 		Self: self, Tier: d.tier, Hook: sense.HookName, Appeared: func() { signal(d.again) }, Log: d.log,
 		Queue: d.cfg.Limits.Queue, FlapLimit: d.cfg.Limits.Restores, FlapWindow: d.cfg.Limits.RestoreWindow,
+		Scan: scan, MappedEvery: d.cfg.Limits.MappedInterval, MappedRate: uint64(d.cfg.Limits.MappedRate),
 	})
 	d.took = d.pipe.Took
 	if d.index, err = index.Open(d.cfg.IndexFile(), d.cfg.JournalDir(), index.Options{Logger: d.log}); err != nil {
@@ -185,6 +191,7 @@ func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) err
 	err := d.begin(ctx)
 	if err == nil {
 		start(&front, senseCtx, "rules", d.armAgain)
+		start(&front, senseCtx, "held", d.scanHeld)
 		select {
 		case <-ctx.Done():
 		case err = <-failed:

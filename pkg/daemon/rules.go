@@ -57,7 +57,7 @@ func (r *rules) rule(path string) (pipeline.Rule, bool) {
 	if !ok {
 		return pipeline.Rule{}, false
 	}
-	return pipeline.Rule{Name: m.Rule.Name, Mode: r.mode[m.Rule.Name]}, true
+	return pipeline.Rule{Name: m.Rule.Name, Mode: r.mode[m.Rule.Name], Held: m.Rule.Held}, true
 }
 
 // trees are the watched roots that exist.
@@ -123,6 +123,7 @@ func (d *Daemon) arm(ctx context.Context, reason string) error {
 	}
 	d.names.SetRoots(d.roots())
 	d.noteUnarmed(unarmed)
+	d.scanArmed()
 	if len(fresh) == 0 {
 		return nil
 	}

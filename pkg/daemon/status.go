@@ -40,7 +40,10 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 	as := d.table.Stats()
 	s.Pipeline["attribute_live"], s.Pipeline["attribute_sessions"] = uint64(as.Live), uint64(as.Sessions)
 	s.Pipeline["attribute_lost"], s.Pipeline["attribute_evicted"] = as.Lost, as.Evicted
+	held := d.pipe.Held()
+	s.Held = d.heldStatus(held)
 	s.Limits = []control.Limit{
+		{Name: "descriptors and mappings remembered of before a rule", Value: 4096, Hit: ps.Coalesce.HeldOverflow},
 		{Name: "processes remembered", Value: uint64(d.cfg.Limits.Processes), Hit: as.Evicted + as.EvictedLive},
 		{Name: "restores of one path in " + d.cfg.Limits.RestoreWindow.String(), Value: uint64(d.cfg.Limits.Restores), Hit: ps.Respond.Flapping},
 		{Name: "files being changed at once", Value: 65536, Hit: ps.Coalesce.Overflow},
@@ -50,7 +53,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 	d.mu.Lock()
 	s.Armed = d.armed
 	d.mu.Unlock()
-	s.DegradedReasons = append(d.reasons(), d.troubles(&s)...)
+	s.DegradedReasons = append(append(d.reasons(), d.troubles(&s)...), d.unblocked(held)...)
 	s.Degraded = len(s.DegradedReasons) > 0
 	return s, nil
 }

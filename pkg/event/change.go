@@ -23,8 +23,10 @@ type Change struct {
 	Blocked bool // refused by a hook: an attempt
 	Allowed bool // the kernel found the executable on the rule's list
 	Partial bool // the writer still holds the file open
+	Mapped  bool // stored through a mapping, or mapped still: the inode's times tell nothing of the content
 	Ret     int32
 	Hook    uint16
+	Why     string // how the actor of a look is known, or why it is not; for people
 
 	Actor   Actor
 	Process Process

@@ -186,3 +186,11 @@ type Sensor struct {
 	Tier string `json:"tier,omitempty"`
 	Hook string `json:"hook,omitempty"`
 }
+
+// Nobody is the actor of what was done by somebody who is not known.
+func Nobody() *Actor {
+	return &Actor{
+		User: Unknown, Loginuid: Unset, UID: Unset, EUID: Unset, SUID: Unset, FSUID: Unset,
+		GID: Unset, EGID: Unset, FSGID: Unset, Origin: OriginUnknown, Evidence: EvidenceNone,
+	}
+}

@@ -61,7 +61,8 @@ type Rule struct {
 	Mode string // as far as the tier can keep it
 	// Own: a place of Holdfast's own. What the kernel refused there is recorded;
 	// nothing in it is enrolled, compared or put back.
-	Own bool
+	Own  bool
+	Held string // what becomes of who held a file before it was watched (policy.Held*); "": only a record
 }
 
 // Options of a Pipeline. Decode, Attribute, Anchors, Rule, Trees, Journal and
@@ -81,6 +82,9 @@ type Options struct {
 	Exe      string                // our own executable: the path of attempts on the daemon itself
 	Tier     string                // sensor.tier of records
 	Hook     func(n uint16) string // sensor.hook of records
+	Scan     func()                // asks for a scan of what is held (coalesce.Options.Scan); nil: there is none
+	Loose    func(n int)           // how many descriptors are held (coalesce.Options.Loose)
+	Signal   respond.Signal        // nil: respond.Send
 	Appeared func()                // a name that a rule waits for appeared or went; must not block
 	Log      *slog.Logger
 
@@ -92,6 +96,8 @@ type Options struct {
 	MaxOpen       int
 	FlapLimit     int // see respond.Options
 	FlapWindow    time.Duration
+	MappedEvery   time.Duration // between two looks at a mapped file; default 10 s
+	MappedRate    uint64        // bytes a second that such looks may read; default 64 MiB
 	Workers       int           // concurrent reads of a scan
 	GapEvery      time.Duration // at most one gap record in this time; default a second
 	SelfDelay     time.Duration // between our own event that finds a difference and the second look; default 250 ms
@@ -104,6 +110,9 @@ func (o *Options) defaults() {
 	}
 	if o.Queue <= 0 {
 		o.Queue = 16384
+	}
+	if o.MappedRate == 0 {
+		o.MappedRate = 64 << 20
 	}
 	if o.Hook == nil {
 		o.Hook = func(uint16) string { return "" }
@@ -119,6 +128,7 @@ func (o *Options) defaults() {
 			*d = v
 		}
 	}
+	set(&o.MappedEvery, 10*time.Second)
 	set(&o.GapEvery, time.Second)
 	set(&o.SelfDelay, 250*time.Millisecond)
 	set(&o.Drain, 10*time.Second)

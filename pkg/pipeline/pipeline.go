@@ -24,7 +24,9 @@ type Pipeline struct {
 	states    *rehash.Rehash
 	responder *respond.Responder // nil without a vault
 	queue     *queue
+	stopper   *respond.Stopper
 	gaps      gaps
+	pace      pace    // of the slow side alone
 	delayed   delayed // of the slow side alone
 	scans     *scans
 
@@ -45,7 +47,9 @@ func New(o Options) *Pipeline {
 	p.table = coalesce.New(coalesce.Options{
 		Anchors: o.Anchors, Resolver: o.Resolver, Emit: p.enqueue,
 		Watched: func(path string) bool { _, ok := o.Rule(path); return ok },
-		Quiet:   o.Quiet, Grace: o.Grace, MaxHold: o.MaxHold, MaxOpen: o.MaxOpen,
+		Found:   func(h coalesce.Holding) { p.put(&item{held: &h}) },
+		Scan:    o.Scan, Loose: o.Loose, MappedEvery: o.MappedEvery,
+		Quiet: o.Quiet, Grace: o.Grace, MaxHold: o.MaxHold, MaxOpen: o.MaxOpen,
 	})
 	ro := rehash.Options{Now: o.Clock.Boot, Workers: o.Workers}
 	if o.Vault != nil {
@@ -58,6 +62,8 @@ func New(o Options) *Pipeline {
 			Limit: o.FlapLimit, Window: o.FlapWindow,
 		})
 	}
+	p.stopper = respond.NewStopper(respond.StopOptions{Journal: patient{p}, Now: o.Clock.Boot, Wall: o.Clock.Wall, Self: o.Self, Signal: o.Signal})
+	p.pace = newPace(o.MappedRate, o.MappedEvery, o.Clock.Boot())
 	p.states = rehash.New(ro)
 	p.scans = newScans(p)
 	p.gaps.every = uint64(o.GapEvery)
@@ -243,7 +249,10 @@ func (p *Pipeline) coalesce(ev *event.Event) {
 }
 
 // enqueue takes a settled change from coalesce.
-func (p *Pipeline) enqueue(c *event.Change) { p.put(&item{change: c}) }
+func (p *Pipeline) enqueue(c *event.Change) {
+	// A mapped file is looked at because it is time, not because something was told.
+	p.put(&item{change: c, self: c.Mapped && c.Op == event.OpOpen})
+}
 
 func (p *Pipeline) put(it *item) {
 	if !p.queue.put(it) {
@@ -254,6 +263,7 @@ func (p *Pipeline) put(it *item) {
 // lose declares that events are missing. It never blocks.
 func (p *Pipeline) lose(n, now uint64, why string) {
 	p.n.lost.Add(n)
+	p.table.Lost(now)
 	p.gaps.add(n, p.last.Load(), now, why)
 	signal(p.queue.ready)
 }

@@ -10,9 +10,10 @@ import (
 
 // item is one piece of work for the slow side.
 type item struct {
-	change *event.Change // a change, or a look if its Op is OpOpen
-	record *event.Record // a finished record to append
-	call   func()        // something to be done in turn
+	change *event.Change     // a change, or a look if its Op is OpOpen
+	record *event.Record     // a finished record to append
+	call   func()            // something to be done in turn
+	held   *coalesce.Holding // somebody can change a file without opening it
 
 	// reason is why a look is made, when nobody is known to have done anything.
 	reason string
@@ -20,7 +21,8 @@ type item struct {
 	seen   glance
 	looks  int
 	ready  bool // nothing more is waited for
-	self   bool // a second look at what our own events left
+	self   bool // a second look at what our own events left, or one at a mapped file
+	late   bool // a look at a mapped file that had to wait for its turn
 
 	// again is an answer to be tried once more.
 	again *again

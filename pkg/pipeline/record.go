@@ -36,7 +36,13 @@ func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Reco
 	}
 	r.Actor, r.Process = &c.Actor, &c.Process
 	if it.rescan != nil {
-		r.Actor, r.Process, r.Sensor.Hook = nobody(), nil, ""
+		r.Actor, r.Process, r.Sensor.Hook = event.Nobody(), nil, ""
+	}
+	if c.Why != "" {
+		r.Reason = c.Why + "; " + r.Reason
+		if c.Key.PID == 0 {
+			r.Process = nil
+		}
 	}
 	if it.reason != "" {
 		r.Reason = it.reason + "; " + r.Reason
@@ -59,15 +65,6 @@ func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Reco
 }
 
 func text(s string) string { return event.Text([]byte(s)) }
-
-// nobody is the actor of what a rescan finds.
-func nobody() *event.Actor {
-	const unset = event.Unset
-	return &event.Actor{
-		User: event.Unknown, Loginuid: unset, UID: unset, EUID: unset, SUID: unset, FSUID: unset,
-		GID: unset, EGID: unset, FSGID: unset, Origin: event.OriginUnknown, Evidence: event.EvidenceNone,
-	}
-}
 
 // fileOf identifies the object: as the kernel side named its inode, else as it
 // was found. The device is that of stat(2).

@@ -175,7 +175,11 @@ const restless = 40
 // at again a little later.
 func (p *Pipeline) steady(ctx context.Context, it *item) bool {
 	path := it.change.Path
-	if !p.states.Differs(ctx, path) {
+	differs := p.states.Differs
+	if it.change.Mapped {
+		differs = p.states.DiffersRead
+	}
+	if !differs(ctx, path) {
 		p.n.looks.Add(1)
 		it.ready = true
 		return false

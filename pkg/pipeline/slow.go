@@ -76,6 +76,8 @@ func (p *Pipeline) work(ctx context.Context, it *item, back func(context.Context
 		return nil
 	case it.again != nil:
 		return p.retry(ctx, it.again)
+	case it.held != nil:
+		return p.holds(ctx, it.held)
 	}
 	return back(ctx, it)
 }
@@ -92,6 +94,9 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 	c := it.change
 	if c.Blocked {
 		return []find{{it, rehash.Finding{Path: c.Path, Op: c.Op, Changed: true}}}, nil
+	}
+	if it.self && c.Mapped && p.putOff(it) {
+		return nil, nil
 	}
 	if (it.rescan != nil || it.self) && !p.steady(ctx, it) {
 		return nil, nil
@@ -283,6 +288,7 @@ func (p *Pipeline) answered(ctx context.Context, cause *event.Record, since uint
 		if o.Err == nil {
 			p.states.PutAbove(ctx, o.Step.Path)
 			p.states.Put(o.Step.Path, o.Done.After)
+			p.table.Displaced(o.Step.Path, p.o.Clock.Boot())
 			continue
 		}
 		p.o.Log.Warn("not put back", "stage", "respond", "path", o.Step.Path, "err", o.Err)

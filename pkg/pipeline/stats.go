@@ -13,6 +13,7 @@ type counters struct {
 	events, spoilt, lost, gaps                atomic.Uint64
 	changes, unchanged, looks, attempts, self atomic.Uint64
 	refused, unkept, rescans, rescansFailed   atomic.Uint64
+	held, mappedRead, mappedPutOff            atomic.Uint64
 }
 
 // Stats is what the daemon shows as counters of the stages.
@@ -30,6 +31,9 @@ type Stats struct {
 	Unkept        uint64 // versions that the vault could not keep
 	Rescans       uint64
 	RescansFailed uint64
+	Held          uint64 // recorded: what was there before a rule
+	MappedRead    uint64 // bytes that looks at mapped files read
+	MappedPutOff  uint64 // such looks that waited for their turn
 
 	HandoverUsed, HandoverSize int
 	HandoverDropped            uint64
@@ -39,6 +43,7 @@ type Stats struct {
 	Coalesce coalesce.Stats
 	Rehash   rehash.Stats
 	Respond  respond.Stats
+	Stop     respond.StopStats
 }
 
 // Stats returns the counters.
@@ -49,10 +54,12 @@ func (p *Pipeline) Stats() Stats {
 		Changes: n.changes.Load(), Unchanged: n.unchanged.Load(), Looks: n.looks.Load(),
 		Attempts: n.attempts.Load(), Self: n.self.Load(), Refused: n.refused.Load(),
 		Unkept: n.unkept.Load(), Rescans: n.rescans.Load(), RescansFailed: n.rescansFailed.Load(),
+		Held: n.held.Load(), MappedRead: n.mappedRead.Load(), MappedPutOff: n.mappedPutOff.Load(),
 		QueueLimit: p.queue.limit,
 		Coalesce:   p.table.Stats(), Rehash: p.states.Stats(),
 	}
 	s.HandoverUsed, s.HandoverSize, s.HandoverDropped = p.in.stats()
+	s.Stop = p.stopper.Stats()
 	s.QueueLen, s.QueueDropped = p.queue.stats()
 	if p.responder != nil {
 		s.Respond = p.responder.Stats()
@@ -77,6 +84,10 @@ func (s Stats) Map() map[string]uint64 {
 		"judge_changes": s.Changes, "judge_attempts": s.Attempts, "judge_self": s.Self,
 		"respond_done": s.Respond.Done, "respond_failed": s.Respond.Failed,
 		"respond_skipped": s.Respond.Skipped, "respond_flapping": s.Respond.Flapping,
+		"held_before": s.Held, "held_mappings": uint64(s.Coalesce.Mappings), "held_descriptors": uint64(s.Coalesce.Descriptors),
+		"held_overflow": s.Coalesce.HeldOverflow, "held_looks": s.Coalesce.HeldLooks, "held_looks_blind": s.Coalesce.HeldBlind,
+		"held_read_bytes": s.MappedRead, "held_put_off": s.MappedPutOff,
+		"respond_stopped": s.Stop.Done, "respond_not_stopped": s.Stop.Refused + s.Stop.Failed,
 		"journal_refused": s.Refused,
 	}
 }

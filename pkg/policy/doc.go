@@ -10,6 +10,7 @@
 //	    except: [mtab, /etc/cups, "*.swp", "ssl/*.tmp"]
 //	    mode: restore                 # observe, restore or block
 //	    allow: [/usr/bin/dpkg]        # executables whose changes are expected
+//	    held: report                  # report, freeze or kill who had a file open before
 //
 // A path names itself and everything below it, compared by component: /etc/ssh
 // does not hold for /etc/ssh_config. Where several rules hold, the one with the
@@ -17,7 +18,10 @@
 // with a shallower path may still hold for it. Excepts are absolute, or relative
 // to each path of their rule; * ? [ ] are allowed in the last component, and a
 // pattern without a slash holds at any depth below the rule's paths. Mode block
-// allows no patterns: the kernel decides by inode and cannot match names. Bytes
+// allows no patterns: the kernel decides by inode and cannot match names. held
+// says what is done about a process that can change a file by a descriptor or a
+// mapping which was there before the file was watched, beyond the record that names
+// it; freeze (SIGSTOP) and kill (SIGKILL) need mode restore or block. Bytes
 // that are no UTF-8 are written \xNN, as in records.
 //
 // The package promises that a Policy made by New, Parse or Load is well formed:

@@ -96,6 +96,16 @@ func (c *complaints) form() {
 	default:
 		c.add("mode", fmt.Sprintf("unknown mode %q", r.Mode), "use observe, restore or block")
 	}
+	switch r.Held {
+	case HeldFreeze, HeldKill:
+		if r.Mode == event.ModeObserve {
+			c.add("held", fmt.Sprintf("held: %s in a rule that only observes", r.Held), "use mode: restore or block, or held: report")
+		}
+	case "", HeldReport:
+		r.Held = HeldReport
+	default:
+		c.add("held", fmt.Sprintf("unknown word %q in held", r.Held), "use report, freeze or kill")
+	}
 	if len(r.Paths) == 0 {
 		c.add("paths", fmt.Sprintf("rule %q has no paths", r.Name), "add paths: and a list of absolute paths")
 	}

@@ -18,6 +18,9 @@ type Rule struct {
 	Except []string `yaml:"except" json:"except,omitempty"`
 	Mode   string   `yaml:"mode" json:"mode"`
 	Allow  []string `yaml:"allow" json:"allow,omitempty"`
+	// Held says what becomes of a process that could change a file of the rule by a
+	// descriptor or a mapping which was there before the file was watched.
+	Held string `yaml:"held" json:"held,omitempty"`
 
 	// Pos is where the rule was written: file:line, or the flag that made it.
 	Pos string `yaml:"-" json:"pos,omitempty"`
@@ -26,6 +29,13 @@ type Rule struct {
 	lines   map[string]int // "name", "mode", "paths[0]", …
 	excepts []except
 }
+
+// What held: may say. In each case there is a record that names the process.
+const (
+	HeldReport = "report" // nothing more; the default
+	HeldFreeze = "freeze" // the process is stopped (SIGSTOP) until a person lets it go on
+	HeldKill   = "kill"   // the process is ended (SIGKILL)
+)
 
 // Except is one except of a rule, seen from one of the rule's paths.
 type Except struct {
@@ -47,7 +57,7 @@ type except struct {
 // there, for example "$.rules[0]".
 func (r *Rule) Locate(file string, d *strictyaml.Document, prefix string) {
 	r.file, r.Pos, r.lines = file, d.Pos(prefix), make(map[string]int)
-	r.lines["name"], r.lines["mode"] = d.Line(prefix+".name"), d.Line(prefix+".mode")
+	r.lines["name"], r.lines["mode"], r.lines["held"] = d.Line(prefix+".name"), d.Line(prefix+".mode"), d.Line(prefix+".held")
 	for key, list := range map[string][]string{"paths": r.Paths, "except": r.Except, "allow": r.Allow} {
 		for i := range list {
 			at := fmt.Sprintf("%s[%d]", key, i)

@@ -3,6 +3,7 @@ package rehash
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -159,7 +160,7 @@ func (k *check) look() Finding {
 	if k.later(path).Any {
 		return Finding{Path: path, Before: e.State, After: e.State, Now: e.State}
 	}
-	if k.r.untouched(path, e) {
+	if !k.c.Mapped && k.r.untouched(path, e) {
 		k.r.spared.Add(1)
 		return Finding{Path: path, Before: e.State, After: e.State, Now: e.State}
 	}
@@ -177,6 +178,9 @@ func (k *check) look() Finding {
 	k.r.put(path, l, fresh(&e))
 	f.Changed = true
 	f.Op = OpOf(&f.Before, &f.After)
+	if k.c.Mapped && f.Op == event.OpWrite {
+		f.Op = event.OpMapWrite
+	}
 	if !e.State.Exists && l.state.Type == event.TypeDir {
 		f.Inside = children(path)
 	}
@@ -237,7 +241,7 @@ func (k *check) modified() Finding {
 		// What is known may have the effect of c in it already.
 		f.Changed, f.Late = true, true
 	}
-	if !f.Changed && c.Count > 1 {
+	if !f.Changed && c.Count > 1 && !onlyMapped(c) {
 		// Several operations that cancel each other out were several changes.
 		f.Changed, f.Undone = true, true
 	}
@@ -250,6 +254,12 @@ func (k *check) modified() Finding {
 		k.r.put(path, l, e.fresh)
 	}
 	return f
+}
+
+// onlyMapped reports whether c tells of mappings and stores through them alone: a
+// store is told of when it may happen, and another one need not be.
+func onlyMapped(c *event.Change) bool {
+	return !slices.ContainsFunc(c.Ops, func(op event.Op) bool { return op != event.OpMapWrite })
 }
 
 // own takes from now what later operations may have done to the metadata, as far

@@ -250,6 +250,13 @@ func (r *Rehash) Differs(ctx context.Context, path string) bool {
 		r.spared.Add(1)
 		return false
 	}
+	return r.DiffersRead(ctx, path)
+}
+
+// DiffersRead is Differs for a file that is or was mapped: stores need not move
+// its times, so it is read.
+func (r *Rehash) DiffersRead(ctx context.Context, path string) bool {
+	e, _ := r.known.Get(path)
 	l := r.read(ctx, path, nil)
 	return l.err != nil || !l.state.Same(&e.State)
 }

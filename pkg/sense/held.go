@@ -10,11 +10,15 @@ import (
 // ErrNoScan says that this kernel takes no program that finds what is held.
 var ErrNoScan = errors.New("the kernel takes no program that finds it")
 
+// CanScan reports whether Scan finds mappings on this kernel.
+func (s *Sensor) CanScan() bool { return s.progs["held_maps"] != nil }
+
 // Scan sends an event for each way in which a process can change a watched file
-// without opening it again (KindHeld), and behind the last one an event without
-// an operation. Shared mappings always; with arming descriptors too, as far as
-// no event told of their opening. number comes back as Arg of all of them; it is
-// the boot time, in ns, at which the scan begins.
+// without opening it again (KindHeld): descriptors, and behind the last one an
+// event without an operation; then shared mappings, and the same. With arming,
+// descriptors are left out whose opening was told by an event, and all events say
+// FlagFirst. number comes back as Arg of all of them; it is the boot time, in ns,
+// at which the scan begins.
 //
 // It may be called beside everything else. It costs a look at every descriptor
 // and every mapping of the machine.
@@ -30,12 +34,8 @@ func (s *Sensor) Scan(number uint64, arming bool) error {
 	if err != nil {
 		return err
 	}
-	names := []string{"held_maps"}
-	if arming {
-		names = []string{"held_files", "held_maps"}
-	}
 	var errs []error
-	for _, name := range names {
+	for _, name := range []string{"held_files", "held_maps"} {
 		if s.progs[name] == nil {
 			errs = append(errs, fmt.Errorf("scan by %s: %w", name, ErrNoScan))
 			continue
