@@ -29,6 +29,9 @@ import (
 const daemonConfig = "HOLDFAST_TEST_DAEMON"
 
 func TestMain(m *testing.M) {
+	if words := os.Getenv(holds); words != "" {
+		os.Exit(holder(words))
+	}
 	text := os.Getenv(daemonConfig)
 	if text == "" {
 		os.Exit(m.Run())
