@@ -189,6 +189,8 @@ type TracerSettings struct {
 	Learn    uint32
 	Remember uint32
 	Rules    uint32
+	Arming   uint32
+	Scan     uint64
 }
 
 type TracerSlot struct {
@@ -265,6 +267,8 @@ const (
 	TracerProgFileOpen            = "file_open"
 	TracerProgFilePermission      = "file_permission"
 	TracerProgFileSendSigiotask   = "file_send_sigiotask"
+	TracerProgHeldFiles           = "held_files"
+	TracerProgHeldMaps            = "held_maps"
 	TracerProgInodeCreate         = "inode_create"
 	TracerProgInodeFileSetattr    = "inode_file_setattr"
 	TracerProgInodeLink           = "inode_link"
@@ -396,6 +400,8 @@ type TracerProgramSpecs struct {
 	FileOpen            *ebpf.ProgramSpec `ebpf:"file_open"`
 	FilePermission      *ebpf.ProgramSpec `ebpf:"file_permission"`
 	FileSendSigiotask   *ebpf.ProgramSpec `ebpf:"file_send_sigiotask"`
+	HeldFiles           *ebpf.ProgramSpec `ebpf:"held_files"`
+	HeldMaps            *ebpf.ProgramSpec `ebpf:"held_maps"`
 	InodeCreate         *ebpf.ProgramSpec `ebpf:"inode_create"`
 	InodeFileSetattr    *ebpf.ProgramSpec `ebpf:"inode_file_setattr"`
 	InodeLink           *ebpf.ProgramSpec `ebpf:"inode_link"`
@@ -590,6 +596,8 @@ type TracerPrograms struct {
 	FileOpen            *ebpf.Program `ebpf:"file_open"`
 	FilePermission      *ebpf.Program `ebpf:"file_permission"`
 	FileSendSigiotask   *ebpf.Program `ebpf:"file_send_sigiotask"`
+	HeldFiles           *ebpf.Program `ebpf:"held_files"`
+	HeldMaps            *ebpf.Program `ebpf:"held_maps"`
 	InodeCreate         *ebpf.Program `ebpf:"inode_create"`
 	InodeFileSetattr    *ebpf.Program `ebpf:"inode_file_setattr"`
 	InodeLink           *ebpf.Program `ebpf:"inode_link"`
@@ -676,6 +684,8 @@ func (p *TracerPrograms) Close() error {
 		p.FileOpen,
 		p.FilePermission,
 		p.FileSendSigiotask,
+		p.HeldFiles,
+		p.HeldMaps,
 		p.InodeCreate,
 		p.InodeFileSetattr,
 		p.InodeLink,

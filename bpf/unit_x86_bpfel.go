@@ -205,6 +205,8 @@ type UnitSettings struct {
 	Learn    uint32
 	Remember uint32
 	Rules    uint32
+	Arming   uint32
+	Scan     uint64
 }
 
 type UnitSlot struct {

@@ -33,7 +33,7 @@ func (p *Pipeline) attempt(ev *event.Event) *event.Record {
 		r.Reason = what + ": refused in the kernel"
 	}
 	if ev.Op == event.OpKill && ev.Arg&event.GuardSigio != 0 {
-		r.Actor = nobody() // who asked for it with F_SETOWN is not known here
+		r.Actor = event.Nobody() // who asked for it with F_SETOWN is not known here
 		return r
 	}
 	a, proc := p.o.Attribute.Who(ev)
