@@ -45,6 +45,7 @@ struct inode {
 	umode_t i_mode;
 	unsigned long i_ino;
 	u32 i_nlink;
+	u32 i_rdev;
 	u32 i_generation;
 	struct super_block *i_sb;
 };
@@ -65,6 +66,8 @@ struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
+	int mnt_id;
+	int mnt_group_id;
 };
 
 struct path {
@@ -248,6 +251,7 @@ struct bpf_iter__task_vma {
 #define S_IFSOCK 0140000
 #define S_IFREG 0100000
 #define S_IFDIR 0040000
+#define S_IFBLK 0060000
 #define ATTR_MODE (1 << 0)
 #define ATTR_UID (1 << 1)
 #define ATTR_GID (1 << 2)
@@ -274,6 +278,11 @@ struct bpf_iter__task_vma {
 #define TCP_ESTABLISHED 1
 #define UNSET ((u32)-1)
 #define EPERM 1
+#define MS_REMOUNT 32
+#define MS_BIND 4096
+#define MS_MOVE 8192
+#define MS_PROPAGATION (1 << 17 | 1 << 18 | 1 << 19 | 1 << 20)	/* unbindable, private, slave, shared */
+#define FSCONFIG_CMD_RECONFIGURE 7
 #define FS_IOC_SETFLAGS 0x40086602
 #define FS_IOC_FSSETXATTR 0x401c5820
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Every map: why this size, what happens when it is full, typed accessors.
- * User space writes marks, names, filesystems, allowed and settings; the rest is
- * ours.
+ * User space writes marks, names, ancestors, mounts, filesystems, devices, allowed
+ * and settings; the rest is ours.
  */
 #ifndef HOLDFAST_MAPS_H
 #define HOLDFAST_MAPS_H
@@ -11,9 +11,9 @@
 
 #define MARK_ROOT 1	/* everything below is watched under anchor */
 #define MARK_NAMES 2	/* names below are in the map names */
-#define MARK_ANCESTOR 4	/* of a root: must not move in block mode */
 #define MARK_EXCEPT 8	/* names only: not watched from here down */
 #define MARK_PENDING 16	/* names only: a rule waits for this name */
+#define MARK_LINK 32	/* a file that has names outside its tree: content and metadata only */
 
 #define RULE_OWN 0xffffff	/* the rule of our own places: what we do there is nobody's business */
 
@@ -60,12 +60,46 @@ struct {
 	__type(value, struct mark);
 } names SEC(".maps");
 
+/*
+ * Inodes of the directories above watched roots. Where several roots are below,
+ * the strictest mode is here. Full: as marks.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, struct mark);
+} ancestors SEC(".maps");
+
+/*
+ * Mounts that a watched path leads through in the daemon's mount namespace, by
+ * mnt_id, and the groups (MOUNT_GROUP | mnt_group_id) from which mounts spread to
+ * them. A mount that is not here belongs to somebody else's view of the files.
+ */
+#define MOUNT_GROUP (1ULL << 32)
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64);
+	__type(value, struct mark);
+} mounts SEC(".maps");
+
+/* Block devices (dev_t) below watched file systems. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u64);
+	__type(value, struct mark);
+} devices SEC(".maps");
+
 /* Addresses of super blocks that hold a mark: the first and cheapest question. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
 	__type(key, u64);
-	__type(value, u32);
+	__type(value, struct mark);
 } filesystems SEC(".maps");
 
 struct {
@@ -85,6 +119,8 @@ struct settings {
 	u32 rules;	/* grows with each change of the marks */
 	u32 arming;	/* the scan asks what was there before the rules */
 	u64 scan;	/* number of the scan for what is held (hooks/held.h) */
+	u32 links;	/* files with MARK_LINK */
+	u32 moves;	/* a tree in block mode lies in a mount that can be moved */
 };
 
 struct {
@@ -315,6 +351,13 @@ static __always_inline struct mark *mark_of(struct inode *in)
 	u64 k = (u64)in;
 
 	return bpf_map_lookup_elem(&marks, &k);
+}
+
+static __always_inline struct mark *ancestor_of(struct inode *in)
+{
+	u64 k = (u64)in;
+
+	return bpf_map_lookup_elem(&ancestors, &k);
 }
 
 static __always_inline struct mark *name_of(struct inode *dir, u64 hash)

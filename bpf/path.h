@@ -196,7 +196,11 @@ static __always_inline bool elsewhere(struct dentry *d, struct inode *in)
 	struct inode *dir;
 	struct nearby *n;
 
-	if (!c || !c->armed || !on_watched_fs(d->d_sb))
+	if (!c || !c->armed)
+		return true;
+	if (in && (in->i_sb != d->d_sb || (in->i_mode & S_IFMT) == S_IFBLK))
+		return false;	/* the file behind that of an overlay; what lies below a file system */
+	if (!on_watched_fs(d->d_sb))
 		return true;
 	if (!c->remember)
 		return false;

@@ -19,9 +19,11 @@
 #include "rules.h"
 #include "hooks/file.h"
 #include "hooks/process.h"
+#include "hooks/device.h"
 #include "hooks/held.h"
 #include "hooks/syscall.h"
 #include "hooks/lsm.h"
+#include "hooks/mount.h"
 #include "hooks/guard.h"
 
 char LICENSE[] SEC("license") = "GPL";

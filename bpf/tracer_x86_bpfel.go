@@ -191,6 +191,8 @@ type TracerSettings struct {
 	Rules    uint32
 	Arming   uint32
 	Scan     uint64
+	Links    uint32
+	Moves    uint32
 }
 
 type TracerSlot struct {
@@ -245,12 +247,15 @@ type TracerTaskState struct {
 const (
 	TracerMapAccepted             = "accepted"
 	TracerMapAllowed              = "allowed"
+	TracerMapAncestors            = "ancestors"
 	TracerMapAttempts             = "attempts"
 	TracerMapConfig               = "config"
+	TracerMapDevices              = "devices"
 	TracerMapDirs                 = "dirs"
 	TracerMapEvents               = "events"
 	TracerMapFilesystems          = "filesystems"
 	TracerMapMarks                = "marks"
+	TracerMapMounts               = "mounts"
 	TracerMapMoved                = "moved"
 	TracerMapNames                = "names"
 	TracerMapOpeners              = "openers"
@@ -311,20 +316,30 @@ const (
 	TracerProgM_inodeSymlink      = "m_inode_symlink"
 	TracerProgM_inodeUnlink       = "m_inode_unlink"
 	TracerProgM_mmapFile          = "m_mmap_file"
+	TracerProgM_moveMount         = "m_move_mount"
 	TracerProgM_pathTruncate      = "m_path_truncate"
 	TracerProgM_ptraceAccessCheck = "m_ptrace_access_check"
+	TracerProgM_sbMount           = "m_sb_mount"
+	TracerProgM_sbPivotroot       = "m_sb_pivotroot"
+	TracerProgM_sbRemount         = "m_sb_remount"
+	TracerProgM_sbUmount          = "m_sb_umount"
 	TracerProgM_sockGraft         = "m_sock_graft"
 	TracerProgM_taskKill          = "m_task_kill"
 	TracerProgM_taskSetnice       = "m_task_setnice"
 	TracerProgM_taskSetrlimit     = "m_task_setrlimit"
 	TracerProgM_taskSetscheduler  = "m_task_setscheduler"
 	TracerProgMmapFile            = "mmap_file"
+	TracerProgMoveMount           = "move_mount"
 	TracerProgNotifyChange        = "notify_change"
 	TracerProgPathTruncate        = "path_truncate"
 	TracerProgProcessExec         = "process_exec"
 	TracerProgProcessExit         = "process_exit"
 	TracerProgProcessFork         = "process_fork"
 	TracerProgPtraceAccessCheck   = "ptrace_access_check"
+	TracerProgSbMount             = "sb_mount"
+	TracerProgSbPivotroot         = "sb_pivotroot"
+	TracerProgSbRemount           = "sb_remount"
+	TracerProgSbUmount            = "sb_umount"
 	TracerProgSockGraft           = "sock_graft"
 	TracerProgSysEnter            = "sys_enter"
 	TracerProgSysExit             = "sys_exit"
@@ -344,6 +359,13 @@ const (
 	TracerProgVfsSetxattr         = "vfs_setxattr"
 	TracerProgVfsSymlink          = "vfs_symlink"
 	TracerProgVfsUnlink           = "vfs_unlink"
+	TracerProgX_fsconfig          = "x_fsconfig"
+	TracerProgX_mount             = "x_mount"
+	TracerProgX_mountSetattr      = "x_mount_setattr"
+	TracerProgX_moveMount         = "x_move_mount"
+	TracerProgX_pivotRoot         = "x_pivot_root"
+	TracerProgX_treeAttr          = "x_tree_attr"
+	TracerProgX_umount            = "x_umount"
 	TracerVarCalls                = "calls"
 	TracerVarUnusedFile           = "unused_file"
 	TracerVarUnusedHead           = "unused_head"
@@ -444,20 +466,30 @@ type TracerProgramSpecs struct {
 	M_inodeSymlink      *ebpf.ProgramSpec `ebpf:"m_inode_symlink"`
 	M_inodeUnlink       *ebpf.ProgramSpec `ebpf:"m_inode_unlink"`
 	M_mmapFile          *ebpf.ProgramSpec `ebpf:"m_mmap_file"`
+	M_moveMount         *ebpf.ProgramSpec `ebpf:"m_move_mount"`
 	M_pathTruncate      *ebpf.ProgramSpec `ebpf:"m_path_truncate"`
 	M_ptraceAccessCheck *ebpf.ProgramSpec `ebpf:"m_ptrace_access_check"`
+	M_sbMount           *ebpf.ProgramSpec `ebpf:"m_sb_mount"`
+	M_sbPivotroot       *ebpf.ProgramSpec `ebpf:"m_sb_pivotroot"`
+	M_sbRemount         *ebpf.ProgramSpec `ebpf:"m_sb_remount"`
+	M_sbUmount          *ebpf.ProgramSpec `ebpf:"m_sb_umount"`
 	M_sockGraft         *ebpf.ProgramSpec `ebpf:"m_sock_graft"`
 	M_taskKill          *ebpf.ProgramSpec `ebpf:"m_task_kill"`
 	M_taskSetnice       *ebpf.ProgramSpec `ebpf:"m_task_setnice"`
 	M_taskSetrlimit     *ebpf.ProgramSpec `ebpf:"m_task_setrlimit"`
 	M_taskSetscheduler  *ebpf.ProgramSpec `ebpf:"m_task_setscheduler"`
 	MmapFile            *ebpf.ProgramSpec `ebpf:"mmap_file"`
+	MoveMount           *ebpf.ProgramSpec `ebpf:"move_mount"`
 	NotifyChange        *ebpf.ProgramSpec `ebpf:"notify_change"`
 	PathTruncate        *ebpf.ProgramSpec `ebpf:"path_truncate"`
 	ProcessExec         *ebpf.ProgramSpec `ebpf:"process_exec"`
 	ProcessExit         *ebpf.ProgramSpec `ebpf:"process_exit"`
 	ProcessFork         *ebpf.ProgramSpec `ebpf:"process_fork"`
 	PtraceAccessCheck   *ebpf.ProgramSpec `ebpf:"ptrace_access_check"`
+	SbMount             *ebpf.ProgramSpec `ebpf:"sb_mount"`
+	SbPivotroot         *ebpf.ProgramSpec `ebpf:"sb_pivotroot"`
+	SbRemount           *ebpf.ProgramSpec `ebpf:"sb_remount"`
+	SbUmount            *ebpf.ProgramSpec `ebpf:"sb_umount"`
 	SockGraft           *ebpf.ProgramSpec `ebpf:"sock_graft"`
 	SysEnter            *ebpf.ProgramSpec `ebpf:"sys_enter"`
 	SysExit             *ebpf.ProgramSpec `ebpf:"sys_exit"`
@@ -477,6 +509,13 @@ type TracerProgramSpecs struct {
 	VfsSetxattr         *ebpf.ProgramSpec `ebpf:"vfs_setxattr"`
 	VfsSymlink          *ebpf.ProgramSpec `ebpf:"vfs_symlink"`
 	VfsUnlink           *ebpf.ProgramSpec `ebpf:"vfs_unlink"`
+	X_fsconfig          *ebpf.ProgramSpec `ebpf:"x_fsconfig"`
+	X_mount             *ebpf.ProgramSpec `ebpf:"x_mount"`
+	X_mountSetattr      *ebpf.ProgramSpec `ebpf:"x_mount_setattr"`
+	X_moveMount         *ebpf.ProgramSpec `ebpf:"x_move_mount"`
+	X_pivotRoot         *ebpf.ProgramSpec `ebpf:"x_pivot_root"`
+	X_treeAttr          *ebpf.ProgramSpec `ebpf:"x_tree_attr"`
+	X_umount            *ebpf.ProgramSpec `ebpf:"x_umount"`
 }
 
 // TracerMapSpecs contains maps before they are loaded into the kernel.
@@ -485,12 +524,15 @@ type TracerProgramSpecs struct {
 type TracerMapSpecs struct {
 	Accepted    *ebpf.MapSpec `ebpf:"accepted"`
 	Allowed     *ebpf.MapSpec `ebpf:"allowed"`
+	Ancestors   *ebpf.MapSpec `ebpf:"ancestors"`
 	Attempts    *ebpf.MapSpec `ebpf:"attempts"`
 	Config      *ebpf.MapSpec `ebpf:"config"`
+	Devices     *ebpf.MapSpec `ebpf:"devices"`
 	Dirs        *ebpf.MapSpec `ebpf:"dirs"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Filesystems *ebpf.MapSpec `ebpf:"filesystems"`
 	Marks       *ebpf.MapSpec `ebpf:"marks"`
+	Mounts      *ebpf.MapSpec `ebpf:"mounts"`
 	Moved       *ebpf.MapSpec `ebpf:"moved"`
 	Names       *ebpf.MapSpec `ebpf:"names"`
 	Openers     *ebpf.MapSpec `ebpf:"openers"`
@@ -535,12 +577,15 @@ func (o *TracerObjects) Close() error {
 type TracerMaps struct {
 	Accepted    *ebpf.Map `ebpf:"accepted"`
 	Allowed     *ebpf.Map `ebpf:"allowed"`
+	Ancestors   *ebpf.Map `ebpf:"ancestors"`
 	Attempts    *ebpf.Map `ebpf:"attempts"`
 	Config      *ebpf.Map `ebpf:"config"`
+	Devices     *ebpf.Map `ebpf:"devices"`
 	Dirs        *ebpf.Map `ebpf:"dirs"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Filesystems *ebpf.Map `ebpf:"filesystems"`
 	Marks       *ebpf.Map `ebpf:"marks"`
+	Mounts      *ebpf.Map `ebpf:"mounts"`
 	Moved       *ebpf.Map `ebpf:"moved"`
 	Names       *ebpf.Map `ebpf:"names"`
 	Openers     *ebpf.Map `ebpf:"openers"`
@@ -556,12 +601,15 @@ func (m *TracerMaps) Close() error {
 	return _TracerClose(
 		m.Accepted,
 		m.Allowed,
+		m.Ancestors,
 		m.Attempts,
 		m.Config,
+		m.Devices,
 		m.Dirs,
 		m.Events,
 		m.Filesystems,
 		m.Marks,
+		m.Mounts,
 		m.Moved,
 		m.Names,
 		m.Openers,
@@ -640,20 +688,30 @@ type TracerPrograms struct {
 	M_inodeSymlink      *ebpf.Program `ebpf:"m_inode_symlink"`
 	M_inodeUnlink       *ebpf.Program `ebpf:"m_inode_unlink"`
 	M_mmapFile          *ebpf.Program `ebpf:"m_mmap_file"`
+	M_moveMount         *ebpf.Program `ebpf:"m_move_mount"`
 	M_pathTruncate      *ebpf.Program `ebpf:"m_path_truncate"`
 	M_ptraceAccessCheck *ebpf.Program `ebpf:"m_ptrace_access_check"`
+	M_sbMount           *ebpf.Program `ebpf:"m_sb_mount"`
+	M_sbPivotroot       *ebpf.Program `ebpf:"m_sb_pivotroot"`
+	M_sbRemount         *ebpf.Program `ebpf:"m_sb_remount"`
+	M_sbUmount          *ebpf.Program `ebpf:"m_sb_umount"`
 	M_sockGraft         *ebpf.Program `ebpf:"m_sock_graft"`
 	M_taskKill          *ebpf.Program `ebpf:"m_task_kill"`
 	M_taskSetnice       *ebpf.Program `ebpf:"m_task_setnice"`
 	M_taskSetrlimit     *ebpf.Program `ebpf:"m_task_setrlimit"`
 	M_taskSetscheduler  *ebpf.Program `ebpf:"m_task_setscheduler"`
 	MmapFile            *ebpf.Program `ebpf:"mmap_file"`
+	MoveMount           *ebpf.Program `ebpf:"move_mount"`
 	NotifyChange        *ebpf.Program `ebpf:"notify_change"`
 	PathTruncate        *ebpf.Program `ebpf:"path_truncate"`
 	ProcessExec         *ebpf.Program `ebpf:"process_exec"`
 	ProcessExit         *ebpf.Program `ebpf:"process_exit"`
 	ProcessFork         *ebpf.Program `ebpf:"process_fork"`
 	PtraceAccessCheck   *ebpf.Program `ebpf:"ptrace_access_check"`
+	SbMount             *ebpf.Program `ebpf:"sb_mount"`
+	SbPivotroot         *ebpf.Program `ebpf:"sb_pivotroot"`
+	SbRemount           *ebpf.Program `ebpf:"sb_remount"`
+	SbUmount            *ebpf.Program `ebpf:"sb_umount"`
 	SockGraft           *ebpf.Program `ebpf:"sock_graft"`
 	SysEnter            *ebpf.Program `ebpf:"sys_enter"`
 	SysExit             *ebpf.Program `ebpf:"sys_exit"`
@@ -673,6 +731,13 @@ type TracerPrograms struct {
 	VfsSetxattr         *ebpf.Program `ebpf:"vfs_setxattr"`
 	VfsSymlink          *ebpf.Program `ebpf:"vfs_symlink"`
 	VfsUnlink           *ebpf.Program `ebpf:"vfs_unlink"`
+	X_fsconfig          *ebpf.Program `ebpf:"x_fsconfig"`
+	X_mount             *ebpf.Program `ebpf:"x_mount"`
+	X_mountSetattr      *ebpf.Program `ebpf:"x_mount_setattr"`
+	X_moveMount         *ebpf.Program `ebpf:"x_move_mount"`
+	X_pivotRoot         *ebpf.Program `ebpf:"x_pivot_root"`
+	X_treeAttr          *ebpf.Program `ebpf:"x_tree_attr"`
+	X_umount            *ebpf.Program `ebpf:"x_umount"`
 }
 
 func (p *TracerPrograms) Close() error {
@@ -728,20 +793,30 @@ func (p *TracerPrograms) Close() error {
 		p.M_inodeSymlink,
 		p.M_inodeUnlink,
 		p.M_mmapFile,
+		p.M_moveMount,
 		p.M_pathTruncate,
 		p.M_ptraceAccessCheck,
+		p.M_sbMount,
+		p.M_sbPivotroot,
+		p.M_sbRemount,
+		p.M_sbUmount,
 		p.M_sockGraft,
 		p.M_taskKill,
 		p.M_taskSetnice,
 		p.M_taskSetrlimit,
 		p.M_taskSetscheduler,
 		p.MmapFile,
+		p.MoveMount,
 		p.NotifyChange,
 		p.PathTruncate,
 		p.ProcessExec,
 		p.ProcessExit,
 		p.ProcessFork,
 		p.PtraceAccessCheck,
+		p.SbMount,
+		p.SbPivotroot,
+		p.SbRemount,
+		p.SbUmount,
 		p.SockGraft,
 		p.SysEnter,
 		p.SysExit,
@@ -761,6 +836,13 @@ func (p *TracerPrograms) Close() error {
 		p.VfsSetxattr,
 		p.VfsSymlink,
 		p.VfsUnlink,
+		p.X_fsconfig,
+		p.X_mount,
+		p.X_mountSetattr,
+		p.X_moveMount,
+		p.X_pivotRoot,
+		p.X_treeAttr,
+		p.X_umount,
 	)
 }
 

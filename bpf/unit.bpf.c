@@ -18,6 +18,7 @@
 #include "rules.h"
 #include "hooks/file.h"
 #include "hooks/process.h"
+#include "hooks/device.h"
 #include "hooks/syscall.h"
 
 char LICENSE[] SEC("license") = "GPL";

@@ -207,6 +207,8 @@ type UnitSettings struct {
 	Rules    uint32
 	Arming   uint32
 	Scan     uint64
+	Links    uint32
+	Moves    uint32
 }
 
 type UnitSlot struct {
@@ -271,12 +273,15 @@ type UnitUnitArgs struct {
 const (
 	UnitMapAccepted      = "accepted"
 	UnitMapAllowed       = "allowed"
+	UnitMapAncestors     = "ancestors"
 	UnitMapAttempts      = "attempts"
 	UnitMapConfig        = "config"
+	UnitMapDevices       = "devices"
 	UnitMapDirs          = "dirs"
 	UnitMapEvents        = "events"
 	UnitMapFilesystems   = "filesystems"
 	UnitMapMarks         = "marks"
+	UnitMapMounts        = "mounts"
 	UnitMapMoved         = "moved"
 	UnitMapNames         = "names"
 	UnitMapOpeners       = "openers"
@@ -364,12 +369,15 @@ type UnitProgramSpecs struct {
 type UnitMapSpecs struct {
 	Accepted    *ebpf.MapSpec `ebpf:"accepted"`
 	Allowed     *ebpf.MapSpec `ebpf:"allowed"`
+	Ancestors   *ebpf.MapSpec `ebpf:"ancestors"`
 	Attempts    *ebpf.MapSpec `ebpf:"attempts"`
 	Config      *ebpf.MapSpec `ebpf:"config"`
+	Devices     *ebpf.MapSpec `ebpf:"devices"`
 	Dirs        *ebpf.MapSpec `ebpf:"dirs"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Filesystems *ebpf.MapSpec `ebpf:"filesystems"`
 	Marks       *ebpf.MapSpec `ebpf:"marks"`
+	Mounts      *ebpf.MapSpec `ebpf:"mounts"`
 	Moved       *ebpf.MapSpec `ebpf:"moved"`
 	Names       *ebpf.MapSpec `ebpf:"names"`
 	Openers     *ebpf.MapSpec `ebpf:"openers"`
@@ -411,12 +419,15 @@ func (o *UnitObjects) Close() error {
 type UnitMaps struct {
 	Accepted    *ebpf.Map `ebpf:"accepted"`
 	Allowed     *ebpf.Map `ebpf:"allowed"`
+	Ancestors   *ebpf.Map `ebpf:"ancestors"`
 	Attempts    *ebpf.Map `ebpf:"attempts"`
 	Config      *ebpf.Map `ebpf:"config"`
+	Devices     *ebpf.Map `ebpf:"devices"`
 	Dirs        *ebpf.Map `ebpf:"dirs"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Filesystems *ebpf.Map `ebpf:"filesystems"`
 	Marks       *ebpf.Map `ebpf:"marks"`
+	Mounts      *ebpf.Map `ebpf:"mounts"`
 	Moved       *ebpf.Map `ebpf:"moved"`
 	Names       *ebpf.Map `ebpf:"names"`
 	Openers     *ebpf.Map `ebpf:"openers"`
@@ -432,12 +443,15 @@ func (m *UnitMaps) Close() error {
 	return _UnitClose(
 		m.Accepted,
 		m.Allowed,
+		m.Ancestors,
 		m.Attempts,
 		m.Config,
+		m.Devices,
 		m.Dirs,
 		m.Events,
 		m.Filesystems,
 		m.Marks,
+		m.Mounts,
 		m.Moved,
 		m.Names,
 		m.Openers,

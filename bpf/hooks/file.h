@@ -95,6 +95,28 @@ static __always_inline int deny(struct request *r)
 	return -EPERM;
 }
 
+/*
+ * Is r's file one that has a name in a watched tree too? What is done to a name
+ * outside (its removal, say) is not done to the watched one.
+ */
+static __always_inline bool find_link(struct request *r)
+{
+	struct inode *in = r->in;
+	struct mark *m;
+
+	if (!in || r->leaf || (r->op > OP_TRUNCATE && r->op < OP_CHMOD) || !r->op || r->op > OP_CLOSE)
+		return false;
+	m = mark_of(in);
+	if (!m || !(m->flags & MARK_LINK))
+		return false;
+	r->place.anchor = m->anchor;
+	r->place.rule = m->rule;
+	r->place.mode = m->mode;
+	r->place.depth = 0;
+	r->place.too_deep = 0;
+	return true;
+}
+
 /* Finds the place of r; false if it is not watched. */
 __noinline int locate(struct request *r)
 {
@@ -106,7 +128,7 @@ __noinline int locate(struct request *r)
 	if (r->leaf)
 		leaf = name_hash((u64)r->leaf, 1);
 	if (!find_place(r->d, leaf, &r->place))
-		return 0;
+		return c->links && find_link(r);
 	if (r->place.anchor && r->place.rule == RULE_OWN && is_self())
 		r->place.anchor = 0;
 	return r->place.anchor || r->place.appeared;
@@ -133,6 +155,8 @@ static __always_inline void done(struct request *r)
 	if (place(r))
 		report(r);
 }
+
+__noinline int on_device(struct request *r, u32 tier);	/* device.h */
 
 /* ---- folding ----------------------------------------------------------- */
 
@@ -200,7 +224,7 @@ static __noinline int on_open(struct file *f, u32 flags, u32 hook, u32 tier)
 		return 0;	/* has no name; the link that gives it one is an operation of its own */
 	request_file(&r, f, OP_OPEN, hook);
 	if (!is_regular(r.in))
-		return 0;
+		return on_device(&r, tier);
 	if (!place(&r))
 		return 0;
 	r.arg = flags;
@@ -230,7 +254,7 @@ static __noinline int on_write(struct file *f, u64 bytes, u32 hook, u32 tier)
 
 	request_file(&r, f, OP_WRITE, hook);
 	if (!is_regular(r.in))
-		return 0;
+		return on_device(&r, tier);
 	o = bpf_map_lookup_elem(&openers, &k);
 	if (o && o->inode != (u64)r.in)
 		o = 0;
@@ -271,8 +295,10 @@ static __noinline int on_close(struct file *f, u32 hook)
 	if (!(BPF_CORE_READ(f, f_mode) & FMODE_WRITE))
 		return 0;
 	request_file(&r, f, OP_CLOSE, hook);
-	if (!is_regular(r.in))
+	if (!is_regular(r.in)) {
+		on_device(&r, TIER_TRACEPOINT);
 		return 0;
+	}
 	if (!place(&r))
 		return 0;
 	o = bpf_map_lookup_elem(&openers, &k);
@@ -311,7 +337,9 @@ static __noinline int on_map(struct file *f, u32 hook, u32 tier)
 	if (!(BPF_CORE_READ(f, f_mode) & FMODE_WRITE))
 		return 0;
 	request_file(&r, f, OP_MAP_WRITE, hook);
-	if (!is_regular(r.in) || !place(&r))
+	if (!is_regular(r.in))
+		return on_device(&r, tier);
+	if (!place(&r))
 		return 0;
 	if (tier == TIER_LSM && refuses(&r.place)) {
 		return deny(&r);

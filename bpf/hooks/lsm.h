@@ -70,8 +70,8 @@ static __always_inline int refuse_ancestor(struct request *r)
 
 	if (!c || !c->armed || !c->blocking || !in)
 		return 0;
-	m = mark_of(in);
-	if (!m || !(m->flags & MARK_ANCESTOR) || m->mode != MODE_BLOCK || is_self())
+	m = ancestor_of(in);
+	if (!m || m->mode != MODE_BLOCK || is_self())
 		return 0;
 	COUNT(r->hook, seen);
 	r->place.anchor = m->anchor;
@@ -411,6 +411,23 @@ static __always_inline bool is_dir(struct inode *in)
  * of the call (linux v6.1 security/security.c:security_inode_rename); what the
  * first time put there is replaced.
  */
+/* With a directory above a root, the root goes or comes: what leads to it is to be looked at again. */
+static __always_inline void above_root(struct request *r)
+{
+	struct inode *in = r->in;
+	struct mark *m = in ? ancestor_of(in) : 0;
+
+	if (!m)
+		return;
+	r->place.appeared = 1;
+	if (r->place.anchor)
+		return;
+	r->place.anchor = m->anchor;
+	r->place.rule = m->rule;
+	r->place.mode = m->mode;
+	r->place.depth = 0;
+}
+
 static __always_inline int decide_rename(struct dentry *old, struct dentry *new)
 {
 	struct request r = {}, q = {};
@@ -432,6 +449,8 @@ static __always_inline int decide_rename(struct dentry *old, struct dentry *new)
 	COUNT(HOOK_RENAME, seen);
 	locate(&r);
 	locate(&q);
+	above_root(&r);
+	above_root(&q);
 	err = refuse_pair(&r, &q, OP_RENAME, HOOK_RENAME);
 	if (err)
 		return err;

@@ -24,6 +24,7 @@
 #define F_ACCEPT 7
 #define F_CLOSE 8
 #define F_IOCTL 9
+#define F_MOUNT 10	/* changes mounts; a path at path, below the descriptor at dir */
 
 #define NOFOLLOW 0
 #define FOLLOW 1
@@ -52,6 +53,8 @@ struct call {
 #define NR_OPEN 2
 #define NR_CREAT 85
 #define NR_OPENAT2 437
+#define NR_MOUNT 165
+#define NR_FSCONFIG 431
 #define NR_FALLOCATE 285	/* the one writer whose success is 0 */
 const volatile struct call calls[CALLS] = {
 	[1] = WRITES(0),	/* write */
@@ -111,6 +114,13 @@ const volatile struct call calls[CALLS] = {
 	[263] = PATH(OP_UNLINK, 0, 1, NOFOLLOW, 2),	/* unlinkat */
 	[133] = PATH(OP_MKNOD, CWD, 0, NOFOLLOW, 0),	/* mknod */
 	[259] = PATH(OP_MKNOD, 0, 1, NOFOLLOW, 0),	/* mknodat */
+	[165] = { .form = F_MOUNT, .op = OP_MOUNT, .dir = CWD, .path = 1 },	/* mount */
+	[166] = { .form = F_MOUNT, .op = OP_UMOUNT, .dir = CWD, .path = 0 },	/* umount2 */
+	[155] = { .form = F_MOUNT, .op = OP_MOUNT, .dir = CWD, .path = 0 },	/* pivot_root */
+	[429] = { .form = F_MOUNT, .op = OP_MOUNT, .dir = 2, .path = 3 },	/* move_mount */
+	[431] = { .form = F_MOUNT, .op = OP_REMOUNT },	/* fsconfig: names no path */
+	[442] = { .form = F_MOUNT, .op = OP_REMOUNT, .dir = 0, .path = 1 },	/* mount_setattr */
+	[467] = { .form = F_MOUNT, .op = OP_REMOUNT, .dir = 0, .path = 1 },	/* open_tree_attr */
 };
 
 #define SIMPLE 2	/* one name, not "." or ".." */
@@ -324,6 +334,62 @@ static __noinline int on_path(struct task_struct *t, u64 *a, u32 nr)
 	return 0;
 }
 
+/* Sends a call that changes mounts. */
+__noinline int report_mounting(struct paths *p)
+{
+	struct slot *s;
+
+	if (!p)
+		return 0;
+	s = event_by_current(EV_FILE, p->op, HOOK_MOUNT);
+	if (!s)
+		return 0;
+	head_of(s)->flags |= EF_NAMED | EF_FOLLOW;
+	if (p->path) {
+		put_user_str(s, 0, (void *)p->path);
+		put_path(s, 1, p->base.mnt, p->base.d);
+	}
+	submit(s);
+	return 0;
+}
+
+/* A call with form F_MOUNT has succeeded. It is told with the path that was passed: what came of it, the table of mounts tells. */
+static __noinline int on_mounting(struct pt_regs *regs, u32 nr)
+{
+	struct settings *c = settings();
+	u64 a[8] = {};
+	struct paths *p;
+	struct slot *s;
+
+	if (!c || !c->armed || nr >= CALLS)
+		return 0;
+	a[0] = BPF_CORE_READ(regs, di);
+	a[1] = BPF_CORE_READ(regs, si);
+	a[2] = BPF_CORE_READ(regs, dx);
+	a[3] = BPF_CORE_READ(regs, r10);
+	if (nr == NR_FSCONFIG && a[1] != FSCONFIG_CMD_RECONFIGURE)
+		return 0;
+	if (nr == NR_MOUNT && !(a[3] & MS_REMOUNT) && (a[3] & MS_PROPAGATION))
+		return 0;
+	COUNT(HOOK_MOUNT, seen);
+	s = slot_get(HOOK_MOUNT);
+	if (!s)
+		return 0;
+	p = &s->paths;
+	__builtin_memset(p, 0, sizeof(*p));
+	p->op = calls[nr].op;
+	if (nr == NR_MOUNT && (a[3] & MS_REMOUNT))
+		p->op = OP_REMOUNT;
+	if (nr != NR_FSCONFIG) {
+		p->dirfd = calls[nr].dir == CWD ? AT_FDCWD : (s32)a[calls[nr].dir & 7];
+		p->path = a[calls[nr].path & 7];
+		find_base(bpf_get_current_task_btf(), p->dirfd, p->path, &p->base);
+	}
+	report_mounting(p);
+	slot_put(s);
+	return 0;
+}
+
 /* The flags that a file was opened with: the argument of the call that opens it. */
 static __always_inline u32 open_flags(u64 nr, u64 *a)
 {
@@ -417,6 +483,9 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 	case F_IOCTL:
 		if ((u32)a[1] == FS_IOC_SETFLAGS || (u32)a[1] == FS_IOC_FSSETXATTR)
 			on_fd(file_at(t, (u32)a[0]), OP_SETFLAGS, a[1]);
+		break;
+	case F_MOUNT:
+		on_mounting(regs, nr);
 		break;
 	case F_ACCEPT:
 		on_accept(stream_sock(file_at(t, (u32)ret)));

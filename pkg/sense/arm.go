@@ -1,7 +1,6 @@
 package sense
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,23 +8,22 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast/holdfast/bpf"
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/policy"
 )
 
 // The flags of a mark (bpf/maps.h, MARK_*).
 const (
-	markRoot     = 1
-	markNames    = 2
-	markAncestor = 4
-	markExcept   = 8
-	markPending  = 16
+	markRoot    = 1
+	markNames   = 2
+	markExcept  = 8
+	markPending = 16
+	markLink    = 32
 )
 
 // Rule is what the kernel side needs of a rule. Paths are absolute and canonical
@@ -48,6 +46,18 @@ type Anchor struct {
 	// in which Name is watched. As stat(2) gives them.
 	Dev, Ino uint64
 	Name     string
+	// The kernel's address of the directory, or of the file that is mounted at the
+	// place; 0 for a name. While it stays the same the place is the same object.
+	Inode uint64
+	// Way are the directories above the place, as stat(2) gives those that hold
+	// them: a rename of one takes the place along.
+	Way []Step
+}
+
+// Step is a name in a directory.
+type Step struct {
+	Dev, Ino uint64
+	Name     string
 }
 
 // Unarmed is a path that is not watched: it waits to appear, or could not be
@@ -66,35 +76,46 @@ type identity struct {
 
 // keys is what is written to the kernel's maps.
 type keys struct {
-	marks   map[uint64]bpf.TracerMark
-	names   map[bpf.TracerNameKey]bpf.TracerMark
-	fs      map[uint64]uint32
-	allowed map[bpf.TracerExeKey]uint32
+	marks     map[uint64]bpf.TracerMark
+	names     map[bpf.TracerNameKey]bpf.TracerMark
+	ancestors map[uint64]bpf.TracerMark
+	mounts    map[uint64]bpf.TracerMark
+	fs        map[uint64]bpf.TracerMark
+	devices   map[uint64]bpf.TracerMark
+	allowed   map[bpf.TracerExeKey]uint32
 }
 
 func newKeys() keys {
 	return keys{
 		marks: make(map[uint64]bpf.TracerMark), names: make(map[bpf.TracerNameKey]bpf.TracerMark),
-		fs: make(map[uint64]uint32), allowed: make(map[bpf.TracerExeKey]uint32),
+		ancestors: make(map[uint64]bpf.TracerMark), mounts: make(map[uint64]bpf.TracerMark),
+		fs: make(map[uint64]bpf.TracerMark), devices: make(map[uint64]bpf.TracerMark),
+		allowed: make(map[bpf.TracerExeKey]uint32),
 	}
 }
 
 // want is one thing to mark, as a held descriptor says where.
 type want struct {
-	file  *os.File
+	file  held
 	name  string // in the directory; "": the object itself
 	mark  bpf.TracerMark
 	allow int // rule that allows this executable, if allowed
 	exe   bool
+	above bool // a directory above a root
 }
 
 type arming struct {
 	s       *Sensor
+	rules   []Rule
 	wants   []want
 	anchors map[uint32]Anchor
 	unarmed []Unarmed
-	mounts  []string
-	block   bool
+	mounts  []Mount
+	root    uint64 // the mount of "/"
+	// The mounts that watched paths lead through and those that hold watched
+	// trees, with the strictest mark.
+	way, trees map[uint64]bpf.TracerMark
+	block      bool
 }
 
 // Arm marks what the rules watch, in place of what was marked before. Paths that
@@ -104,27 +125,42 @@ type arming struct {
 func (s *Sensor) Arm(rules []Rule) ([]Unarmed, error) {
 	s.armMu.Lock()
 	defer s.armMu.Unlock()
-	mounts, err := mountPoints()
+	mounts, err := Mounts()
 	if err != nil {
 		return nil, err
 	}
-	a := &arming{s: s, anchors: make(map[uint32]Anchor), mounts: mounts}
+	a := &arming{
+		s: s, rules: rules, anchors: make(map[uint32]Anchor), mounts: mounts,
+		way: make(map[uint64]bpf.TracerMark), trees: make(map[uint64]bpf.TracerMark),
+	}
+	if f, err := os.OpenFile("/", unix.O_PATH, 0); err == nil {
+		a.root = mountID(int(f.Fd()))
+		f.Close() // O_PATH: nothing can be lost
+	}
 	for _, r := range rules {
 		a.rule(r)
 	}
 	held := a.files()
 	k, err := a.resolve()
 	if err == nil {
-		s.anchors.Store(&a.anchors)
-		err = s.write(k, a.block)
+		s.armed = a.anchors
+		s.publish()
+		err = s.write(k, a.block, a.movable())
 	}
 	if err != nil {
 		closeAll(held)
 		return nil, err
 	}
 	closeAll(s.held)
-	s.held = held
+	s.held, s.tops = held, a.tops()
 	return a.unarmed, nil
+}
+
+// publish makes the anchors of rules and links known.
+func (s *Sensor) publish() {
+	all := maps.Clone(s.armed)
+	maps.Copy(all, s.linked)
+	s.anchors.Store(&all)
 }
 
 // Path returns the absolute path of an anchor and its rule.
@@ -162,7 +198,7 @@ func (a *arming) rule(r Rule) {
 		}
 	}
 	for _, p := range r.Allow {
-		f, err := open(p, true)
+		f, err := a.open(p, true)
 		if err != nil {
 			a.unarmed = append(a.unarmed, Unarmed{Rule: r.ID, Path: p, Err: err})
 			continue
@@ -173,7 +209,7 @@ func (a *arming) rule(r Rule) {
 
 // path marks one path of a rule.
 func (a *arming) path(r Rule, p string, mode uint8) error {
-	f, err := open(p, false)
+	f, err := a.open(p, false)
 	if errors.Is(err, fs.ErrNotExist) {
 		a.unarmed = append(a.unarmed, Unarmed{Rule: r.ID, Path: p})
 		return a.pending(p, r, mode)
@@ -189,52 +225,100 @@ func (a *arming) path(r Rule, p string, mode uint8) error {
 	mark := bpf.TracerMark{Rule: uint32(r.ID), Mode: mode, Flags: markRoot, Anchor: a.id(r.ID, p)}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		f.Close()
-		return a.named(p, mark)
-	}
-	a.tree(f, p, mark, st)
-	// a root that is replaced by another directory is armed again
-	if p != "/" {
-		if err := a.named(p, bpf.TracerMark{Rule: mark.Rule, Mode: mode, Flags: markPending}); err != nil {
+		if err := a.named(p, mark); err != nil {
 			return err
 		}
-		if r.Mode == event.ModeBlock {
-			a.ancestors(p, mark)
+	} else {
+		a.place(f, mark)
+		a.anchors[mark.Anchor] = Anchor{ID: mark.Anchor, Rule: r.ID, Path: p, Dev: st.Dev, Ino: st.Ino}
+		a.wants = append(a.wants, want{file: f, mark: mark})
+		// a root that is replaced by another directory is armed again
+		if p != "/" {
+			if err := a.named(p, bpf.TracerMark{Rule: mark.Rule, Mode: mode, Flags: markPending}); err != nil {
+				return err
+			}
+		}
+	}
+	a.ancestors(p, mark)
+	for _, m := range a.mounts {
+		if policy.Within(p, m.At) && m.At != "/" && a.holds(r, p, m.At) && m.Watchable() {
+			a.mount(m, mark)
 		}
 	}
 	return nil
 }
 
-// tree marks a directory, and what is mounted below it.
-func (a *arming) tree(f *os.File, p string, mark bpf.TracerMark, st unix.Stat_t) {
-	a.anchors[mark.Anchor] = Anchor{ID: mark.Anchor, Rule: int(mark.Rule), Path: p, Dev: st.Dev, Ino: st.Ino}
+// holds reports whether root is the watched path that holds for path: no other
+// one is nearer, and nothing on the way is left out.
+func (a *arming) holds(r Rule, root, path string) bool {
+	for _, e := range r.Except {
+		if policy.Within(root, e) && policy.Within(e, path) {
+			return false
+		}
+	}
+	for _, other := range a.rules {
+		for _, p := range other.Paths {
+			if p != root && policy.Within(root, p) && policy.Within(p, path) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// mount marks what is mounted at or below a root: a tree of its own, or a file.
+func (a *arming) mount(m Mount, mark bpf.TracerMark) {
+	f, err := a.open(m.At, false)
+	var st unix.Stat_t
+	if err == nil {
+		err = unix.Fstat(int(f.Fd()), &st)
+	}
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) { // it may be gone, or covered by another mount
+			a.unarmed = append(a.unarmed, Unarmed{Rule: int(mark.Rule), Path: m.At, Err: err})
+		}
+		return
+	}
+	mark.Anchor = a.id(int(mark.Rule), m.At)
+	was, known := a.anchors[mark.Anchor]
+	if f.mount != 0 && f.mount != m.ID || known && was.Name == "" {
+		f.Close() // covered by another mount, or marked already
+		return
+	}
+	a.place(f, mark)
+	if !known {
+		a.anchors[mark.Anchor] = Anchor{ID: mark.Anchor, Rule: int(mark.Rule), Path: m.At, Dev: st.Dev, Ino: st.Ino}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		mark.Flags = markLink // its other names are elsewhere
+	}
 	a.wants = append(a.wants, want{file: f, mark: mark})
-	for _, m := range a.mounts {
-		if !strings.HasPrefix(m, strings.TrimSuffix(p, "/")+"/") {
-			continue
-		}
-		sub, err := open(m, false)
-		if err == nil {
-			err = unix.Fstat(int(sub.Fd()), &st)
-		}
-		if err != nil {
-			a.unarmed = append(a.unarmed, Unarmed{Rule: int(mark.Rule), Path: m, Err: err})
-			continue
-		}
-		if st.Mode&unix.S_IFMT != unix.S_IFDIR || ownMount(m) {
-			sub.Close()
-			continue
-		}
-		below := mark
-		below.Anchor = a.id(int(mark.Rule), m)
-		a.anchors[below.Anchor] = Anchor{ID: below.Anchor, Rule: int(mark.Rule), Path: m, Dev: st.Dev, Ino: st.Ino}
-		a.wants = append(a.wants, want{file: sub, mark: below})
+}
+
+// place notes which mount holds a watched tree.
+func (a *arming) place(f held, mark bpf.TracerMark) {
+	if f.mount == 0 {
+		return
+	}
+	a.way[f.mount] = strictest(a.way[f.mount], mark)
+	if mark.Rule != RuleOwn {
+		a.trees[f.mount] = strictest(a.trees[f.mount], mark)
 	}
 }
 
-// ownMount reports whether a mount point is one that no rule may reach into.
-func ownMount(p string) bool {
-	for _, no := range []string{"/proc", "/sys", "/dev"} {
-		if p == no || strings.HasPrefix(p, no+"/") {
+// strictest returns the mark with the stricter mode, old if both are alike.
+func strictest(old, add bpf.TracerMark) bpf.TracerMark {
+	if add.Mode > old.Mode {
+		return add
+	}
+	return old
+}
+
+// movable reports whether a tree in block mode lies in a mount that can be moved:
+// any but the first one.
+func (a *arming) movable() bool {
+	for id, mark := range a.way {
+		if id != a.root && mark.Mode == modeNumber(event.ModeBlock) {
 			return true
 		}
 	}
@@ -245,7 +329,7 @@ func ownMount(p string) bool {
 // nearest one there is waits for the next name.
 func (a *arming) named(p string, mark bpf.TracerMark) error {
 	dir, name := filepath.Split(p)
-	f, err := open(dir, false)
+	f, err := a.open(dir, false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return a.pending(p, Rule{ID: int(mark.Rule)}, mark.Mode)
 	}
@@ -258,6 +342,7 @@ func (a *arming) named(p string, mark bpf.TracerMark) error {
 			f.Close()
 			return fmt.Errorf("stat %s: %w", dir, err)
 		}
+		a.place(f, mark)
 		a.anchors[mark.Anchor] = Anchor{ID: mark.Anchor, Rule: int(mark.Rule), Path: p, Dev: st.Dev, Ino: st.Ino, Name: name}
 	}
 	a.wants = append(a.wants, want{file: f, name: name, mark: mark})
@@ -268,7 +353,7 @@ func (a *arming) named(p string, mark bpf.TracerMark) error {
 func (a *arming) pending(p string, r Rule, mode uint8) error {
 	dir, name := filepath.Split(p)
 	dir = filepath.Clean(dir)
-	f, err := open(dir, false)
+	f, err := a.open(dir, false)
 	if errors.Is(err, fs.ErrNotExist) && dir != "/" {
 		return a.pending(dir, r, mode)
 	}
@@ -279,33 +364,51 @@ func (a *arming) pending(p string, r Rule, mode uint8) error {
 	return nil
 }
 
-// ancestors marks the directories above a root: in block mode they stay where
-// they are.
+// ancestors marks the directories above a root: what takes them away takes the
+// root away, and in block mode they stay where they are.
 func (a *arming) ancestors(p string, mark bpf.TracerMark) {
-	mark.Flags = markAncestor
-	for dir := filepath.Dir(p); ; dir = filepath.Dir(dir) {
-		if f, err := open(dir, false); err == nil {
-			a.wants = append(a.wants, want{file: f, mark: mark})
+	mark.Flags = 0
+	anchor := a.anchors[mark.Anchor]
+	for dir := p; dir != "/"; {
+		name := filepath.Base(dir)
+		dir = filepath.Dir(dir)
+		f, err := a.open(dir, false)
+		if err != nil {
+			continue // gone meanwhile: the event about it arms again
 		}
-		if dir == "/" {
-			return
+		var st unix.Stat_t
+		if dir != filepath.Dir(p) {
+			if unix.Fstat(int(f.Fd()), &st) == nil {
+				anchor.Way = append(anchor.Way, Step{Dev: st.Dev, Ino: st.Ino, Name: name})
+			}
+			if !CanBlock(a.s.tier) { // there a system call tells of names only
+				a.wants = append(a.wants, want{file: f, name: name, mark: bpf.TracerMark{Rule: mark.Rule, Mode: mark.Mode, Flags: markPending}})
+			}
 		}
+		if f.mount != 0 {
+			a.way[f.mount] = strictest(a.way[f.mount], mark)
+		}
+		a.wants = append(a.wants, want{file: f, mark: mark, above: true})
 	}
+	a.anchors[mark.Anchor] = anchor
 }
 
-func (a *arming) id(rule int, path string) uint32 {
+func (a *arming) id(rule int, path string) uint32 { return a.s.number(rule, path) }
+
+// number is the number of an anchor, for as long as the Sensor lives.
+func (s *Sensor) number(rule int, path string) uint32 {
 	k := identity{rule, path}
-	if a.s.ids[k] == 0 {
-		a.s.ids[k] = a.s.next
-		a.s.next++
+	if s.ids[k] == 0 {
+		s.ids[k] = s.next
+		s.next++
 	}
-	return a.s.ids[k]
+	return s.ids[k]
 }
 
 func (a *arming) files() []*os.File {
 	var out []*os.File
 	for _, w := range a.wants {
-		out = append(out, w.file)
+		out = append(out, w.file.File)
 	}
 	return out
 }
@@ -327,17 +430,54 @@ func (a *arming) resolve() (keys, error) {
 		case w.exe:
 			k.allowed[bpf.TracerExeKey{Inode: row.Inode, Rule: uint64(w.allow)}] = 1
 			continue
+		case w.above:
+			k.ancestors[row.Inode] = strictest(k.ancestors[row.Inode], w.mark)
+			continue // what only leads to a watched file system need not be on it
 		case w.name != "":
 			key := bpf.TracerNameKey{Dir: row.Inode, Hash: nameHash(w.name)}
 			k.names[key] = merge(k.names[key], w.mark)
 			k.marks[row.Inode] = merge(k.marks[row.Inode], bpf.TracerMark{Flags: markNames})
 		default:
 			k.marks[row.Inode] = merge(k.marks[row.Inode], w.mark)
+			if anchor, ok := a.anchors[w.mark.Anchor]; ok {
+				anchor.Inode = row.Inode
+				a.anchors[anchor.ID] = anchor
+			}
 		}
-		k.fs[row.Sb] = 1
+		mark := w.mark
+		if mark.Anchor == 0 || mark.Rule == RuleOwn {
+			mark.Mode = 0 // a name that is left out or waited for; and where we live, the host may be looked after
+		}
+		k.fs[row.Sb] = strictest(k.fs[row.Sb], mark)
 	}
+	a.around(&k)
 	return k, nil
 }
+
+// around fills in what is not an inode: mounts, and the devices below them.
+func (a *arming) around(k *keys) {
+	maps.Copy(k.mounts, a.way)
+	d := devices{sys: "/sys", mounts: a.mounts}
+	for _, m := range a.mounts {
+		if mark, ok := a.way[m.ID]; ok {
+			for _, g := range m.groups {
+				k.mounts[mountGroup|g] = strictest(k.mounts[mountGroup|g], mark)
+			}
+		}
+		mark, ok := a.trees[m.ID]
+		if !ok {
+			continue
+		}
+		for dev := range d.below(m) {
+			if n, ok := kernelNumber(dev); ok {
+				k.devices[n] = strictest(k.devices[n], mark)
+			}
+		}
+	}
+}
+
+// mountGroup is set in the key of a peer group (bpf/maps.h, MOUNT_GROUP).
+const mountGroup = 1 << 32
 
 func merge(old, add bpf.TracerMark) bpf.TracerMark {
 	flags := old.Flags | add.Flags
@@ -350,15 +490,16 @@ func merge(old, add bpf.TracerMark) bpf.TracerMark {
 
 // write makes the kernel's maps equal to k: first what is new, then away with
 // what is stale, so that nothing goes unwatched in between.
-func (s *Sensor) write(k keys, blocking bool) error {
+func (s *Sensor) write(k keys, blocking, movable bool) error {
 	err := errors.Join(
 		put(s.maps["filesystems"], k.fs), put(s.maps["allowed"], k.allowed),
+		put(s.maps["ancestors"], k.ancestors), put(s.maps["mounts"], k.mounts), put(s.maps["devices"], k.devices),
 		put(s.maps["names"], k.names), put(s.maps["marks"], k.marks))
 	if err != nil {
 		return fmt.Errorf("write rules to the kernel: %w", err)
 	}
 	err = s.settings(func(c *bpf.TracerSettings) {
-		c.Armed, c.Blocking, c.Remember = 1, 0, 0
+		c.Armed, c.Blocking, c.Remember, c.Moves = 1, 0, 0, 0
 		c.Rules++
 		if blocking {
 			c.Blocking = 1
@@ -366,12 +507,24 @@ func (s *Sensor) write(k keys, blocking bool) error {
 		if CanBlock(s.tier) && s.progs["vfs_rename"] != nil { // it tells when directories move
 			c.Remember = 1
 		}
+		if movable {
+			c.Moves = 1
+		}
+		s.mounted = 0
+		for _, m := range k.marks {
+			if m.Flags&markLink != 0 {
+				s.mounted++
+			}
+		}
+		c.Links = uint32(len(s.linkMarks)) + s.mounted
 	})
 	if err != nil {
 		return err
 	}
 	err = errors.Join(
 		drop(s.maps["marks"], s.keys.marks, k.marks), drop(s.maps["names"], s.keys.names, k.names),
+		drop(s.maps["ancestors"], s.keys.ancestors, k.ancestors), drop(s.maps["mounts"], s.keys.mounts, k.mounts),
+		drop(s.maps["devices"], s.keys.devices, k.devices),
 		drop(s.maps["allowed"], s.keys.allowed, k.allowed), drop(s.maps["filesystems"], s.keys.fs, k.fs),
 		s.settings(func(c *bpf.TracerSettings) { c.Rules++ }))
 	s.keys = k
@@ -418,60 +571,37 @@ func nameHash(name string) uint64 {
 	return h
 }
 
-// open holds an inode without opening the file behind it.
-func open(path string, follow bool) (*os.File, error) {
+// held is an inode held open, and the mount that it was reached by (0: unknown).
+type held struct {
+	*os.File
+	mount uint64
+}
+
+// open holds an inode without opening the file behind it. Below the first mount
+// it is held through a copy of its mount that is attached nowhere, so that the
+// mount itself can be unmounted.
+func (a *arming) open(path string, follow bool) (held, error) {
 	flags := unix.O_PATH | unix.O_CLOEXEC
 	if !follow {
 		flags |= unix.O_NOFOLLOW
 	}
 	fd, err := unix.Open(path, flags, 0)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		return held{}, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	return os.NewFile(uintptr(fd), path), nil
+	id := mountID(fd)
+	if id != 0 && id != a.root {
+		// where a mount may not be copied, it stays busy
+		if c, err := unix.OpenTree(fd, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC); err == nil {
+			_ = unix.Close(fd) // O_PATH: nothing can be lost
+			fd = c
+		}
+	}
+	return held{os.NewFile(uintptr(fd), path), id}, nil
 }
 
 func closeAll(files []*os.File) {
 	for _, f := range files {
 		f.Close() // O_PATH descriptors: nothing can be lost
 	}
-}
-
-// mountPoints lists the mount points of this mount namespace (proc(5),
-// /proc/PID/mountinfo, field 5).
-func mountPoints() ([]string, error) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var out []string
-	sc := bufio.NewScanner(f)
-	sc.Buffer(nil, 1<<20)
-	for sc.Scan() {
-		fields := strings.Fields(sc.Text())
-		if len(fields) > 4 {
-			out = append(out, unescape(fields[4]))
-		}
-	}
-	if err := sc.Err(); err != nil {
-		return nil, fmt.Errorf("read mountinfo: %w", err)
-	}
-	return out, nil
-}
-
-// unescape undoes the octal escapes of mountinfo.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if v, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(v))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }

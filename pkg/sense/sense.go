@@ -63,11 +63,18 @@ type Sensor struct {
 
 	armMu sync.Mutex // Arm
 	held  []*os.File
+	tops  []top
 	keys  keys
+	armed map[uint32]Anchor
 	next  uint32
 	ids   map[identity]uint32
 
-	anchors atomic.Pointer[map[uint32]Anchor]
+	linked    map[uint32]Anchor // Link
+	linkHeld  []*os.File
+	linkMarks map[uint64]bpf.TracerMark
+	mounted   uint32 // files with markLink that Arm marked: mounts of single files
+
+	anchors atomic.Pointer[map[uint32]Anchor] // armed and linked
 }
 
 // Open loads the programs of a tier and attaches them. Nothing is looked at
@@ -183,10 +190,9 @@ func (s *Sensor) Close() error {
 	for _, m := range s.maps {
 		errs = append(errs, m.Close())
 	}
-	for _, f := range s.held {
-		errs = append(errs, f.Close())
-	}
-	s.links, s.held = nil, nil
+	closeAll(s.held)
+	closeAll(s.linkHeld)
+	s.links, s.held, s.linkHeld = nil, nil, nil
 	return errors.Join(errs...)
 }
 

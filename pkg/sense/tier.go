@@ -1,6 +1,10 @@
 package sense
 
-import "github.com/cilium/ebpf/btf"
+import (
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+)
 
 // The tiers that can be loaded.
 const (
@@ -34,7 +38,8 @@ type program struct {
 	cost     string
 	// If set, the program is for kernels on which the hook fn has params
 	// parameters: as the security module sees it in tier lsm (bpf_lsm_fn), as its
-	// caller does in tier modify_return (security_fn).
+	// caller does in tier modify_return (security_fn). A name with __ is that of
+	// a function.
 	fn     string
 	params int
 }
@@ -51,6 +56,9 @@ func (p program) fits(tier string, kernel *btf.Spec) bool {
 	prefix := "bpf_lsm_"
 	if tier == TierModifyReturn {
 		prefix = "security_"
+	}
+	if p.how == byTrampoline && strings.HasPrefix(p.fn, "__") {
+		prefix = "" // a function of its own, no hook
 	}
 	var f *btf.Func
 	if err := kernel.TypeByName(prefix+p.fn, &f); err != nil {
@@ -125,6 +133,18 @@ func table() []program {
 		{name: "vfs_mknod", how: byTrampoline, tier: tierHooks, cost: "mknod is not seen"},
 		{name: "inode_rename", how: byLSM, tier: tierHooks, cost: "rename is neither seen nor refused"},
 		{name: "vfs_rename", how: byTrampoline, tier: tierHooks, cost: "rename is not seen"},
+		{name: "sb_mount", how: byLSM, tier: tierHooks, cost: "mounts over watched paths are not refused, and those in other mount namespaces not seen"},
+		{name: "move_mount", how: byLSM, tier: tierHooks, cost: "mounts over watched paths by move_mount(2) are not refused"},
+		{name: "sb_umount", how: byLSM, tier: tierHooks, cost: "unmounting of watched trees is not refused"},
+		{name: "sb_remount", how: byLSM, tier: tierHooks, cost: "other options for a watched file system are not refused"},
+		{name: "sb_pivotroot", how: byLSM, tier: tierHooks, cost: "pivot_root is not refused"},
+		{name: "x_mount", how: byTrampoline, tier: tierHooks, cost: "mounts over watched paths are recorded without who made them"},
+		{name: "x_umount", how: byTrampoline, tier: tierHooks, cost: "unmounting of watched trees is recorded without who did it"},
+		{name: "x_pivot_root", how: byTrampoline, tier: tierHooks, cost: "pivot_root is recorded without who did it"},
+		{name: "x_move_mount", how: byTrampoline, tier: tierHooks, cost: "mounts by move_mount(2) are recorded without who made them"},
+		{name: "x_fsconfig", how: byTrampoline, tier: tierHooks, cost: "other options for a file system by fsconfig(2) are seen at the next change of a mount"},
+		{name: "x_mount_setattr", how: byTrampoline, tier: tierHooks, cost: "other options for a mount are recorded without who set them", fn: "__x64_sys_mount_setattr", params: 1},
+		{name: "x_tree_attr", how: byTrampoline, tier: tierHooks, cost: "other options for a mount are recorded without who set them", fn: "__x64_sys_open_tree_attr", params: 1},
 		{name: "sock_graft", how: byLSM, tier: tierHooks, cost: "sessions have no source address"},
 
 		{name: "task_kill", how: byLSM, tier: tierHooks, cost: "signals to the daemon are not refused"},

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Block devices below watched file systems, in every tier. A descriptor of one is
+ * a file like others, so the hooks of file.h come here with it. The first write
+ * through an open file description and its close are told (arg is 1 at the
+ * close); what is written goes past the file system and its page cache.
+ */
+#ifndef HOLDFAST_DEVICE_H
+#define HOLDFAST_DEVICE_H
+
+/* Sends what is known of r, with the path of the device as base. */
+__noinline int report_device(struct request *r, u64 write)
+{
+	struct file *f;
+	struct opener *o;
+	struct slot *s;
+	u64 k;
+
+	if (!r)
+		return 0;
+	s = event_by_current(EV_FILE, OP_RAW_WRITE, r->hook);
+	if (!s)
+		return 0;
+	k = r->opener;
+	f = (void *)k;
+	fill_file(s, r);
+	put_path(s, 1, (u64)BPF_CORE_READ(f, f_path.mnt), (u64)BPF_CORE_READ(f, f_path.dentry));
+	if (write) {
+		o = &s->opener;
+		__builtin_memset(o, 0, sizeof(*o));
+		o->head = *head_of(s);
+		o->inode = (u64)r->in;
+		o->writes = 1;
+		bpf_map_update_elem(&openers, &k, o, BPF_ANY);
+	}
+	submit(s);
+	return 0;
+}
+
+/* Something is done to r, which is no regular file. Returns -EPERM if that must not be. */
+__noinline int on_device(struct request *r, u32 tier)
+{
+	struct settings *c = settings();
+	struct opener *o;
+	struct inode *in;
+	struct mark *m;
+	u64 k;
+
+	if (!r || !c || !c->armed)
+		return 0;
+	in = r->in;
+	if (!in || (BPF_CORE_READ(in, i_mode) & S_IFMT) != S_IFBLK)
+		return 0;
+	k = BPF_CORE_READ(in, i_rdev);
+	m = bpf_map_lookup_elem(&devices, &k);
+	if (!m)
+		return 0;
+	r->hook = HOOK_BLOCK_DEVICE;
+	r->place.anchor = m->anchor;
+	r->place.rule = m->rule;
+	r->place.mode = m->mode;
+	r->place.depth = 0;
+	COUNT(HOOK_BLOCK_DEVICE, seen);
+	k = r->opener;
+	o = bpf_map_lookup_elem(&openers, &k);
+	if (o && o->inode != (u64)in)
+		o = 0;
+	r->arg = r->op == OP_CLOSE;
+	if (tier != TIER_TRACEPOINT && !o && r->op != OP_CLOSE && refuses(&r->place)) {
+		r->op = OP_RAW_WRITE;
+		r->flags |= EF_BLOCKED;
+		r->ret = -EPERM;
+		report_device(r, 0);
+		return -EPERM;
+	}
+	if (r->op == OP_CLOSE ? !o : o || r->op == OP_OPEN) {
+		COUNT(HOOK_BLOCK_DEVICE, skipped);
+		return 0;
+	}
+	if (r->op == OP_CLOSE)
+		bpf_map_delete_elem(&openers, &k);
+	report_device(r, r->op != OP_CLOSE);
+	return 0;
+}
+
+#endif
