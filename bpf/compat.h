@@ -41,6 +41,50 @@ static __always_inline bool is_last_reference(struct file *f)
 	return BPF_CORE_READ(c, f_count.counter) == 1;
 }
 
+/*
+ * A name of an inode on its own file system: the file that an overlay opens has
+ * the overlay's path before linux v6.12 (commit 2902369c2f92). linux v7.0 made
+ * dentry.d_u anonymous.
+ */
+struct hlist_node {
+	struct hlist_node *next;
+} __attribute__((preserve_access_index));
+
+struct hlist_head {
+	struct hlist_node *first;
+} __attribute__((preserve_access_index));
+
+struct inode___named {
+	union {
+		struct hlist_head i_dentry;
+	};
+} __attribute__((preserve_access_index));
+
+struct dentry___union {
+	union {
+		struct hlist_node d_alias;
+	} d_u;
+} __attribute__((preserve_access_index));
+
+struct dentry___anonymous {
+	union {
+		struct hlist_node d_alias;
+	};
+} __attribute__((preserve_access_index));
+
+static __always_inline struct dentry *alias_of(struct inode *in)
+{
+	struct inode___named *i = (void *)in;
+	struct dentry___union *u = 0;
+	void *node = BPF_CORE_READ(i, i_dentry.first);
+
+	if (!node)
+		return 0;
+	if (bpf_core_field_exists(u->d_u.d_alias))
+		return node - bpf_core_field_offset(struct dentry___union, d_u.d_alias);
+	return node - bpf_core_field_offset(struct dentry___anonymous, d_alias);
+}
+
 /* The result of the function that an fexit program follows (helper since 5.17). */
 static __always_inline long func_ret(void *ctx)
 {

@@ -31,6 +31,11 @@
  * of bpf(2) with the object's id in ino, or the resource limit (GUARD_SCHED,
  * GUARD_NICE: not a limit). first is the time of the first of count attempts.
  *
+ * OP_MOUNT, OP_UMOUNT, OP_REMOUNT and OP_RAW_WRITE have the mount point or the device
+ * as base, and as path the watched place that it concerns. With EF_NAMED they tell
+ * of a call, whatever it concerns. arg of OP_RAW_WRITE is the device's number, times
+ * two, plus one at the close.
+ *
  * A place (path of EV_FILE without EF_NAMED, base, executable, working dir) is a
  * list of names, the last one first, each ended by NUL: the way the kernel walks.
  * With EF_NAMED, path and second path are the bytes that the process passed.

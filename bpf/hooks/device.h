@@ -2,8 +2,7 @@
 /*
  * Block devices below watched file systems, in every tier. A descriptor of one is
  * a file like others, so the hooks of file.h come here with it. The first write
- * through an open file description and its close are told (arg is 1 at the
- * close); what is written goes past the file system and its page cache.
+ * through an open file description and its close are told; what is written goes past the file system and its page cache.
  */
 #ifndef HOLDFAST_DEVICE_H
 #define HOLDFAST_DEVICE_H
@@ -60,12 +59,12 @@ __noinline int on_device(struct request *r, u32 tier)
 	r->place.rule = m->rule;
 	r->place.mode = m->mode;
 	r->place.depth = 0;
+	r->arg = k << 1 | (r->op == OP_CLOSE);
 	COUNT(HOOK_BLOCK_DEVICE, seen);
 	k = r->opener;
 	o = bpf_map_lookup_elem(&openers, &k);
 	if (o && o->inode != (u64)in)
 		o = 0;
-	r->arg = r->op == OP_CLOSE;
 	if (tier != TIER_TRACEPOINT && !o && r->op != OP_CLOSE && refuses(&r->place)) {
 		r->op = OP_RAW_WRITE;
 		r->flags |= EF_BLOCKED;

@@ -167,9 +167,14 @@ static __always_inline bool is_regular(struct inode *in)
 
 static __always_inline void request_file(struct request *r, struct file *f, u32 op, u32 hook)
 {
+	struct inode *in = BPF_CORE_READ(f, f_inode);
+	struct dentry *d = BPF_CORE_READ(f, f_path.dentry);
+
+	if (d && in && BPF_CORE_READ(d, d_sb) != BPF_CORE_READ(in, i_sb))
+		d = alias_of(in);
 	__builtin_memset(r, 0, sizeof(*r));
-	r->d = BPF_CORE_READ(f, f_path.dentry);
-	r->in = BPF_CORE_READ(f, f_inode);
+	r->d = d;
+	r->in = in;
 	r->opener = (u64)f;
 	r->op = op;
 	r->hook = hook;

@@ -26,6 +26,9 @@ func (t *Table) place(ev *event.Event) (from, to Place, err error) {
 		if from, err = t.anchored(ev.Anchor, ev.Path); err == nil && two {
 			to, err = t.anchored(ev.Anchor2, ev.Path2)
 		}
+		if at := string(ev.Base); ev.Op.Beneath() && from.Path != "" && at != from.Path {
+			from.Seen = at
+		}
 		return from, to, err
 	}
 	if t.o.Resolver == nil {
@@ -61,16 +64,21 @@ func (t *Table) anchored(id uint32, below []byte) (Place, error) {
 	if len(below) == 0 {
 		return t.watched(Place{Anchor: id, Path: root}), nil
 	}
-	p := root + "/" + string(below)
-	if root == "/" || below[0] == '/' {
-		p = root + string(below)
-	}
+	p := Join(root, string(below))
 	// The kernel walks directory entries: the names are clean unless a record was
 	// forged or spoilt.
 	if path.Clean(p) != p {
 		return Place{}, ErrUnresolved
 	}
 	return t.watched(Place{Anchor: id, Path: p}), nil
+}
+
+// Join appends the way below a root, which is not empty.
+func Join(root, below string) string {
+	if root == "/" || below[0] == '/' {
+		return root + below
+	}
+	return root + "/" + below
 }
 
 func (t *Table) watched(p Place) Place {

@@ -105,6 +105,33 @@ func (r *Resolver) Resolve(q Query) (Place, error) {
 	return lexical(set, q, v)
 }
 
+// Locate returns the present absolute path that a name leads to. other: the process
+// is in another mount namespace, and it is a path there. "" is a name that says
+// nothing.
+func (r *Resolver) Locate(q Query) (at string, other bool) {
+	v := viewOf(q, r.ns)
+	if v.name == "" {
+		return "", false
+	}
+	if q.MntNS != 0 && r.ns != 0 && q.MntNS != r.ns {
+		return path.Clean(v.name), true
+	}
+	root, err := v.openRoot()
+	if err != nil {
+		return path.Clean(v.name), false
+	}
+	defer closeRoot(root)
+	fd, err := openIn(root, v.name, 0)
+	if err != nil {
+		return path.Clean(v.name), false
+	}
+	defer closeFD(fd)
+	if at, err = fdPath(fd); err != nil {
+		return path.Clean(v.name), false
+	}
+	return at, false
+}
+
 // view is the tree that a process sees and a name in it.
 type view struct {
 	root  string // "" for our own root

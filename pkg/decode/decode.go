@@ -181,6 +181,9 @@ func (d *Decoder) strings(s *[4][]byte, e *event.Event) (err error) {
 			return err
 		}
 		e.Path, e.Path2 = place(s[0], false), place(s[2], false)
+		if e.Op.Beneath() && len(s[1]) > 0 {
+			e.Base = place(s[1], true)
+		}
 	case event.KindExec, event.KindProc:
 		if len(s[0]) > 0 {
 			e.Exe = place(s[0], true)

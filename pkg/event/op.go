@@ -81,6 +81,16 @@ func (o Op) Namespace() bool {
 	return false
 }
 
+// Beneath reports whether o changes what lies below paths, a mount or a device,
+// and not a file.
+func (o Op) Beneath() bool {
+	switch o {
+	case OpMount, OpUmount, OpRemount, OpRawWrite:
+		return true
+	}
+	return false
+}
+
 // Metadata reports whether o changes only metadata of an inode.
 func (o Op) Metadata() bool {
 	switch o {

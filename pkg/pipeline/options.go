@@ -86,6 +86,9 @@ type Options struct {
 	Loose    func(n int)           // how many descriptors are held (coalesce.Options.Loose)
 	Signal   respond.Signal        // nil: respond.Send
 	Appeared func()                // a name that a rule waits for appeared or went; must not block
+	Beneath  func(Beneath)         // somebody changed what lies below paths; must not block
+	Linked   func()                // a file with several names came or went; must not block
+	Mount    func(at string) bool  // do rules reach into what is mounted there? nil: no
 	Log      *slog.Logger
 
 	HandoverBytes int           // default 8 MiB
@@ -119,6 +122,12 @@ func (o *Options) defaults() {
 	}
 	if o.Appeared == nil {
 		o.Appeared = func() {}
+	}
+	if o.Beneath == nil {
+		o.Beneath = func(Beneath) {}
+	}
+	if o.Linked == nil {
+		o.Linked = func() {}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

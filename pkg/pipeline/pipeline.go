@@ -28,6 +28,7 @@ type Pipeline struct {
 	gaps      gaps
 	pace      pace    // of the slow side alone
 	delayed   delayed // of the slow side alone
+	links     uint64  // of the slow side alone: rehash.Links when it was told
 	scans     *scans
 
 	ev     event.Event   // reused by the fast side
@@ -234,6 +235,10 @@ func (p *Pipeline) attribute(ev *event.Event) {
 
 // coalesce is stage 4.
 func (p *Pipeline) coalesce(ev *event.Event) {
+	if ev.Kind == event.KindFile && ev.Op.Beneath() && ev.Flags&event.FlagBlocked == 0 {
+		p.beneath(ev)
+		return
+	}
 	err := p.table.Add(ev, p.o.Attribute.Who)
 	switch {
 	case errors.Is(err, coalesce.ErrCut):

@@ -35,7 +35,7 @@ func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Reco
 		r.Ops = []string{r.Op}
 	}
 	r.Actor, r.Process = &c.Actor, &c.Process
-	if it.rescan != nil {
+	if it.rescan != nil && it.rescan.by == nil {
 		r.Actor, r.Process, r.Sensor.Hook = event.Nobody(), nil, ""
 	}
 	if c.Why != "" {

@@ -19,6 +19,8 @@ import (
 type job struct {
 	trees  []string
 	reason string
+	by     *Beneath     // who made what it finds; nil if nobody is known
+	whole  bool         // read everything
 	gap    *gap         // the loss that it closes, or the unplaced events that it is for; nil if none
 	begun  uint64       // ns since boot, set when it is done
 	done   chan<- error // gets the outcome once, nil if nobody waits
@@ -120,9 +122,15 @@ func (s *scans) do(j *job) {
 	var errs []error
 	j.left.Add(1)
 	for _, root := range j.trees {
+		if j.whole {
+			p.states.Doubt(root)
+		}
 		err := p.states.Suspects(s.ctx, p.tree(root), func(path string) error {
 			now := p.o.Clock.Boot()
 			c := &event.Change{Path: path, Op: event.OpOpen, First: now, Last: now}
+			if j.by != nil {
+				c.Actor, c.Process, c.Hook = j.by.Actor, j.by.Process, j.by.Hook
+			}
 			j.left.Add(1)
 			return s.put(&item{change: c, rescan: j, reason: j.reason})
 		})
@@ -259,7 +267,7 @@ func (p *Pipeline) tree(root string) rehash.Tree {
 			nested = append(nested, t)
 		}
 	}
-	return rehash.Tree{Root: root, Skip: func(path string) bool {
+	return rehash.Tree{Root: root, Mount: p.o.Mount, Skip: func(path string) bool {
 		for _, n := range nested {
 			if coalesce.Within(n, path) {
 				return true

@@ -115,6 +115,10 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 	if f.Again {
 		p.lookLater(c, f.Path, p.o.SelfDelay)
 	}
+	if n := p.states.Links(); n != p.links {
+		p.links = n
+		p.o.Linked()
+	}
 	var out []find
 	if f.Doubted != nil {
 		p.n.unchanged.Add(^uint64(0))

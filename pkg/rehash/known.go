@@ -38,6 +38,8 @@ type Known struct {
 	mu    sync.RWMutex // guards all below
 	root  node
 	count int
+
+	linked linked
 }
 
 func parts(p string) []string {
@@ -110,6 +112,7 @@ func (k *Known) put(p string, e Entry) {
 		k.count++
 	}
 	n.entry = &e
+	k.linked.note(p, &e.State)
 	if !e.State.Exists || e.State.Type != event.TypeDir {
 		for _, kid := range n.kids {
 			k.count -= living(kid)
@@ -143,6 +146,7 @@ func (k *Known) move(from, to string, at uint64) {
 		*t = node{}
 		return
 	}
+	k.linked.move(from, to)
 	entry := f.entry
 	*t = node{entry: entry, kids: f.kids}
 	*f = node{entry: &Entry{At: at}}

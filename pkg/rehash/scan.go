@@ -18,14 +18,21 @@ import (
 type Tree struct {
 	Root string
 	Skip func(path string) bool // excepted paths; nil: none
+	// Mount tells of a mount point below the root, or of the root, whether what is
+	// mounted there belongs to the tree; nil: it does not.
+	Mount func(path string) bool
+}
+
+// crosses reports whether the tree goes on in a directory.
+func (t Tree) crosses(path string) bool {
+	return !isMount(path) || t.Mount != nil && t.Mount(path)
 }
 
 func (t Tree) skips(path string) bool { return t.Skip != nil && t.Skip(path) }
 
 // Scan reads everything at and below a tree's root and hands each state to visit,
 // parents before their children, one call at a time. A path that cannot be read
-// comes with its error. Other mounts below the root are left out, as the kernel
-// side leaves them out. The states are not taken as known.
+// comes with its error. The states are not taken as known.
 func (r *Rehash) Scan(ctx context.Context, t Tree, visit func(path string, s event.State, err error)) error {
 	return r.scan(ctx, t, func(ctx context.Context, path string) look { return r.read(ctx, path, nil) },
 		func(path string, l look) { visit(path, l.state, l.err) })
@@ -124,7 +131,7 @@ func walk(ctx context.Context, t Tree, visit func(path string, dir bool) error) 
 		return err
 	}
 	dir := uint32(st.Mode)&unix.S_IFMT == unix.S_IFDIR
-	if err := visit(t.Root, dir); err != nil || !dir {
+	if err := visit(t.Root, dir); err != nil || !dir || t.Mount != nil && !t.crosses(t.Root) {
 		return err
 	}
 	return walkDir(ctx, t, t.Root, visit)
@@ -152,7 +159,7 @@ func walkDir(ctx context.Context, t Tree, dir string, visit func(path string, di
 			}
 			continue
 		}
-		if isMount(p) {
+		if !t.crosses(p) {
 			continue
 		}
 		if err := visit(p, true); err != nil {

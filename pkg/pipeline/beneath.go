@@ -1,0 +1,64 @@
+package pipeline
+
+import (
+	"context"
+
+	"github.com/holdfast/holdfast/pkg/coalesce"
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// Beneath is what somebody did to the mounts that watched paths lead through, or
+// to the devices below their file systems (event.Op.Beneath). What came of it is
+// for the daemon to find out, which knows the table of mounts.
+type Beneath struct {
+	Op   event.Op
+	At   string // mount point or device, absolute in our mount namespace unless Other; "" if the call named none
+	Path string // the watched path that the kernel found concerned; "" if it only told of a call
+	// Other: done in another mount namespace, to a view of its own.
+	Other   bool
+	Device  uint64 // raw writes: the kernel's number of the device
+	Closed  bool   // raw writes: the last one through this descriptor is over
+	Time    uint64 // ns since boot
+	Hook    uint16
+	Actor   event.Actor
+	Process event.Process
+}
+
+// beneath hands over an event about what lies below paths.
+func (p *Pipeline) beneath(ev *event.Event) {
+	b := Beneath{Op: ev.Op, At: string(ev.Base), Time: ev.Time, Hook: ev.Hook}
+	if ev.Flags&event.FlagNamed == 0 {
+		root, _, ok := p.o.Anchors.Path(ev.Anchor)
+		if !ok {
+			return // the rule is gone
+		}
+		b.Path, b.Other = root, true
+		if len(ev.Path) > 0 {
+			b.Path = coalesce.Join(root, string(ev.Path))
+		}
+		if ev.Op == event.OpRawWrite {
+			b.Other, b.Device, b.Closed = false, ev.Arg>>1, ev.Arg&1 != 0
+		}
+	} else if len(ev.Base)+len(ev.Path) > 0 && p.o.Resolver != nil {
+		q := coalesce.Query{Base: string(ev.Base), Path: string(ev.Path), Follow: true, PID: ev.Key.PID, TID: ev.TID, MntNS: ev.MntNS}
+		b.At, b.Other = p.o.Resolver.Locate(q)
+	}
+	b.Actor, b.Process = p.o.Attribute.Who(ev)
+	p.o.Beneath(b)
+}
+
+// Note appends a record in its turn.
+func (p *Pipeline) Note(r *event.Record) { p.put(&item{record: r}) }
+
+// RescanFor compares trees, and does not wait for the end of it. What it finds is
+// put down to by, if that is not nil. With whole every file is read, even where
+// its inode says that it was not touched.
+func (p *Pipeline) RescanFor(trees []string, reason string, by *Beneath, whole bool) {
+	p.scans.begin(&job{trees: trees, reason: reason, by: by, whole: whole})
+}
+
+// Outside lists the known files that have names outside the watched trees, one of
+// their paths each, and how many more there are than are looked at.
+func (p *Pipeline) Outside(ctx context.Context) (paths []string, missed int) {
+	return p.states.Outside(ctx)
+}
