@@ -187,7 +187,7 @@ func TestLiveThousandChangesArePutBack(t *testing.T) {
 	m := newMachine(t)
 	tree := m.path("tree")
 	users := []uint32{20001, 20002, 20003}
-	kinds := []string{"creat", "creat_over", "append", "rename_within", "chmod", "unlink"}
+	kinds := []string{"creat_new", "creat_over", "open_append", "rename_within", "chmod", "unlink"}
 	for _, u := range users {
 		m.must("install", "-d", "-m", "0755", "-o", fmt.Sprint(u), "-g", fmt.Sprint(u), filepath.Join(tree, fmt.Sprint(u)))
 	}
@@ -200,7 +200,7 @@ func TestLiveThousandChangesArePutBack(t *testing.T) {
 		s := step{act: kinds[i%len(kinds)], user: users[(i/len(kinds))%len(users)]}
 		s.file = filepath.Join(tree, fmt.Sprint(s.user), fmt.Sprintf("%04d-%s", i, s.act))
 		steps = append(steps, s)
-		if s.act == "creat" {
+		if s.act == "creat_new" {
 			continue
 		}
 		if err := os.WriteFile(s.file, fmt.Appendf(nil, "trusted content %d\n", i), 0o640); err != nil {

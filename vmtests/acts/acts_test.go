@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/holdfast/holdfast/pkg/event"
@@ -12,41 +13,85 @@ import (
 func TestActs(t *testing.T) {
 	ops := event.OpNames()
 	seen := map[string]bool{}
-	for _, a := range acts() {
+	for _, a := range everyAct() {
 		t.Run(a.name, func(t *testing.T) {
 			if seen[a.name] {
 				t.Error("the name appears twice")
 			}
 			seen[a.name] = true
-			if !slices.Contains(ops, a.op) {
-				t.Errorf("records know no op %q", a.op)
+			for op := range strings.SplitSeq(a.op+","+orDefault(a.refused, a.op), ",") {
+				if !slices.Contains(ops, op) {
+					t.Errorf("records know no op %q", op)
+				}
 			}
-			if a.from == none || a.do == nil {
-				t.Error("it has no path or does nothing")
+			if (a.do == nil) == (a.hold == nil) {
+				t.Error("it must either do or hold")
 			}
 		})
+	}
+	for _, a := range basicActs() {
+		if a.hold != nil || a.from == none || a.from == theTree || a.from == theAncestor {
+			t.Errorf("%s is not a basic act: it begins before the rule or has no path of its own", a.name)
+		}
 	}
 }
 
 func TestContentActsLeaveWhatTheySay(t *testing.T) {
 	for _, a := range contentActs() {
 		t.Run(a.name, func(t *testing.T) {
-			path, _ := a.paths(t.TempDir(), "")
-			if err := makeThing(path, a.have); err != nil {
+			s := newScene(a, t.TempDir(), "")
+			if err := os.MkdirAll(s.dir, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			_, content, err := stateOf(path)
+			if err := makeThing(s.path, a.have); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			if s.content, err = contentOf(s.path); err != nil {
+				t.Fatal(err)
+			}
+			o, err := a.do(s)
 			if err != nil {
 				t.Fatal(err)
 			}
-			o, err := a.do(path, "", content)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := os.ReadFile(path)
+			got, err := os.ReadFile(s.path)
 			if err != nil || string(got) != string(o.content) {
-				t.Errorf("%s holds %q, %v; the act says %q", filepath.Base(path), got, err, o.content)
+				t.Errorf("%s holds %q, %v; the act says %q", filepath.Base(s.path), got, err, o.content)
 			}
 		})
+	}
+}
+
+func TestAViewShowsEveryKindOfChange(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "it")
+	if err := os.WriteFile(name, []byte("old"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name string
+		do   func() error
+	}{
+		{"content of the same size", func() error { return os.WriteFile(name, []byte("new"), 0) }},
+		{"mode", func() error { return os.Chmod(name, 0o600) }},
+		{"a second name", func() error { return os.Link(name, filepath.Join(dir, "two")) }},
+		{"another name", func() error { return os.Rename(name, filepath.Join(dir, "three")) }},
+	} {
+		before := lookAt(dir, true)
+		if d := differences(before, lookAt(dir, true)); len(d) > 0 {
+			t.Errorf("without a change there is a difference: %s", d)
+		}
+		if err := tt.do(); err != nil {
+			t.Fatal(err)
+		}
+		if len(differences(before, lookAt(dir, true))) == 0 {
+			t.Errorf("%s: no difference is shown", tt.name)
+		}
+	}
+}
+
+func TestPathsAreEncodedAsRecordsDo(t *testing.T) {
+	if got, want := encode("/a/caf\xe9/é"), `/a/caf\xe9/é`; got != want {
+		t.Errorf("encode is %q, want %q", got, want)
 	}
 }

@@ -3,23 +3,33 @@
 // nothing here may share code with what is tested: content is hashed by the
 // b3sum program from the bytes in memory, not by Holdfast's digest.
 //
-//	acts list                       the names of all acts
-//	acts fixture TREE OUTSIDE       make what the acts work on, before anything is watched
-//	acts do NAME PATH [PATH_TO]     one act on these paths
-//	acts run NAME TREE OUTSIDE      one act on its paths of the fixture
-//	acts all TREE OUTSIDE           every act on the fixture, each in a process of its own
+//	acts list [every]               the names of the basic acts, or of every act
+//	acts fixture TREE OUTSIDE       make what every act works on, before anything is watched
+//	acts do NAME PATH [PATH_TO]     one basic act on these paths
+//	acts run NAME TREE OUTSIDE      one act on its paths of the fixture, all of it now
+//	acts all TREE OUTSIDE           every basic act on the fixture, each in a process of its own
+//	acts hold TREE OUTSIDE CTL      start a process for each act that begins before the rule; each waits
+//	acts matrix TREE OUTSIDE CTL    every act, those that wait included
+//	acts picture TREE               the state of each act's directory, one line of JSON each
+//
+// The basic acts touch nothing but the files of the fixture. The others mount,
+// bind loop devices, change core_pattern and attach to the daemon (the process in
+// the environment's DAEMON): they need a machine of their own, and root.
 //
 // A refused act is no failure: the line says ok false and the errno. Exit code 1
 // means that the truth could not be told.
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,65 +41,203 @@ func main() {
 	}
 }
 
-var errUsage = errors.New("usage: acts list | fixture TREE OUTSIDE | do NAME PATH [PATH_TO] | run NAME TREE OUTSIDE | all TREE OUTSIDE")
+var errUsage = errors.New("usage: acts list [every] | fixture TREE OUTSIDE | do NAME PATH [PATH_TO] | run NAME TREE OUTSIDE | " +
+	"all TREE OUTSIDE | hold TREE OUTSIDE CTL | matrix TREE OUTSIDE CTL | picture TREE")
 
 func run(args []string) error {
-	if len(args) == 1 && args[0] == "list" {
-		for _, a := range acts() {
-			fmt.Println(a.name)
-		}
-		return nil
-	}
-	if len(args) < 3 {
+	if len(args) == 0 {
 		return errUsage
 	}
 	switch verb, rest := args[0], args[1:]; {
+	case verb == "list":
+		list := basicActs()
+		if len(rest) > 0 && rest[0] == "every" {
+			list = everyAct()
+		}
+		for _, a := range list {
+			fmt.Println(a.name)
+		}
+		return nil
 	case verb == "fixture" && len(rest) == 2:
 		return makeFixture(rest[0], rest[1])
-	case verb == "do":
+	case verb == "do" && len(rest) >= 2:
 		a, err := find(rest[0])
 		if err != nil {
 			return err
 		}
-		to := ""
-		if len(rest) > 2 {
-			to = rest[2]
+		s := &scene{path: rest[1], dir: rest[1], uid: os.Getuid(), pids: []int{os.Getpid()}}
+		if len(rest) > 2 && a.to != none {
+			s.to = rest[2]
 		}
-		return perform(a, rest[1], to)
+		return perform(a, s, nil)
 	case verb == "run" && len(rest) == 3:
 		a, err := find(rest[0])
 		if err != nil {
 			return err
 		}
-		path, to := a.paths(rest[1], rest[2])
-		return perform(a, path, to)
+		return perform(a, newScene(a, rest[1], rest[2]), nil)
 	case verb == "all" && len(rest) == 2:
 		return runAll(rest[0], rest[1])
+	case verb == "hold" && len(rest) == 3:
+		return hold(rest[0], rest[1], rest[2])
+	case verb == "wait" && len(rest) == 4:
+		return wait(rest[0], rest[1], rest[2], rest[3])
+	case verb == "matrix" && len(rest) == 3:
+		return matrix(rest[0], rest[1], rest[2])
+	case verb == "picture" && len(rest) == 1:
+		return printPictures(rest[0])
+	case verb == "step" && len(rest) == 2:
+		os.Exit(step(rest[0], rest[1]))
 	}
 	return errUsage
 }
 
-// runAll starts this program once for each act.
+// runAll starts this program once for each basic act.
 func runAll(tree, outside string) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	for _, a := range acts() {
+	for _, a := range basicActs() {
 		if a.root && os.Getuid() != 0 {
 			continue
 		}
-		cmd := exec.Command(self, "run", a.name, tree, outside)
-		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-		if err := cmd.Run(); err != nil {
-			return fmt.Errorf("act %s: %w", a.name, err)
+		line, err := runOne(a.name, tree, outside)
+		if err != nil {
+			return err
+		}
+		if _, err := os.Stdout.Write(line); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+func runOne(name, tree, outside string) ([]byte, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	var errs bytes.Buffer
+	cmd := exec.Command(self, "run", name, tree, outside)
+	cmd.Stderr = &errs
+	line, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("act %s: %w: %s", name, err, errs.Bytes())
+	}
+	return line, nil
+}
+
+// The files of one waiting act in the control directory.
+func pipeOf(ctl, name string) string  { return filepath.Join(ctl, name+".go") }
+func heldOf(ctl, name string) string  { return filepath.Join(ctl, name+".held") }
+func truthOf(ctl, name string) string { return filepath.Join(ctl, name+".truth") }
+
+// hold starts the acts that begin before the rule and returns when each holds
+// what it needs. They wait for matrix to let them go.
+func hold(tree, outside, ctl string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(ctl, 0o700); err != nil {
+		return err
+	}
+	for _, a := range everyAct() {
+		if a.hold == nil {
+			continue
+		}
+		if err := unix.Mkfifo(pipeOf(ctl, a.name), 0o600); err != nil {
+			return fmt.Errorf("hold %s: %w", a.name, err)
+		}
+		cmd := exec.Command(self, "wait", a.name, tree, outside, ctl)
+		cmd.Stderr = os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := cmd.Start(); err != nil {
+			return fmt.Errorf("hold %s: %w", a.name, err)
+		}
+		if err := await(heldOf(ctl, a.name)); err != nil {
+			return fmt.Errorf("hold %s: %w", a.name, err)
+		}
+	}
+	return nil
+}
+
+// patience is how long an act may take; the guests are emulated machines.
+const patience = 60 * time.Second
+
+func await(file string) error {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Lstat(file); err == nil {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%s does not appear", file)
+		}
+	}
+}
+
+// wait is one act that begins before the rule: it holds, waits until its pipe
+// is opened, acts, and leaves its truth.
+func wait(name, tree, outside, ctl string) error {
+	a, err := find(name)
+	if err != nil {
+		return err
+	}
+	var line bytes.Buffer
+	s := newScene(a, tree, outside)
+	err = performTo(&line, a, s, func() error {
+		if err := os.WriteFile(heldOf(ctl, name), nil, 0o600); err != nil {
+			return err
+		}
+		f, err := os.Open(pipeOf(ctl, name)) // opens when there is a writer
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	})
+	if err != nil {
+		line.Reset()
+		fmt.Fprintf(&line, "{\"act\":%q,\"effect\":\"error\",\"why\":%q}\n", name, err.Error())
+	}
+	tmp := truthOf(ctl, name) + ".tmp"
+	return errors.Join(os.WriteFile(tmp, line.Bytes(), 0o600), os.Rename(tmp, truthOf(ctl, name)), os.WriteFile(heldOf(ctl, name), nil, 0o600))
+}
+
+// matrix does every act in order and prints the truths.
+func matrix(tree, outside, ctl string) error {
+	for _, a := range everyAct() {
+		var line []byte
+		var err error
+		if a.hold == nil {
+			line, err = runOne(a.name, tree, outside)
+		} else {
+			line, err = letGo(a.name, ctl)
+		}
+		if err != nil {
+			line = fmt.Appendf(nil, "{\"act\":%q,\"effect\":\"error\",\"why\":%q}\n", a.name, err.Error())
+		}
+		if _, err := os.Stdout.Write(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func letGo(name, ctl string) ([]byte, error) {
+	if _, err := os.Lstat(truthOf(ctl, name)); err != nil { // else it ended while it held
+		fd, err := unix.Open(pipeOf(ctl, name), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, fmt.Errorf("let %s go: %w (nobody waits)", name, err)
+		}
+		if err := unix.Close(fd); err != nil {
+			return nil, err
+		}
+		if err := await(truthOf(ctl, name)); err != nil {
+			return nil, err
+		}
+	}
+	return os.ReadFile(truthOf(ctl, name))
+}
+
 func find(name string) (act, error) {
-	for _, a := range acts() {
+	for _, a := range everyAct() {
 		if a.name == name {
 			return a, nil
 		}
@@ -114,45 +262,116 @@ type truth struct {
 	Exe    string         `json:"exe"`
 	Before map[string]any `json:"before"`
 	After  map[string]any `json:"after,omitempty"`
+	// Effect is changed, refused or none, by what the act's directory and machine
+	// show afterwards; Why says which errno or reason, Differs what is different.
+	Effect  string   `json:"effect"`
+	Why     string   `json:"why,omitempty"`
+	Differs []string `json:"differs,omitempty"`
+	Held    bool     `json:"held,omitempty"`
+	PIDs    []int    `json:"pids,omitempty"` // who may be named, if that is not PID; none and kernel: nobody
+	Kernel  bool     `json:"kernel,omitempty"`
 }
 
-// perform does a and prints what happened.
-func perform(a act, path, to string) error {
+// noEffect is an act's own word that nothing can happen here, and why.
+type noEffect string
+
+func (n noEffect) Error() string { return string(n) }
+
+func perform(a act, s *scene, between func() error) error {
+	return performTo(os.Stdout, a, s, between)
+}
+
+// performTo does a and prints what happened. between is called after hold.
+func performTo(w interface{ Write([]byte) (int, error) }, a act, s *scene, between func() error) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	if a.to == none {
-		to = ""
+	s.exe = exe
+	t := truth{Act: a.name, Op: a.op, Path: encode(s.path), PathTo: encode(s.to), Held: a.hold != nil && between != nil}
+	names := a.names(s)
+	for _, n := range names {
+		t.Names = append(t.Names, encode(n))
 	}
-	t := truth{Act: a.name, Op: a.op, Path: path, PathTo: to, Names: a.names(path, to), PID: os.Getpid(), UID: os.Getuid(), Exe: exe}
-	_, content, err := stateOf(path)
+	if s.content, err = contentOf(s.path); err != nil {
+		return err
+	}
+	do := func() (outcome, error) { return a.do(s) }
+	var held error
+	if a.hold != nil {
+		do, held = a.hold(s)
+	}
+	if between != nil {
+		if err := between(); err != nil {
+			return errors.Join(err, s.restore())
+		}
+	}
+	decisive := s.path
+	if len(names) > 0 {
+		decisive = names[len(names)-1]
+	}
+	if t.Before, err = stateOf(decisive); err != nil {
+		return err
+	}
+	before := lookAt(s.dir, true)
+	var after outcome
+	err = held
+	if err == nil {
+		after, err = do()
+	}
+	t.Differs = differences(before, lookAt(s.dir, true))
+	if after.did != "" {
+		t.Differs = append(t.Differs, after.did)
+	}
+	undone := s.restore()
+	if err := t.tell(a, after, err); err != nil {
+		return errors.Join(err, undone)
+	}
+	t.UID, t.Exe = s.uid, s.exe
+	switch {
+	case len(s.pids) == 1:
+		t.PID = s.pids[0]
+	case len(s.pids) == 0:
+		t.Kernel = true
+	default:
+		t.PIDs = s.pids
+	}
+	line, err := json.Marshal(t)
 	if err != nil {
-		return err
+		return errors.Join(err, undone)
 	}
-	if t.Before, _, err = stateOf(t.Names[len(t.Names)-1]); err != nil {
-		return err
-	}
-	after, err := a.do(path, to, content)
+	_, err = w.Write(append(line, '\n'))
+	return errors.Join(err, undone)
+}
+
+// tell fills in how the act ended.
+func (t *truth) tell(a act, after outcome, err error) error {
 	var errno syscall.Errno
+	var none noEffect
 	switch {
 	case err == nil:
 		t.OK = true
 		if t.After, err = after.fields(); err != nil {
 			return err
 		}
+		t.Why = after.why
+	case errors.As(err, &none):
+		t.Why = string(none)
 	case errors.As(err, &errno):
-		t.Errno = unix.ErrnoName(errno)
+		t.Errno, t.Why = unix.ErrnoName(errno), unix.ErrnoName(errno)
 		if a.refused != "" {
 			t.Op = a.refused
 		}
 	default:
 		return err
 	}
-	line, err := json.Marshal(t)
-	if err != nil {
-		return err
+	switch {
+	case len(t.Differs) > 0:
+		t.Effect = "changed"
+	case t.Errno == "EPERM":
+		t.Effect = "refused"
+	default:
+		t.Effect = "none"
 	}
-	_, err = fmt.Println(string(line))
-	return err
+	return nil
 }
