@@ -74,10 +74,10 @@ func heldActs() []act {
 			return holds(overwritten(c)), err
 		})},
 		{name: "prefd_sendfile_self", hold: held(unix.O_RDWR, func(fd int, c []byte) (outcome, error) {
-			off := int64(10)
+			off := int64(100)
 			_, err := unix.Sendfile(fd, fd, &off, 20)
 			o := append([]byte{}, c...)
-			copy(o, c[10:30])
+			copy(o, c[100:120])
 			return holds(o), err
 		})},
 		{name: "prefd_splice", hold: over(func(fd int) error {
@@ -174,7 +174,8 @@ func heldActs() []act {
 				return nil, err
 			}
 			return held(unix.O_RDWR, func(fd int, c []byte) (outcome, error) {
-				// the donor gets the blocks of the file that the call is made on
+				// the donor gets the blocks of the file that the call is made on; what is in
+				// them depends on what was written back
 				arg := struct {
 					_, donor           uint32
 					orig, to, n, moved uint64
@@ -183,7 +184,8 @@ func heldActs() []act {
 				if err == nil {
 					err = ioctl(src, ext4IocMoveExt, unsafe.Pointer(&arg))
 				}
-				return same(), errors.Join(err, unix.Fsync(fd))
+				// and the page cache of the donor still shows what was in its own
+				return same(), errors.Join(err, unix.Fsync(fd), os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0))
 			})(s)
 		}},
 		{name: "ext4_swap_boot", op: "write,truncate", have: blocks, hold: held(unix.O_RDWR, func(fd int, c []byte) (outcome, error) {

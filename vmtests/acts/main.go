@@ -320,6 +320,12 @@ func performTo(w interface{ Write([]byte) (int, error) }, a act, s *scene, betwe
 		after, err = do()
 	}
 	t.Differs = differences(before, lookAt(s.dir, true))
+	if err == nil && after.content != nil && len(t.Differs) > 0 {
+		// What an act says of content is compared with what is there.
+		if b, rerr := os.ReadFile(decisive); rerr != nil || !bytes.Equal(b, after.content) {
+			return errors.Join(fmt.Errorf("%s holds something else than the act says (%d bytes, %d): %v", decisive, len(b), len(after.content), rerr), s.restore())
+		}
+	}
 	if after.did != "" {
 		t.Differs = append(t.Differs, after.did)
 	}

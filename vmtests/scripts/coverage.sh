@@ -12,7 +12,7 @@ make_fs() {
 	mkdir -p "$1"
 	case $kind in
 	tmpfs) mount -t tmpfs -o size=256m coverage "$1"; return ;;
-	ext4) set -- "$1" mkfs.ext4 -q -F -O verity,encrypt,project,quota -I 256 ;;
+	ext4) set -- "$1" mkfs.ext4 -q -F -O verity,encrypt,project -I 256 ;;
 	xfs) set -- "$1" mkfs.xfs -q -f ;;
 	btrfs) set -- "$1" mkfs.btrfs -q -f ;;
 	esac
