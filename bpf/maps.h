@@ -15,7 +15,7 @@
 #define MARK_PENDING 16	/* names only: a rule waits for this name */
 #define MARK_LINK 32	/* a file that has names outside its tree: content and metadata only */
 
-#define RULE_OWN 0xffffff	/* the rule of our own places: what we do there is nobody's business */
+#define RULE_OWN 0xffffff	/* the rule of our own places, in force while we are guarded: what we do there is nobody's business */
 
 #define MODE_OBSERVE 1
 #define MODE_RESTORE 2

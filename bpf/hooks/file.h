@@ -127,9 +127,9 @@ __noinline int locate(struct request *r)
 		return 0;
 	if (r->leaf)
 		leaf = name_hash((u64)r->leaf, 1);
-	if (!find_place(r->d, leaf, &r->place))
-		return c->links && find_link(r);
-	if (r->place.anchor && r->place.rule == RULE_OWN && is_self())
+	if (!find_place(r->d, leaf, &r->place) && !(c->links && find_link(r)))
+		return 0;
+	if (r->place.anchor && r->place.rule == RULE_OWN && (!c->guard || is_self()))
 		r->place.anchor = 0;
 	return r->place.anchor || r->place.appeared;
 }

@@ -81,7 +81,7 @@ func (a *app) commands() *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			a.runCommand(), a.statusCommand(), a.doctorCommand(),
+			a.runCommand(), a.stopCommand(), a.statusCommand(), a.doctorCommand(),
 			a.logCommand(), a.whoCommand(), a.showCommand(), a.sessionsCommand(),
 			a.versionsCommand(), a.diffCommand(), a.restoreCommand(), a.undoCommand(), a.trustCommand(),
 			a.policyCommand(), a.verifyCommand(), a.fsckCommand(), a.schemaCommand(), a.versionCommand(),

@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast/holdfast/pkg/config"
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/kernel"
 )
 
 func (a *app) doctorCommand() *cli.Command {
@@ -42,11 +43,7 @@ func (a *app) doctor(c *cli.Context) error {
 	}
 	report := probe(c.Context)
 	t := &table{}
-	for _, k := range report.Capabilities {
-		f := finding{Name: k.Name, Found: k.Found, Cost: k.Cost, For: k.For}
-		if k.Err != nil {
-			f.Error = k.Err.Error()
-		}
+	for _, f := range findings(cfg, report) {
 		if c.Bool("json") {
 			if err := a.json(f); err != nil {
 				return err
@@ -54,13 +51,13 @@ func (a *app) doctor(c *cli.Context) error {
 			continue
 		}
 		state, color, cost := "yes", green, ""
-		if !k.Found {
-			state, color, cost = "no", yellow, "without it: "+k.Cost
+		if !f.Found {
+			state, color, cost = "no", yellow, "without it: "+f.Cost
 			if f.Error != "" {
 				cost += "  (" + f.Error + ")"
 			}
 		}
-		t.add(k.Name, state, printableText(cost))
+		t.add(f.Name, state, printableText(cost))
 		t.paint(1, color)
 	}
 	if c.Bool("json") {
@@ -80,6 +77,32 @@ func (a *app) doctor(c *cli.Context) error {
 	return nil
 }
 
+// findings are the capabilities, and the guard that follows from them.
+func findings(cfg config.Config, report kernel.Report) []finding {
+	var out []finding
+	for _, k := range report.Capabilities {
+		f := finding{Name: k.Name, Found: k.Found, Cost: k.Cost, For: k.For}
+		if k.Err != nil {
+			f.Error = k.Err.Error()
+		}
+		out = append(out, f)
+	}
+	tier := cfg.Tier
+	if tier == config.TierAuto {
+		tier = report.Tier
+	}
+	guard := finding{Name: "guard", Found: cfg.Guard && canBlock(tier), Cost: "root can end the daemon and change its files"}
+	switch {
+	case !cfg.Guard:
+		guard.Error = "it is switched off (guard: false)"
+	case !guard.Found:
+		guard.Error = "tier " + orNone(tier) + " cannot refuse"
+	}
+	return append(out, guard)
+}
+
+func canBlock(tier string) bool { return tier == config.TierLSM || tier == config.TierModifyReturn }
+
 func orNone(tier string) string {
 	if tier == "" {
 		return "none"
@@ -92,7 +115,7 @@ func (a *app) doctorRules(cfg config.Config, tier string) error {
 	if cfg.Tier != config.TierAuto && cfg.Tier != tier {
 		return fmt.Errorf("tier %s is configured, the best that works is %s: %w", cfg.Tier, orNone(tier), errDegraded)
 	}
-	if tier == config.TierLSM || tier == config.TierModifyReturn {
+	if canBlock(tier) {
 		return nil
 	}
 	for i := range cfg.Rules {

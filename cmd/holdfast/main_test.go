@@ -218,3 +218,7 @@ func (f *fake) Undo(_ context.Context, r control.UndoRequest) (control.Outcome, 
 func (f *fake) Trust(_ context.Context, r control.TrustRequest) (control.Outcome, error) {
 	return f.answer(r)
 }
+
+func (f *fake) Stop(_ context.Context, r control.StopRequest) (control.Outcome, error) {
+	return f.answer(r)
+}

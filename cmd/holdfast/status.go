@@ -109,6 +109,11 @@ func (a *app) printStatus(st *control.Status) {
 		tier += " (wanted: " + st.TierWanted + ")"
 	}
 	a.linef("tier   %s", tier)
+	if st.Guard.On {
+		a.linef("guard  on")
+	} else {
+		a.linef("guard  %s: %s; root can end the daemon and change its files", a.color(yellow, "off"), printableText(st.Guard.Reason))
+	}
 	for _, r := range st.DegradedReasons {
 		a.linef("       %s %s", a.color(yellow, "degraded:"), printableText(r))
 	}

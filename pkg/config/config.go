@@ -49,8 +49,14 @@ type Config struct {
 	Rules []policy.Rule `yaml:"rules" json:"rules"`
 	// Tier forces one way of seeing events; auto takes the best one that works.
 	Tier string `yaml:"tier" json:"tier"`
+	// Guard has the daemon refuse what would end or blind it: changes of its own
+	// files, signals, attaching to it. Only tiers that can block can do it.
+	Guard bool `yaml:"guard" json:"guard"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `yaml:"log_level" json:"log_level"`
+
+	// File is where the settings come from, or would.
+	File string `yaml:"-" json:"file"`
 
 	Limits     Limits     `yaml:"limits" json:"limits"`
 	ClickHouse ClickHouse `yaml:"clickhouse" json:"clickhouse"`
@@ -106,6 +112,8 @@ func Default() Config {
 		Socket:   "/run/holdfast.sock",
 		RulesDir: "/etc/holdfast/rules.d",
 		Tier:     TierAuto,
+		Guard:    true,
+		File:     DefaultFile,
 		LogLevel: "info",
 		Limits: Limits{
 			Ring:           16 << 20,
@@ -155,6 +163,7 @@ func Parse(file string, data []byte) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
+	c.File = besides(file, filepath.Base(file))
 	for i := range c.Rules {
 		c.Rules[i].Locate(file, d, fmt.Sprintf("$.rules[%d]", i))
 	}

@@ -63,6 +63,11 @@ func (c *Client) Trust(ctx context.Context, r TrustRequest) (Outcome, error) {
 	return c.post(ctx, "/v1/trust", r)
 }
 
+// Stop implements Handler.
+func (c *Client) Stop(ctx context.Context, r StopRequest) (Outcome, error) {
+	return c.post(ctx, "/v1/stop", r)
+}
+
 func (c *Client) post(ctx context.Context, path string, req any) (Outcome, error) {
 	var o Outcome
 	b, err := json.Marshal(req)

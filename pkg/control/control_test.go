@@ -25,6 +25,7 @@ type fake struct {
 	err    error
 	peer   control.Peer
 	undo   control.UndoRequest
+	stop   control.StopRequest
 }
 
 func (f *fake) Status(ctx context.Context) (control.Status, error) {
@@ -46,6 +47,11 @@ func (f *fake) Undo(_ context.Context, r control.UndoRequest) (control.Outcome, 
 }
 
 func (f *fake) Trust(_ context.Context, r control.TrustRequest) (control.Outcome, error) {
+	return control.Outcome{}, f.err
+}
+
+func (f *fake) Stop(_ context.Context, r control.StopRequest) (control.Outcome, error) {
+	f.stop = r
 	return control.Outcome{}, f.err
 }
 
@@ -91,6 +97,9 @@ func TestRequestsAndAnswersSurviveTheSocket(t *testing.T) {
 	want := control.UndoRequest{Session: "s", User: "u", Source: "::1", Exec: "e", Record: "r", Since: 1, Until: 2, Path: "/p\x80", DryRun: true, Force: true}
 	if _, err := c.Undo(context.Background(), want); err != nil || f.undo != want {
 		t.Errorf("undo %+v, %v", f.undo, err)
+	}
+	if _, err := c.Stop(context.Background(), control.StopRequest{Reason: "new kernel"}); err != nil || f.stop.Reason != "new kernel" {
+		t.Errorf("stop %+v, %v", f.stop, err)
 	}
 }
 

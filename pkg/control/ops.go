@@ -14,6 +14,8 @@ type Handler interface {
 	Restore(context.Context, RestoreRequest) (Outcome, error)
 	Undo(context.Context, UndoRequest) (Outcome, error)
 	Trust(context.Context, TrustRequest) (Outcome, error)
+	// Stop ends the daemon after its answer.
+	Stop(context.Context, StopRequest) (Outcome, error)
 }
 
 // Path is a path in raw bytes; in JSON it is written as event.Text.
@@ -64,6 +66,11 @@ type TrustRequest struct {
 	Reason string `json:"reason"`
 }
 
+// StopRequest asks the daemon to end.
+type StopRequest struct {
+	Reason string `json:"reason"` // required: the record keeps it
+}
+
 // The outcomes of a step.
 const (
 	StepPlanned = "planned" // dry run: nothing was done
@@ -94,7 +101,7 @@ type Conflict struct {
 	Record string `json:"record,omitempty"` // the later change that stands in the way
 }
 
-// Outcome answers Restore, Undo and Trust.
+// Outcome answers Restore, Undo, Trust and Stop.
 type Outcome struct {
 	DryRun    bool       `json:"dry_run"`
 	Matched   int        `json:"matched"` // undo: records of the cause

@@ -26,6 +26,7 @@ type Status struct {
 	DegradedReasons []string `json:"degraded_reasons"`
 	Armed           bool     `json:"armed"` // every path that exists is watched and, where its mode says so, protected
 
+	Guard    Guard             `json:"guard"`
 	Rules    []RuleStatus      `json:"rules"`
 	Events   Events            `json:"events"`
 	Queues   []Queue           `json:"queues"`
@@ -46,6 +47,13 @@ type Held struct {
 	User   string `json:"user,omitempty"`
 	Mapped bool   `json:"mapped"` // by a shared mapping; else by a descriptor
 	Before bool   `json:"before"` // since before the file was watched
+}
+
+// Guard says whether the daemon refuses what would end or blind it.
+type Guard struct {
+	On     bool   `json:"on"`
+	Reason string `json:"reason,omitempty"` // why it is off
+	Paths  []Path `json:"paths,omitempty"`  // its own places, which only it may change
 }
 
 // RuleStatus is one rule and how far it is in force.

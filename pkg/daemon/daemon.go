@@ -50,6 +50,7 @@ type Daemon struct {
 	names   *coalesce.Resolver
 	again   chan struct{} // arm again
 	scan    chan struct{} // look who holds watched files
+	stop    chan struct{} // somebody asked for the end
 
 	shipDown func() error // closes what the shipper uses
 
@@ -76,7 +77,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		return errors.Join(err, listener.Close())
 	}
 	d := &Daemon{
-		ops: ops{state: st}, o: o, log: o.Log, started: time.Now(), again: make(chan struct{}, 1), scan: make(chan struct{}, 1),
+		ops: ops{state: st}, o: o, log: o.Log, started: time.Now(), again: make(chan struct{}, 1), scan: make(chan struct{}, 1), stop: make(chan struct{}, 1),
 		degraded: make(map[string]string), enrolled: make(map[string]pipeline.Enrolled),
 	}
 	defer func() { err = errors.Join(err, d.state.close()) }()
@@ -121,6 +122,13 @@ func (d *Daemon) build() error {
 		d.degrade("rule "+name, reason)
 	}
 	self := uint32(os.Getpid())
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("own executable: %w", err)
+	}
+	if d.rules.guardOff != "" {
+		d.log.Warn("the daemon is not guarded", "reason", d.rules.guardOff)
+	}
 	ao := attribute.NewSystem(self)
 	ao.MaxProcesses = d.cfg.Limits.Processes
 	d.table = attribute.New(ao)
@@ -137,11 +145,11 @@ func (d *Daemon) build() error {
 	d.pipe = pipeline.New(pipeline.Options{
 		Decode: dec.Decode, Attribute: d.table, Anchors: d.sensor, Resolver: d.names,
 		Rule: d.rules.rule, Trees: d.rules.trees, Journal: d.journal, Clock: newClock(), Vault: d.keeper,
-		Self: self, Tier: d.tier, Hook: sense.HookName, Appeared: func() { signal(d.again) }, Log: d.log,
+		Self: self, Exe: exe, Tier: d.tier, Hook: sense.HookName, Appeared: func() { signal(d.again) }, Log: d.log,
 		Queue: d.cfg.Limits.Queue, FlapLimit: d.cfg.Limits.Restores, FlapWindow: d.cfg.Limits.RestoreWindow,
 		Scan: scan, MappedEvery: d.cfg.Limits.MappedInterval, MappedRate: uint64(d.cfg.Limits.MappedRate),
 	})
-	d.took = d.pipe.Took
+	d.took, d.who = d.pipe.Took, d.pipe.Who
 	if d.index, err = index.Open(d.cfg.IndexFile(), d.cfg.JournalDir(), index.Options{Logger: d.log}); err != nil {
 		return err
 	}
@@ -192,13 +200,16 @@ func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) err
 	if err == nil {
 		start(&front, senseCtx, "rules", d.armAgain)
 		start(&front, senseCtx, "held", d.scanHeld)
+		start(&front, senseCtx, "guard", d.watchGuard)
 		select {
 		case <-ctx.Done():
+		case <-d.stop:
 		case err = <-failed:
 		}
 	} else if ctx.Err() != nil {
 		err = nil
 	}
+	err = errors.Join(err, d.disarmGuard())
 	stopSense()
 	front.Wait()
 	stopPipe()
@@ -221,6 +232,9 @@ func (d *Daemon) begin(ctx context.Context) error {
 		d.degrade("learn", fmt.Sprintf("processes older than the daemon are not known: %v", err))
 	}
 	if err := d.arm(ctx, "changed while the tree was being armed"); err != nil {
+		return err
+	}
+	if err := d.sensor.Guard(d.rules.guardOff == ""); err != nil {
 		return err
 	}
 	d.mu.Lock()

@@ -24,6 +24,11 @@ func Offline(cfg config.Config) (control.Handler, func() error, error) {
 
 type offline struct{ ops }
 
+// Stop implements control.Handler: there is nothing to stop.
+func (o offline) Stop(context.Context, control.StopRequest) (control.Outcome, error) {
+	return control.Outcome{}, fmt.Errorf("stop: %w", control.ErrNotRunning)
+}
+
 // Status implements control.Handler: only a running daemon has one.
 func (o offline) Status(context.Context) (control.Status, error) {
 	return control.Status{}, fmt.Errorf("status: no daemon runs on %s: %w", o.cfg.State, control.ErrNotFound)

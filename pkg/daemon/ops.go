@@ -20,10 +20,14 @@ import (
 // takes what is there now as known.
 type took func(ctx context.Context, paths []string) error
 
+// who tells who a living process is, false if that is not known.
+type who func(ctx context.Context, pid uint32) (event.Actor, event.Process, bool)
+
 // ops are the operations of the control socket on an open state.
 type ops struct {
 	*state
 	took took
+	who  who
 }
 
 // Restore implements control.Handler.
@@ -127,6 +131,7 @@ func (o ops) Trust(ctx context.Context, r control.TrustRequest) (control.Outcome
 	if err != nil {
 		return control.Outcome{}, err
 	}
+	asked := o.asker(ctx)
 	var out control.Outcome
 	var changed []string
 	for _, path := range roots {
@@ -138,7 +143,7 @@ func (o ops) Trust(ctx context.Context, r control.TrustRequest) (control.Outcome
 			return out, fmt.Errorf("trust %s: there is nothing and nothing was: %w", event.Text([]byte(path)), control.ErrNotFound)
 		}
 		for _, p := range all {
-			step, err := o.trust(ctx, p, r.Reason)
+			step, err := o.trust(ctx, asked, p, r.Reason)
 			if err != nil {
 				return out, err
 			}
@@ -153,11 +158,11 @@ func (o ops) Trust(ctx context.Context, r control.TrustRequest) (control.Outcome
 }
 
 // trust promotes the present state of one path and records it.
-func (o ops) trust(ctx context.Context, path, reason string) (control.Step, error) {
+func (o ops) trust(ctx context.Context, asked by, path, reason string) (control.Step, error) {
 	step := control.Step{Path: control.Path(path), Action: "promote", Reason: reason}
 	before, _ := o.vault.Trusted(path)
 	v, err := o.vault.Capture(ctx, path, rollback.Provenance{Reason: reason, Trust: true})
-	rec := o.answer(ctx, "trust", path, reason)
+	rec := answer(asked, "trust", path, reason)
 	rec.Before, rec.After, rec.Verdict = &before.State, &v.State, event.VerdictPromoted
 	step.Outcome, step.Version = control.StepDone, v.ID
 	if err != nil {
@@ -172,10 +177,9 @@ func (o ops) trust(ctx context.Context, path, reason string) (control.Step, erro
 }
 
 // answer is a record of what is done on somebody's request.
-func (o ops) answer(ctx context.Context, action, path, reason string) *event.Record {
-	a, p := asker(ctx)
+func answer(asked by, action, path, reason string) *event.Record {
 	return &event.Record{
-		Time: now(), Kind: event.RecResponse, Path: event.Text([]byte(path)), Reason: reason, Actor: a, Process: p,
+		Time: now(), Kind: event.RecResponse, Path: event.Text([]byte(path)), Reason: reason, Actor: asked.actor, Process: asked.process,
 		Response: &event.Response{Action: action, Outcome: control.StepDone},
 	}
 }
@@ -193,7 +197,8 @@ func (o ops) carryOut(ctx context.Context, action string, plan rollback.Plan, dr
 		}
 		return out, nil
 	}
-	intent := o.answer(ctx, action, plan.Steps[0].Path, fmt.Sprintf("%s of %d paths begins", action, len(plan.Steps)))
+	asked := o.asker(ctx)
+	intent := answer(asked, action, plan.Steps[0].Path, fmt.Sprintf("%s of %d paths begins", action, len(plan.Steps)))
 	intent.Response.Outcome, intent.Response.Of = "intended", of
 	if _, err := o.journal.AppendDurable(ctx, intent); err != nil {
 		return out, fmt.Errorf("record the intent: %w", err)
@@ -203,7 +208,7 @@ func (o ops) carryOut(ctx context.Context, action string, plan rollback.Plan, dr
 	err := o.vault.Apply(ctx, plan, func(r rollback.Result) {
 		step := stepOf(&r.Step, r.Outcome)
 		step.Evidence, step.TookNS = r.Evidence, r.TookNS
-		rec := o.answer(ctx, action, r.Step.Path, r.Step.Reason)
+		rec := answer(asked, action, r.Step.Path, r.Step.Reason)
 		rec.Before, rec.After = &r.Step.Have, &r.After
 		rec.Response.Of, rec.Response.Outcome, rec.Response.Evidence, rec.Response.TookNS = intent.ID, r.Outcome, r.Evidence, r.TookNS
 		rec.Verdict = event.VerdictRestored

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"strconv"
@@ -27,6 +28,7 @@ func (d *Daemon) recordStart(ctx context.Context) error {
 			"version": d.o.Version, "kernel": d.report.Release, "tier": d.tier, "tier_wanted": d.cfg.Tier, "pid": strconv.Itoa(os.Getpid()),
 		},
 	}}
+	maps.Copy(recs[0].Detail, d.describeSelf(ctx))
 	o := d.journal.Opened()
 	if o.Recovered > 0 {
 		recs[0].Detail["recovered"] = fmt.Sprintf("%d records that no checkpoint covered", o.Recovered)
@@ -75,18 +77,42 @@ func (d *Daemon) recordArmed(ctx context.Context) error {
 	return err
 }
 
-// asker is the actor and the process behind a request on the control socket, or
-// this process where there is none.
-func asker(ctx context.Context) (*event.Actor, *event.Process) {
-	pid := uint32(os.Getpid())
-	a := &event.Actor{
-		UID: uint32(os.Getuid()), EUID: uint32(os.Geteuid()), SUID: uint32(os.Geteuid()), FSUID: uint32(os.Geteuid()),
-		GID: uint32(os.Getgid()), EGID: uint32(os.Getegid()), FSGID: uint32(os.Getegid()),
+// by is who asked for something: the actor and the process of a record.
+type by struct {
+	actor   *event.Actor
+	process *event.Process
+}
+
+// asker is who is behind a request on the control socket, as fully as behind a
+// change where the stages know the process; this process where there is no request.
+func (o ops) asker(ctx context.Context) by {
+	p, ok := control.PeerFrom(ctx)
+	if !ok {
+		self := uint32(os.Geteuid())
+		group := uint32(os.Getegid())
+		return shownInProc(uint32(os.Getpid()), event.Actor{
+			UID: uint32(os.Getuid()), EUID: self, SUID: self, FSUID: self, GID: uint32(os.Getgid()), EGID: group, FSGID: group,
+		})
 	}
-	if p, ok := control.PeerFrom(ctx); ok {
-		pid = uint32(p.PID)
-		a = &event.Actor{UID: p.UID, EUID: p.UID, SUID: p.UID, FSUID: p.UID, GID: p.GID, EGID: p.GID, FSGID: p.GID}
+	wait, cancel := context.WithTimeout(ctx, askerLimit)
+	defer cancel()
+	for o.who != nil && wait.Err() == nil {
+		if a, proc, ok := o.who(wait, uint32(p.PID)); ok {
+			return by{&a, &proc}
+		}
+		select { // the exec of the caller is on its way through the ring
+		case <-wait.Done():
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
+	return shownInProc(uint32(p.PID), event.Actor{UID: p.UID, EUID: p.UID, SUID: p.UID, FSUID: p.UID, GID: p.GID, EGID: p.GID, FSGID: p.GID})
+}
+
+// askerLimit is how long a caller that the stages do not know is waited for.
+const askerLimit = time.Second
+
+// shownInProc fills in what /proc tells at a glance.
+func shownInProc(pid uint32, a event.Actor) by {
 	a.Loginuid, a.User, a.Evidence, a.Origin = event.Unset, event.Unknown, event.EvidenceNone, event.OriginUnknown
 	dir := fmt.Sprintf("/proc/%d/", pid)
 	if s, err := readLine(dir + "loginuid"); err == nil {
@@ -106,7 +132,7 @@ func asker(ctx context.Context) (*event.Actor, *event.Process) {
 			p.Argv = append(p.Argv, event.Text([]byte(arg)))
 		}
 	}
-	return a, p
+	return by{&a, p}
 }
 
 // notify tells systemd a state (sd_notify(3)); without a socket it does nothing.

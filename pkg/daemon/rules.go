@@ -27,6 +27,8 @@ type rules struct {
 	number   map[string]int    // rule name → id for the kernel side
 	mode     map[string]string // rule name → effective mode
 	weakened map[string]string // rule name → why its mode is less than asked for
+	own      []string          // our own places, if they are guarded
+	guardOff string            // why they are not
 
 	mu    sync.RWMutex
 	roots []string // paths of rules that exist
@@ -48,11 +50,26 @@ func newRules(cfg config.Config, tier string) (*rules, error) {
 			r.weakened[rule.Name] = fmt.Sprintf("rule %s says block, tier %s cannot refuse: changes are put back instead", rule.Name, tier)
 		}
 	}
+	switch {
+	case !cfg.Guard:
+		r.guardOff = "it is switched off (guard: false)"
+	case !sense.CanBlock(tier):
+		r.guardOff = fmt.Sprintf("tier %s cannot refuse", tier)
+	default:
+		if r.own, err = ownPlaces(cfg); err != nil {
+			return nil, err
+		}
+	}
 	return r, nil
 }
 
 // rule is the rule that holds for a path.
 func (r *rules) rule(path string) (pipeline.Rule, bool) {
+	for _, o := range r.own {
+		if policy.Within(o, path) {
+			return pipeline.Rule{Name: event.RuleOwn, Mode: event.ModeBlock, Own: true}, true
+		}
+	}
 	m, ok := r.policy.Match(path)
 	if !ok {
 		return pipeline.Rule{}, false
@@ -117,7 +134,7 @@ func (d *Daemon) arm(ctx context.Context, reason string) error {
 		}
 		d.noteEnrolled(p, e)
 	}
-	unarmed, err := d.sensor.Arm(rs)
+	unarmed, err := d.sensor.Arm(append(d.rules.guard(), rs...))
 	if err != nil {
 		return fmt.Errorf("arm: %w", err)
 	}
@@ -149,8 +166,8 @@ func (d *Daemon) finishEnrolment(ctx context.Context, root string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		_, watched := d.rules.rule(path)
-		if _, known := d.vault.Latest(path); known || !watched {
+		rule, watched := d.rules.rule(path)
+		if _, known := d.vault.Latest(path); known || !watched || rule.Own {
 			return nil
 		}
 		var st unix.Stat_t

@@ -14,7 +14,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 	ps := d.pipe.Stats()
 	s := control.Status{
 		Version: d.o.Version, Host: d.host, HostID: d.hostID, Boot: d.boot, PID: os.Getpid(), Started: event.TimeOf(d.started), State: d.cfg.State,
-		Tier: d.tier, TierWanted: d.cfg.Tier, Rules: d.ruleStatus(), Pipeline: ps.Map(),
+		Tier: d.tier, TierWanted: d.cfg.Tier, Guard: d.guardStatus(), Rules: d.ruleStatus(), Pipeline: ps.Map(),
 	}
 	deep, err := d.eventStatus(&s)
 	if err != nil {

@@ -21,6 +21,9 @@ const (
 	ModeBlock   = "block"
 )
 
+// RuleOwn is the name of the rule of Holdfast's own files, process and programs.
+const RuleOwn = "holdfast"
+
 // The verdicts of a record.
 const (
 	VerdictObserved      = "observed"

@@ -9,9 +9,6 @@ import (
 	"github.com/holdfast/holdfast/pkg/event"
 )
 
-// RuleOwn is the name of the rule of Holdfast's own places, process and programs.
-const RuleOwn = "holdfast"
-
 // attempt is the record of an attempt on the daemon itself. Its path is our
 // executable, or none where the attempt was on a program in the kernel.
 func (p *Pipeline) attempt(ev *event.Event) *event.Record {
@@ -19,7 +16,7 @@ func (p *Pipeline) attempt(ev *event.Event) *event.Record {
 	r := &event.Record{
 		Kind: event.RecAttempt, Time: p.o.Clock.Wall(ev.First), TimeEnd: p.o.Clock.Wall(ev.Time),
 		Op: ev.Op.String(), Ops: []string{ev.Op.String()}, Count: ev.Count,
-		Rule: RuleOwn, Mode: event.ModeBlock, Verdict: event.VerdictBlocked,
+		Rule: event.RuleOwn, Mode: event.ModeBlock, Verdict: event.VerdictBlocked,
 		Sensor: &event.Sensor{Tier: p.o.Tier, Hook: p.o.Hook(ev.Hook)},
 	}
 	if ev.Op != event.OpBPF {

@@ -322,7 +322,7 @@ func (p *Pipeline) inside(c *event.Change, f *rehash.Finding) {
 		d = 0
 	}
 	for _, path := range f.Inside {
-		if _, ok := p.o.Rule(path); !ok {
+		if rule, ok := p.o.Rule(path); !ok || rule.Own {
 			continue
 		}
 		l := *c

@@ -86,6 +86,8 @@ func (c *complaints) form() {
 	switch {
 	case r.Name == "":
 		c.add("name", "a rule without a name", "add name: and a word that records can carry")
+	case r.Name == event.RuleOwn:
+		c.add("name", fmt.Sprintf("the name %s is that of the rule of Holdfast's own files", r.Name), "give it another name")
 	case !printable(r.Name):
 		c.add("name", fmt.Sprintf("name %q has characters that do not print", r.Name), "use letters, digits, - and _")
 	}

@@ -61,7 +61,8 @@ type Sensor struct {
 	reader  *ringbuf.Reader
 	badRing atomic.Uint64
 
-	armMu sync.Mutex // Arm
+	setMu sync.Mutex // settings
+	armMu sync.Mutex // Arm; before setMu
 	held  []*os.File
 	tops  []top
 	keys  keys
@@ -251,6 +252,8 @@ func (s *Sensor) iterate(name string) ([]byte, error) {
 
 // settings changes the settings that the kernel side reads.
 func (s *Sensor) settings(change func(*bpf.TracerSettings)) error {
+	s.setMu.Lock()
+	defer s.setMu.Unlock()
 	var c bpf.TracerSettings
 	k := uint32(0)
 	if err := s.maps["config"].Lookup(&k, &c); err != nil {
