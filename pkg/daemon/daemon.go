@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -145,7 +146,7 @@ func (d *Daemon) build() error {
 	d.pipe = pipeline.New(pipeline.Options{
 		Decode: dec.Decode, Attribute: d.table, Anchors: d.sensor, Resolver: d.names,
 		Rule: d.rules.rule, Trees: d.rules.trees, Journal: d.journal, Clock: newClock(), Vault: d.keeper,
-		Self: self, Exe: exe, Tier: d.tier, Hook: sense.HookName, Appeared: func() { signal(d.again) }, Log: d.log,
+		Self: self, Exe: exe, Reads: filepath.Dir(d.cfg.IndexFile()), Tier: d.tier, Hook: sense.HookName, Appeared: func() { signal(d.again) }, Log: d.log,
 		Queue: d.cfg.Limits.Queue, FlapLimit: d.cfg.Limits.Restores, FlapWindow: d.cfg.Limits.RestoreWindow,
 		Scan: scan, MappedEvery: d.cfg.Limits.MappedInterval, MappedRate: uint64(d.cfg.Limits.MappedRate),
 	})

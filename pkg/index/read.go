@@ -43,18 +43,13 @@ func OpenRead(path, dir string) (query.Store, error) {
 	return s, nil
 }
 
-// attachRead tries the file beside its writer, without a write to anything; then alone, which may make the
-// files that SQLite keeps beside it; and then, where these can neither be found nor made, as one that nobody
-// changes.
+// attachRead tries the file as it is and then, where the files that SQLite keeps beside it can neither be
+// found nor made, as one that nobody changes.
 func attachRead(path, dir string) (*sql.DB, error) {
 	if _, err := os.Stat(path); err != nil {
 		return nil, err
 	}
-	db, err := checkRead(path, dir, "beside")
-	if err == nil || errors.Is(err, errUnfit) {
-		return db, err
-	}
-	db, err = checkRead(path, dir, "ro")
+	db, err := checkRead(path, dir, "ro")
 	if err == nil || errors.Is(err, errUnfit) {
 		return db, err
 	}

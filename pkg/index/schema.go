@@ -63,9 +63,6 @@ func dsn(path, mode string) string {
 			q.Add("_pragma", p)
 		}
 		q.Set("_txlock", "immediate")
-	case "beside":
-		mode = "ro"
-		q.Set("readonly_shm", "1")
 	case "immutable":
 		mode = "ro"
 		q.Set("immutable", "1")

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast/holdfast/pkg/coalesce"
 	"github.com/holdfast/holdfast/pkg/event"
 )
 
@@ -36,6 +37,13 @@ func (p *Pipeline) attempt(ev *event.Event) *event.Record {
 	a, proc := p.o.Attribute.Who(ev)
 	r.Actor, r.Process = &a, &proc
 	return r
+}
+
+// justReads reports whether an attempt is of a reading verb of ours: SQLite opens
+// the files beside the index for writing first, and for reading when that is refused.
+func (p *Pipeline) justReads(r *event.Record, j *judgement) bool {
+	return j.rule.Own && r.Kind == event.RecAttempt && r.Op == event.OpWrite.String() && p.o.Reads != "" &&
+		coalesce.Within(p.o.Reads, string(event.Untext(r.Path))) && r.Process.Exe == text(p.o.Exe)
 }
 
 // reach says in a few words what was tried.

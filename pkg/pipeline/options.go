@@ -80,6 +80,7 @@ type Options struct {
 
 	Self     uint32                // our own pid
 	Exe      string                // our own executable: the path of attempts on the daemon itself
+	Reads    string                // directory of ours that our own reading verbs try to open for writing
 	Tier     string                // sensor.tier of records
 	Hook     func(n uint16) string // sensor.hook of records
 	Scan     func()                // asks for a scan of what is held (coalesce.Options.Scan); nil: there is none

@@ -252,6 +252,10 @@ func (p *Pipeline) respond(j *judgement) []respond.Step {
 func (p *Pipeline) journal(ctx context.Context, found *find, j *judgement, steps []respond.Step) error {
 	it, f := found.item, &found.Finding
 	rec := p.record(it, f, j)
+	if p.justReads(rec, j) {
+		p.n.self.Add(1)
+		return nil
+	}
 	if err := p.write(ctx, rec, j, steps); err != nil {
 		return fmt.Errorf("record %s of %q: %w", rec.Op, f.Path, discard(f, err))
 	}

@@ -19,6 +19,15 @@ start_daemon() {
 	[ $code = 0 ] || { echo "status --wait armed: exit code $code"; cat /tmp/status; tail -n 20 /out/daemon.log; return 1; }
 }
 
+# stop_daemon ends it, the way that an administrator does: it guards itself against
+# signals in the tiers that can.
+stop_daemon() {
+	[ -n "$DAEMON" ] || return 0
+	local pid=$DAEMON
+	DAEMON=
+	hf stop --reason "${1:-the script is over}" --wait && wait $pid || { echo "stop_daemon: exit code $?"; tail -n 20 /out/daemon.log; return 1; }
+}
+
 # settle returns when no record has been added for two seconds.
 settle() {
 	local last=-1 now n
@@ -41,8 +50,7 @@ finish() {
 	${ATEXIT:-true}
 	hf status --json >/out/status.json
 	hf log --json --limit 0 >/out/log.ndjson || code=1
-	kill $DAEMON
-	wait $DAEMON || { echo "finish: the daemon ended with exit code $?"; tail -n 20 /out/daemon.log; code=1; }
+	stop_daemon || code=1
 	hf verify >/out/verify.txt || { cat /out/verify.txt; code=1; }
 	exit $code
 }
