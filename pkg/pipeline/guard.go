@@ -40,9 +40,10 @@ func (p *Pipeline) attempt(ev *event.Event) *event.Record {
 }
 
 // justReads reports whether an attempt is of a reading verb of ours: SQLite opens
-// the files beside the index for writing first, and for reading when that is refused.
+// the files beside the index for writing first, and for reading when that is refused;
+// then it gives them the owner that they have.
 func (p *Pipeline) justReads(r *event.Record, j *judgement) bool {
-	return j.rule.Own && r.Kind == event.RecAttempt && r.Op == event.OpWrite.String() && p.o.Reads != "" &&
+	return j.rule.Own && r.Kind == event.RecAttempt && p.o.Reads != "" &&
 		coalesce.Within(p.o.Reads, string(event.Untext(r.Path))) && r.Process.Exe == text(p.o.Exe)
 }
 
