@@ -26,9 +26,17 @@ static __always_inline bool is_self(void)
 	return c && c->self == (u32)(bpf_get_current_pid_tgid() >> 32);
 }
 
+/* The rule of our own places holds while we are guarded. */
+static __always_inline bool in_force(u32 rule)
+{
+	struct settings *c = settings();
+
+	return rule != RULE_OWN || (c && c->guard);
+}
+
 static __always_inline bool refuses(const struct place *p)
 {
-	return p->anchor && p->mode == MODE_BLOCK && !is_self() && !is_allowed(p->rule);
+	return p->anchor && p->mode == MODE_BLOCK && in_force(p->rule) && !is_self() && !is_allowed(p->rule);
 }
 
 #endif

@@ -129,7 +129,7 @@ __noinline int locate(struct request *r)
 		leaf = name_hash((u64)r->leaf, 1);
 	if (!find_place(r->d, leaf, &r->place) && !(c->links && find_link(r)))
 		return 0;
-	if (r->place.anchor && r->place.rule == RULE_OWN && (!c->guard || is_self()))
+	if (r->place.anchor && r->place.rule == RULE_OWN && (is_self() || !in_force(RULE_OWN)))
 		r->place.anchor = 0;
 	return r->place.anchor || r->place.appeared;
 }

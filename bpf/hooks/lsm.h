@@ -71,7 +71,7 @@ static __always_inline int refuse_ancestor(struct request *r)
 	if (!c || !c->armed || !c->blocking || !in)
 		return 0;
 	m = ancestor_of(in);
-	if (!m || m->mode != MODE_BLOCK || is_self())
+	if (!m || m->mode != MODE_BLOCK || !in_force(m->rule) || is_self())
 		return 0;
 	COUNT(r->hook, seen);
 	r->place.anchor = m->anchor;
