@@ -216,6 +216,8 @@ func stateError(cfg config.Config, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() == 0:
+		return hint(err, "a running daemon guards "+shellQuote(cfg.State)+": holdfast stop --reason TEXT ends it, on the record")
 	case errors.Is(err, fs.ErrPermission):
 		return hint(err, "the state directory "+shellQuote(cfg.State)+" is for root only: run as root")
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):

@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/holdfast/holdfast/pkg/control"
 	"github.com/holdfast/holdfast/rollback"
 )
 
@@ -30,6 +31,9 @@ func (a *app) fsck(c *cli.Context) (err error) {
 		return err
 	}
 	repair := c.Bool("repair")
+	if repair && control.NewClient(cfg.Socket).Ping(c.Context) == nil {
+		return hint(errors.New("fsck --repair: the daemon is running"), "holdfast stop --reason TEXT first; without --repair it reads beside the daemon")
+	}
 	vault, err := a.openVault(cfg)
 	if repair && err == nil {
 		err = vault.Close()
@@ -37,7 +41,7 @@ func (a *app) fsck(c *cli.Context) (err error) {
 			vault, err = rollback.Open(cfg.VaultDir(), rollback.Options{Now: a.now, EvidenceDir: cfg.EvidenceDir(), EvidenceMax: int64(cfg.Limits.Evidence), ReserveBytes: int64(cfg.Limits.Reserve)})
 		}
 		if errors.Is(err, rollback.ErrLocked) {
-			return hint(err, "stop the daemon first; holdfast fsck without --repair reads beside it")
+			return hint(err, "holdfast stop --reason TEXT first; holdfast fsck without --repair reads beside it")
 		}
 	}
 	if err != nil {
