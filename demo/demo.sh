@@ -18,7 +18,7 @@ cleanup() {
 	trap - EXIT INT TERM HUP
 	set +e
 	if [ -n "$daemon" ]; then
-		kill "$daemon" 2>/dev/null
+		hf stop --reason 'the demo is over' --wait >/dev/null || kill "$daemon" 2>/dev/null
 		wait "$daemon"
 	fi
 	scene_down

@@ -73,8 +73,7 @@ acts_in() {
 		settle
 		hf status --json >/out/$mode.status || true
 		hf log --json --limit 0 >/out/$mode.log
-		kill "$DAEMON"
-		wait "$DAEMON" || { echo "$mode: the daemon ended with exit code $?"; tail -n 20 /out/daemon.log; return 1; }
+		stop_daemon
 	fi
 	mount_again "$root"
 	acts picture $tree >/out/$mode.after
