@@ -209,7 +209,7 @@ static __always_inline bool held_peer(struct task_struct *t, struct task_state *
  */
 static __always_inline struct task_state *session_check(struct task_struct *t)
 {
-	u32 audit = BPF_CORE_READ(t, sessionid);
+	u32 audit = t->sessionid;
 	struct task_state *st = bpf_task_storage_get(&tasks, t, 0, 0);
 	struct slot *s;
 	struct peer_body *b;

@@ -94,7 +94,7 @@ struct {
 	__type(value, struct mark);
 } devices SEC(".maps");
 
-/* Addresses of super blocks that hold a mark: the first and cheapest question. */
+/* Addresses of super blocks that hold a mark. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
@@ -109,6 +109,8 @@ struct {
 	__type(value, u32);
 } allowed SEC(".maps");
 
+#define SUPERS 6
+
 struct settings {
 	u32 self;	/* tgid of the daemon */
 	u32 guard;	/* the daemon is guarded (hooks/guard.h) */
@@ -117,6 +119,9 @@ struct settings {
 	u32 learn;	/* tgid whose descriptors the learning iterator prints */
 	u32 remember;	/* places of directories may be remembered: every rename is seen */
 	u32 rules;	/* grows with each change of the marks */
+	u32 lone;	/* a mark is on a file that has one name */
+	u32 supers;	/* file systems in super; more than fit: ask the map */
+	u64 super[SUPERS];	/* the keys of filesystems, at hand */
 	u32 arming;	/* the scan asks what was there before the rules */
 	u64 scan;	/* number of the scan for what is held (hooks/held.h) */
 	u32 links;	/* files with MARK_LINK */
@@ -142,10 +147,11 @@ struct {
 
 /* Where the entries of a directory lie: the answer of a walk (path.h). */
 struct nearby {
-	u64 dentry, parent;	/* of the directory */
+	u32 turn;	/* odd while it is being written, another number after each time */
+	u32 generation;	/* generation() at the time of the walk */
+	u64 inode, dentry, parent;	/* of the directory */
 	u64 ino;
 	u32 gen;	/* inode generation; a directory without one is not remembered */
-	u32 generation;	/* generation() at the time of the walk */
 	u32 anchor, rule;
 	u16 depth;	/* names between the anchor and an entry */
 	u8 mode;
@@ -153,14 +159,15 @@ struct nearby {
 };
 
 /*
- * Key: address of a directory's inode. An entry counts only if all that
- * identifies the directory is the same: an address may have been given to
- * another one. Full: the oldest goes, and is walked to again.
+ * By a hash of a directory's inode number and generation. An entry counts only if all
+ * that identifies the directory is the same: an address may have been given to
+ * another one. Two of one hash: the later one stays.
  */
+#define DIRS_BITS 14
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, u64);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << DIRS_BITS);
+	__type(key, u32);
 	__type(value, struct nearby);
 } dirs SEC(".maps");
 
@@ -391,31 +398,72 @@ static __always_inline void forget_places(void)
 		__sync_fetch_and_add(n, 1);
 }
 
-/* What is remembered of the directory d, whose inode is in; 0: nothing that counts. */
-static __always_inline struct nearby *nearby_of(struct settings *c, u64 d, u64 in, u64 up, u64 ino, u32 gen)
+static __always_inline struct nearby *nearby_of(u64 ino, u32 gen)
 {
-	struct nearby *n = bpf_map_lookup_elem(&dirs, &in);
+	u32 k = (ino ^ gen) * 0x9e3779b97f4a7c15ULL >> (64 - DIRS_BITS);
 
-	if (!n || n->generation != generation(c) || n->dentry != d || n->parent != up || n->ino != ino || n->gen != gen)
-		return 0;
-	return n;
+	return bpf_map_lookup_elem(&dirs, &k);
+}
+
+/*
+ * Is n about this directory, as it is now? Reads of it count if its turn is still
+ * the same after them: another CPU may write at any moment. On x86 loads keep
+ * their order, and so do stores (Intel SDM vol. 3A, 9.2), so that only the
+ * compiler has to be held.
+ */
+static __always_inline bool is_about(struct nearby *n, u32 turn, u32 now, u64 inode, u64 dentry, u64 parent, u64 ino, u32 gen)
+{
+	return !(turn & 1) && n->generation == now && n->inode == inode && n->dentry == dentry && n->parent == parent &&
+	       n->ino == ino && n->gen == gen;
+}
+
+#define HOLD_ORDER() asm volatile("" ::: "memory")
+
+/* Makes n, of which all but the turn is set, what is remembered. Somebody else is writing there: it is not. */
+static __always_inline void remember(struct nearby *v)
+{
+	struct nearby *n = nearby_of(v->ino, v->gen);
+	u32 turn;
+
+	if (!n)
+		return;
+	turn = n->turn & ~1;
+	if (__sync_val_compare_and_swap(&n->turn, turn, turn + 1) != turn)
+		return;
+	HOLD_ORDER();
+	n->generation = v->generation;
+	n->inode = v->inode;
+	n->dentry = v->dentry;
+	n->parent = v->parent;
+	n->ino = v->ino;
+	n->gen = v->gen;
+	n->anchor = v->anchor;
+	n->rule = v->rule;
+	n->depth = v->depth;
+	n->mode = v->mode;
+	n->names = v->names;
+	HOLD_ORDER();
+	*(volatile u32 *)&n->turn = turn + 2;
+}
+
+/* The first and cheapest question: does the super block hold a mark? */
+static __always_inline bool holds_mark(struct settings *c, u64 super)
+{
+	if (c->supers > SUPERS)
+		return bpf_map_lookup_elem(&filesystems, &super);
+#pragma clang loop unroll(full)
+	for (u32 i = 0; i < SUPERS; i++) {
+		if (i >= c->supers)
+			return false;
+		if (c->super[i] == super)
+			return true;
+	}
+	return false;
 }
 
 static __always_inline struct counters *counters(u32 hook)
 {
 	return bpf_map_lookup_elem(&stats, &hook);
-}
-
-/* Counts a call that concerns nothing watched. */
-static __always_inline int skip(u32 hook)
-{
-	struct counters *c = counters(hook);
-
-	if (c) {
-		__sync_fetch_and_add(&c->seen, 1);
-		__sync_fetch_and_add(&c->skipped, 1);
-	}
-	return 0;
 }
 
 #define COUNT(hook, what) do { \

@@ -34,6 +34,11 @@ __noinline u64 name_hash(u64 str, u32 user)
 	return h;
 }
 
+static __always_inline bool is_dir(struct inode *in)
+{
+	return in && (in->i_mode & S_IFMT) == S_IFDIR;
+}
+
 struct place {
 	u32 anchor;	/* 0: not watched */
 	u32 rule;
@@ -79,27 +84,32 @@ __noinline int find_dir(u64 dentry, struct place *p)
 	struct settings *c = settings();
 	const unsigned char *prev = 0;
 	struct nearby n = {}, *known;
-	bool remember;
-	u64 in;
+	bool may;
+	u32 turn;
 
 	if (!d || !p || !c)
 		return 0;
-	in = (u64)BPF_CORE_READ(d, d_inode);
+	n.inode = (u64)BPF_CORE_READ(d, d_inode);
 	n.dentry = dentry;
 	n.parent = (u64)BPF_CORE_READ(d, d_parent);
 	n.ino = BPF_CORE_READ(d, d_inode, i_ino);
 	n.gen = BPF_CORE_READ(d, d_inode, i_generation);
 	n.generation = generation(c);
-	remember = c->remember && n.gen && !(BPF_CORE_READ(d, d_flags) & DCACHE_OP_REVALIDATE);
-	if (remember) {
-		known = nearby_of(c, dentry, in, n.parent, n.ino, n.gen);
-		if (known) {
+	may = c->remember && n.gen && !(BPF_CORE_READ(d, d_flags) & DCACHE_OP_REVALIDATE);
+	known = may ? nearby_of(n.ino, n.gen) : 0;
+	if (known) {
+		turn = *(volatile u32 *)&known->turn;
+		HOLD_ORDER();
+		if (is_about(known, turn, n.generation, n.inode, n.dentry, n.parent, n.ino, n.gen)) {
 			p->anchor = known->anchor;
 			p->rule = known->rule;
 			p->mode = known->mode;
 			p->depth = known->depth;
 			p->names = known->names;
-			return 0;
+			HOLD_ORDER();
+			if (*(volatile u32 *)&known->turn == turn)
+				return 0;
+			p->anchor = p->names = 0;
 		}
 	}
 #pragma clang loop unroll(disable)
@@ -134,13 +144,13 @@ __noinline int find_dir(u64 dentry, struct place *p)
 	p->too_deep = 1;
 	return 0;
 found:
-	if (remember && !p->appeared) {
+	if (may && !p->appeared) {
 		n.anchor = p->anchor;
 		n.rule = p->rule;
 		n.mode = p->mode;
 		n.depth = p->depth;
 		n.names = p->names;
-		bpf_map_update_elem(&dirs, &in, &n, BPF_ANY);
+		remember(&n);
 	}
 	return 0;
 }
@@ -187,7 +197,8 @@ static __always_inline bool find_place(struct dentry *d, u64 leaf, struct place 
 
 /*
  * The cheap question, for hooks, whose arguments have types: is the object d, with
- * the inode in or none, surely not watched?
+ * the inode in or none, surely not watched? What is is not counted as seen. The
+ * inode of a file that overlayfs opened lies elsewhere than its path: not sure.
  */
 static __always_inline bool elsewhere(struct dentry *d, struct inode *in)
 {
@@ -195,19 +206,31 @@ static __always_inline bool elsewhere(struct dentry *d, struct inode *in)
 	struct dentry *up;
 	struct inode *dir;
 	struct nearby *n;
+	u32 turn;
+	bool away;
 
 	if (!c || !c->armed)
 		return true;
 	if (in && (in->i_sb != d->d_sb || (in->i_mode & S_IFMT) == S_IFBLK))
 		return false;	/* the file behind that of an overlay; what lies below a file system */
-	if (!on_watched_fs(d->d_sb))
+	if (!holds_mark(c, (u64)d->d_sb))
 		return true;
 	if (!c->remember)
 		return false;
 	up = d->d_parent;
 	dir = up->d_inode;
-	n = nearby_of(c, (u64)up, (u64)dir, (u64)up->d_parent, dir->i_ino, dir->i_generation);
-	return n && !n->anchor && !n->names && !(in && mark_of(in));
+	n = nearby_of(dir->i_ino, dir->i_generation);
+	if (!n)
+		return false;
+	turn = *(volatile u32 *)&n->turn;
+	HOLD_ORDER();
+	away = is_about(n, turn, generation(c), (u64)dir, (u64)up, (u64)up->d_parent, dir->i_ino, dir->i_generation) &&
+	       !n->anchor && !n->names;
+	HOLD_ORDER();
+	if (!away || *(volatile u32 *)&n->turn != turn)
+		return false;
+	/* a mark on the object itself: on a directory, or a file with another name elsewhere */
+	return !in || !(c->lone || in->i_nlink != 1 || is_dir(in)) || !mark_of(in);
 }
 
 /* Appends depth names from d upwards to string i. */

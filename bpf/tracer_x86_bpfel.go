@@ -136,17 +136,18 @@ type TracerNameKey struct {
 
 type TracerNearby struct {
 	_          structs.HostLayout
+	Turn       uint32
+	Generation uint32
+	Inode      uint64
 	Dentry     uint64
 	Parent     uint64
 	Ino        uint64
 	Gen        uint32
-	Generation uint32
 	Anchor     uint32
 	Rule       uint32
 	Depth      uint16
 	Mode       uint8
 	Names      uint8
-	_          [4]byte
 }
 
 type TracerOpener struct {
@@ -189,7 +190,12 @@ type TracerSettings struct {
 	Learn    uint32
 	Remember uint32
 	Rules    uint32
+	Lone     uint32
+	Supers   uint32
+	_        [4]byte
+	Super    [6]uint64
 	Arming   uint32
+	_        [4]byte
 	Scan     uint64
 	Links    uint32
 	Moves    uint32

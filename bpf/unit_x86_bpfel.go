@@ -122,17 +122,18 @@ type UnitNameKey struct {
 
 type UnitNearby struct {
 	_          structs.HostLayout
+	Turn       uint32
+	Generation uint32
+	Inode      uint64
 	Dentry     uint64
 	Parent     uint64
 	Ino        uint64
 	Gen        uint32
-	Generation uint32
 	Anchor     uint32
 	Rule       uint32
 	Depth      uint16
 	Mode       uint8
 	Names      uint8
-	_          [4]byte
 }
 
 type UnitOpener struct {
@@ -205,7 +206,12 @@ type UnitSettings struct {
 	Learn    uint32
 	Remember uint32
 	Rules    uint32
+	Lone     uint32
+	Supers   uint32
+	_        [4]byte
+	Super    [6]uint64
 	Arming   uint32
+	_        [4]byte
 	Scan     uint64
 	Links    uint32
 	Moves    uint32

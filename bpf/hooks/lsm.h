@@ -135,7 +135,7 @@ static __always_inline int tell_dentry(struct dentry *d, u32 op, u32 hook, u64 a
 	if (ret)
 		return 0;
 	if (elsewhere(d, d->d_inode))
-		return skip(hook);
+		return 0;
 	r.d = d;
 	r.in = d->d_inode;
 	r.op = op;
@@ -154,7 +154,7 @@ static __always_inline int decide_open(struct file *f)
 	if (!(f->f_mode & (FMODE_WRITE | FMODE_CREATED)) && !(flags & O_TRUNC))
 		return 0;
 	if (elsewhere(f->f_path.dentry, f->f_inode))
-		return skip(HOOK_FILE_OPEN);
+		return 0;
 	return on_open(f, flags, HOOK_FILE_OPEN, TIER_LSM);
 }
 
@@ -165,7 +165,7 @@ static __always_inline int decide_permission(struct file *f, int mask)
 	if (!(mask & MAY_WRITE))
 		return 0;
 	if (elsewhere(f->f_path.dentry, f->f_inode))
-		return skip(HOOK_FILE_PERM);
+		return 0;
 	return on_write(f, 0, HOOK_FILE_PERM, TIER_LSM);
 }
 
@@ -177,7 +177,7 @@ int BPF_PROG(locks_remove_file, struct file *f)
 	if (!(f->f_mode & FMODE_WRITE))
 		return 0;
 	if (elsewhere(f->f_path.dentry, f->f_inode))
-		return skip(HOOK_FILE_CLOSE);
+		return 0;
 	return on_close(f, HOOK_FILE_CLOSE);
 }
 
@@ -393,11 +393,6 @@ SEC("fexit/vfs_mknod")
 int BPF_PROG(vfs_mknod, void *idmap, struct inode *dir, struct dentry *d, umode_t mode)
 {
 	return tell_dentry(d, OP_MKNOD, HOOK_MKNOD, mode, func_ret(ctx));
-}
-
-static __always_inline bool is_dir(struct inode *in)
-{
-	return in && (in->i_mode & S_IFMT) == S_IFDIR;
 }
 
 /*

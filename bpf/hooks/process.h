@@ -59,13 +59,14 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 		if (cs)
 			*cs = *ps;
 	}
-	if (BPF_CORE_READ(child, pid) != BPF_CORE_READ(child, tgid))
+	if (child->pid != child->tgid)
 		return 0;
 	COUNT(HOOK_FORK, seen);
 	s = slot_get(HOOK_FORK);
 	if (!s)
 		return 0;
-	fill_head(s, leader_addr(child), EV_FORK, OP_NONE, HOOK_FORK);
+	begin(s, EV_FORK, OP_NONE, HOOK_FORK);
+	fill_typed(head_of(s), child);
 	if (ps)
 		head_of(s)->session = ps->session;
 	fill_parent(head_of(s), parent);

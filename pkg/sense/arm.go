@@ -83,6 +83,7 @@ type keys struct {
 	fs        map[uint64]bpf.TracerMark
 	devices   map[uint64]bpf.TracerMark
 	allowed   map[bpf.TracerExeKey]uint32
+	lone      bool // a mark is on a file with one name
 }
 
 func newKeys() keys {
@@ -446,6 +447,9 @@ func (a *arming) resolve() (keys, error) {
 				anchor.Inode = row.Inode
 				a.anchors[anchor.ID] = anchor
 			}
+			if err := k.lonely(w.file); err != nil {
+				return keys{}, err
+			}
 		}
 		mark := w.mark
 		if mark.Anchor == 0 || mark.Rule == RuleOwn {
@@ -482,6 +486,17 @@ func (a *arming) around(k *keys) {
 // mountGroup is set in the key of a peer group (bpf/maps.h, MOUNT_GROUP).
 const mountGroup = 1 << 32
 
+// lonely notes a mark on a file that has one name: the kernel side looks for a
+// mark at every object then, not only at directories and files of several names.
+func (k *keys) lonely(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return fmt.Errorf("stat %s: %w", f.Name(), err)
+	}
+	k.lone = k.lone || st.Mode&unix.S_IFMT != unix.S_IFDIR && st.Nlink == 1
+	return nil
+}
+
 func merge(old, add bpf.TracerMark) bpf.TracerMark {
 	flags := old.Flags | add.Flags
 	if add.Flags&markRoot != 0 && old.Flags&markRoot == 0 || old.Mode == 0 {
@@ -502,8 +517,13 @@ func (s *Sensor) write(k keys, blocking, movable bool) error {
 		return fmt.Errorf("write rules to the kernel: %w", err)
 	}
 	err = s.settings(func(c *bpf.TracerSettings) {
-		c.Armed, c.Blocking, c.Remember, c.Moves = 1, 0, 0, 0
+		c.Armed, c.Blocking, c.Remember, c.Moves, c.Lone = 1, 0, 0, 0, 0
 		c.Rules++
+		if k.lone {
+			c.Lone = 1
+		}
+		c.Supers = uint32(len(k.fs))
+		copy(c.Super[:], slices.Sorted(maps.Keys(k.fs)))
 		if blocking {
 			c.Blocking = 1
 		}
