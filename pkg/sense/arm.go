@@ -447,7 +447,7 @@ func (a *arming) resolve() (keys, error) {
 				anchor.Inode = row.Inode
 				a.anchors[anchor.ID] = anchor
 			}
-			if err := k.lonely(w.file); err != nil {
+			if err := k.lonely(w.file.File); err != nil {
 				return keys{}, err
 			}
 		}
