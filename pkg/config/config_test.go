@@ -55,6 +55,9 @@ func TestDefaultsHoldWhereTheFileSaysNothing(t *testing.T) {
 	if c.State != want.State || c.Socket != want.Socket || c.Tier != want.Tier || c.RulesDir != want.RulesDir || c.Limits != want.Limits || c.ClickHouse != want.ClickHouse {
 		t.Errorf("got  %+v\nwant %+v", c, want)
 	}
+	if off, err := config.Parse("/e/h.yaml", []byte("guard: false\n")); err != nil || off.Guard || !c.Guard || c.File != "/e/h.yaml" {
+		t.Errorf("guard %v, off: %v, file %s, %v", c.Guard, off.Guard, c.File, err)
+	}
 	d := config.Default()
 	if err := d.Check(); err != nil {
 		t.Errorf("the defaults are refused: %v", err)

@@ -22,6 +22,7 @@ func parse(t testing.TB, text string) *policy.Policy {
 func TestParseRefuses(t *testing.T) {
 	for _, c := range []struct{ name, in, want string }{
 		{"an unknown key", "rules:\n  - name: a\n    path: [/x]\n    mode: observe\n", `p.yaml:3: unknown key "path"`},
+		{"a rule that takes our own name", "rules:\n  - {name: holdfast, paths: [/x], mode: observe}\n", "p.yaml:2: the name holdfast is that of the rule of Holdfast's own files"},
 		{"a rule without a name", "rules:\n  - paths: [/x]\n    mode: observe\n", "p.yaml:2: a rule without a name"},
 		{"a rule without paths", "rules:\n  - name: a\n    mode: observe\n", `p.yaml:2: rule "a" has no paths`},
 		{"a rule without a mode", "rules:\n  - name: a\n    paths: [/x]\n", `p.yaml:2: rule "a" has no mode`},

@@ -212,10 +212,10 @@ func (a *arming) rule(r Rule) {
 func (a *arming) path(r Rule, p string, mode uint8) error {
 	f, err := a.open(p, false)
 	if errors.Is(err, fs.ErrNotExist) {
-		a.unarmed = append(a.unarmed, Unarmed{Rule: r.ID, Path: p})
 		if r.ID == RuleOwn { // what is read at the next start is not for others to make
-			return a.named(p, bpf.TracerMark{Rule: RuleOwn, Mode: mode, Flags: markRoot | markPending, Anchor: a.id(r.ID, p)})
+			return a.named(p, bpf.TracerMark{Rule: RuleOwn, Mode: mode, Flags: markRoot, Anchor: a.id(r.ID, p)})
 		}
+		a.unarmed = append(a.unarmed, Unarmed{Rule: r.ID, Path: p})
 		return a.pending(p, r, mode)
 	}
 	if err != nil {
