@@ -106,4 +106,22 @@ static __always_inline int mkdir_result(long r)
 	return (u64)r >> 32 ? 0 : (int)r;
 }
 
+/*
+ * The flags of vfs_rename, in struct renamedata since linux v5.12 (commit
+ * 9fe61450972d), the sixth argument before.
+ */
+struct renamedata {
+	unsigned int flags;
+} __attribute__((preserve_access_index));
+
+static __always_inline u32 rename_flags(unsigned long long *ctx)
+{
+	struct renamedata *rd;
+
+	if (!bpf_core_type_exists(struct renamedata))
+		return ctx[5];
+	rd = (void *)ctx[0];
+	return BPF_CORE_READ(rd, flags);
+}
+
 #endif

@@ -279,7 +279,7 @@ struct paths {
 	struct base base, base2;	/* where they start from */
 	u32 op, flags;
 	s32 dirfd;
-	u32 pad;
+	u32 arg;	/* of a rename: its flags */
 };
 
 #define STRING_MAX 4096

@@ -480,6 +480,7 @@ int BPF_PROG(vfs_rename, struct renamedata *rd)
 		COUNT(HOOK_RENAME, skipped);
 	} else {
 		head_of(s)->time = bpf_ktime_get_boot_ns();
+		file_of(s)->arg = rename_flags(ctx);
 		submit(s);
 	}
 	bpf_map_delete_elem(&renames, &k);

@@ -55,6 +55,7 @@ struct call {
 #define NR_OPENAT2 437
 #define NR_MOUNT 165
 #define NR_FSCONFIG 431
+#define NR_RENAMEAT2 316
 #define NR_FALLOCATE 285	/* the one writer whose success is 0 */
 const volatile struct call calls[CALLS] = {
 	[1] = WRITES(0),	/* write */
@@ -187,6 +188,7 @@ __noinline int report_named(struct paths *p)
 	if (!s)
 		return 0;
 	head_of(s)->flags |= EF_NAMED | p->flags;
+	file_of(s)->arg = p->arg;
 	file_of(s)->count = 1;
 	file_of(s)->first = head_of(s)->time;
 	put_user_str(s, 0, (void *)p->path);
@@ -215,6 +217,7 @@ __noinline int report_simple_pair(struct paths *p)
 	r.op = p->op;
 	r.hook = HOOK_SYS_EXIT;
 	r.flags = p->flags;
+	r.arg = p->arg;
 	r.d = (void *)p->base.d;
 	r.leaf = (void *)p->path;
 	locate(&r);
@@ -313,6 +316,7 @@ static __noinline int on_path(struct task_struct *t, u64 *a, u32 nr)
 		return 0;
 	p = &s->paths;
 	fill_paths(p, t, a, &calls[nr]);
+	p->arg = nr == NR_RENAMEAT2 ? a[4] : 0;
 	kind = path_kind(p->path);
 	exact = kind == SIMPLE && !(p->flags & EF_FOLLOW);
 	if (p->path2) {

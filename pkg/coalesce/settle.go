@@ -206,28 +206,38 @@ func (t *Table) leavePath(p string) {
 	}
 }
 
-// moved lets the openers of a renamed file be looked for at its new name.
-func (t *Table) moved(from, to string) {
-	if from == "" || t.paths[from] == 0 {
+// moved lets the openers of a renamed file, or of files below a renamed directory,
+// be looked for at their new names.
+func (t *Table) moved(from, to string, exchange, dir bool) {
+	if from == "" || !dir && !exchange && t.paths[from] == 0 {
 		return
 	}
 	for o := t.opened.oldest; o != nil; {
 		next := o.newer
 		switch {
-		case o.path != from:
-		case to == "":
-			t.forget(o)
-		default:
-			t.leavePath(o.path)
-			o.path = to
-			t.paths[to]++
-			if o.c != nil {
-				c := *o.c
-				c.Path = to
-				o.c = &c
-			}
+		case o.path == from || below(o.path, from):
+			t.follow(o, from, to)
+		case exchange && (o.path == to || below(o.path, to)):
+			t.follow(o, to, from)
 		}
 		o = next
+	}
+}
+
+// follow lets an opener at or below from be looked for at or below to.
+func (t *Table) follow(o *opener, from, to string) {
+	if to == "" {
+		t.forget(o)
+		return
+	}
+	at := to + o.path[len(from):]
+	t.leavePath(o.path)
+	o.path = at
+	t.paths[at]++
+	if o.c != nil {
+		c := *o.c
+		c.Path = at
+		o.c = &c
 	}
 }
 
@@ -291,6 +301,9 @@ func (t *Table) send(c *event.Change) {
 	t.out = append(t.out, c)
 }
 
+// renameExchange is RENAME_EXCHANGE (linux include/uapi/linux/fs.h).
+const renameExchange = 2
+
 // change begins a Change from an event; it owns all it holds.
 func change(ev *event.Event, at Place, who Who) *event.Change {
 	c := &event.Change{
@@ -304,6 +317,7 @@ func change(ev *event.Event, at Place, who Who) *event.Change {
 	if ev.Op.Namespace() && ev.Op != event.OpCreate {
 		c.Count = 1
 	}
+	c.Exchange = ev.Op == event.OpRename && ev.Arg&renameExchange != 0
 	if who != nil {
 		c.Actor, c.Process = who(ev)
 	}

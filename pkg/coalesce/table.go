@@ -136,8 +136,11 @@ func LaterOf(c *event.Change, path string) Later {
 			l.Name = true
 		}
 	}
-	if c.Op == event.OpRename && c.Path == path {
+	switch {
+	case c.Op == event.OpRename && c.Path == path:
 		l.MovedTo = c.PathTo
+	case c.Exchange && c.PathTo == path:
+		l.MovedTo = c.Path
 	}
 	return l
 }
@@ -208,6 +211,7 @@ type Table struct {
 	found   []Holding       // the same
 	scan    bool            // the same: a scan is to be asked for
 	loose   int             // as last told
+	leaving []*event.Change // being emitted: not pending any more, perhaps not with the receiver yet
 }
 
 // New returns an empty Table.
@@ -270,9 +274,15 @@ func (t *Table) emit() {
 	out, found, scan, loose := t.out, t.found, t.scan, t.held.loose
 	told := t.loose
 	t.out, t.found, t.scan, t.loose = nil, nil, false, loose
+	t.leaving = out
 	t.mu.Unlock()
 	for _, c := range out {
 		t.o.Emit(c)
+	}
+	if len(out) > 0 {
+		t.mu.Lock()
+		t.leaving = nil
+		t.mu.Unlock()
 	}
 	for _, h := range found {
 		if t.o.Found != nil {
@@ -507,19 +517,26 @@ func (t *Table) name(ev *event.Event, from, to Place, who Who) {
 	addOp(c, ev.Op)
 	t.send(c)
 	if ev.Op == event.OpRename && from.Path != "" {
-		t.moved(from.Path, to.Path)
+		t.moved(from.Path, to.Path, c.Exchange, c.Dir || c.FMode == 0)
 		t.movedHeld(from.Path, to.Path)
 	}
 }
 
-// Later tells what is pending on path.
+// Later tells what is pending on path, or just being emitted: asked before the
+// receiver of changes, it misses none.
 func (t *Table) Later(path string) Later {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e := t.pending[slot{path: path}]; e != nil {
-		return LaterOf(e.c, path)
+	var l Later
+	for _, c := range t.leaving {
+		if c.Path == path || c.PathTo == path {
+			l = l.Merge(LaterOf(c, path))
+		}
 	}
-	return Later{}
+	if e := t.pending[slot{path: path}]; e != nil {
+		l = l.Merge(LaterOf(e.c, path))
+	}
+	return l
 }
 
 // Stats returns the counters.

@@ -275,7 +275,8 @@ func (p *Pipeline) lose(n, now uint64, why string) {
 
 // later tells rehash what is known to have happened to a path since.
 func (p *Pipeline) later(path string) rehash.Later {
-	return rehash.Later(p.queue.later(path).Merge(p.table.Later(path)))
+	pending := p.table.Later(path) // first: what is pending moves on to the queue
+	return rehash.Later(p.queue.later(path).Merge(pending))
 }
 
 // judgement is what judge says of a finding, for each of its names.

@@ -34,6 +34,9 @@ func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Reco
 	if len(r.Ops) == 0 {
 		r.Ops = []string{r.Op}
 	}
+	if c.Exchange {
+		r.Ops = append(r.Ops, opExchange)
+	}
 	r.Actor, r.Process = &c.Actor, &c.Process
 	if it.rescan != nil && it.rescan.by == nil {
 		r.Actor, r.Process, r.Sensor.Hook = event.Nobody(), nil, ""
@@ -63,6 +66,9 @@ func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Reco
 	}
 	return r
 }
+
+// opExchange is among the ops of a rename that swapped its two names.
+const opExchange = "exchange"
 
 func text(s string) string { return event.Text([]byte(s)) }
 

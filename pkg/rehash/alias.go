@@ -19,25 +19,24 @@ func (k *check) aliases(f *Finding) []Finding {
 	if file.Nlink < 2 || file.Type != event.TypeRegular || file.Ino == 0 {
 		return nil
 	}
-	var names []string
-	k.r.known.Walk("/", func(p string, s *event.State) {
-		if s.Ino == file.Ino && s.Dev == file.Dev && p != f.Path {
-			names = append(names, p)
-		}
-	})
 	var out []Finding
-	for _, p := range names {
+	for _, p := range k.r.known.names(file.Dev, file.Ino) {
+		if p == f.Path {
+			continue
+		}
 		e, _ := k.r.known.Get(p)
 		v, ok := glance(p)
 		if !ok || v.ino != file.Ino || v.dev != file.Dev {
 			// A directory above it has moved, and that is yet to be told: it is read then.
-			k.r.putEntry(p, Entry{State: unread(e.State, unreadGone), At: k.c.Last, fresh: e.fresh, vague: true})
+			k.r.putEntry(p, Entry{State: e.State, At: e.At, fresh: e.fresh, vague: true, owed: k.c})
+			f.Looks = append(f.Looks, Look{Path: p, By: k.c})
 			continue
 		}
 		o := Finding{Path: p, Op: f.Op, Before: e.State, Late: f.Late, Fresh: e.fresh, Alias: f.Path}
 		if k.lost.Exists {
 			l, after := k.read(p, nil)
 			if after.Any || l.err != nil && !l.state.Exists {
+				f.Looks = append(f.Looks, Look{Path: p, By: k.c})
 				continue
 			}
 			o.After, o.Now = l.state, l.state
@@ -45,7 +44,7 @@ func (k *check) aliases(f *Finding) []Finding {
 		} else {
 			mine, _ := k.r.known.Get(f.Path)
 			o.After, o.Now = f.After, f.Now
-			k.r.putEntry(p, Entry{State: mine.State, At: mine.At, ctime: mine.ctime, fresh: e.fresh, vague: mine.vague})
+			k.r.putEntry(p, Entry{State: mine.State, At: mine.At, ctime: mine.ctime, fresh: e.fresh, vague: mine.vague, owed: mine.owed})
 		}
 		if o.Changed = !o.Before.Same(&o.After); o.Changed {
 			out = append(out, o)

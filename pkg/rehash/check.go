@@ -45,6 +45,13 @@ type Finding struct {
 	// Below are the known paths that went with a removed directory, parents first.
 	Below []string
 
+	// Looks are paths that ought to be looked at once more, a little later.
+	Looks []Look
+	// Compare is a directory whose inside ought to be compared with what is known:
+	// operations in it and on its name may have been told in another order than
+	// they were done. "" if there is none.
+	Compare string
+
 	// Alias is the name that the kernel gave, if Path is another one of that file.
 	Alias string
 	// Aliases are the same for the other names of the file.
@@ -54,6 +61,13 @@ type Finding struct {
 	Doubted *event.Change
 
 	in Intake
+}
+
+// Look is a path to be looked at, and the change whose outcome that is expected to
+// tell; nil: nobody is known to have done anything there.
+type Look struct {
+	Path string
+	By   *event.Change
 }
 
 // slack is how long before its event an operation may have taken effect: the
@@ -80,6 +94,8 @@ func (r *Rehash) Check(ctx context.Context, c *event.Change, later func(path str
 		f = k.look()
 	case c.Op == event.OpRename && c.Path != "" && c.PathTo != "":
 		f = k.rename()
+	case c.Exchange && c.PathTo == "":
+		f = k.appeared(c.Path) // what was outside is there now
 	case c.Op == event.OpUnlink, c.Op == event.OpRmdir, c.Op == event.OpRename && c.PathTo == "":
 		f = k.removed()
 	case c.Op == event.OpLink && c.PathTo == "":
@@ -94,6 +110,9 @@ func (r *Rehash) Check(ctx context.Context, c *event.Change, later func(path str
 	}
 	if f.Changed || f.Op == event.OpOpen {
 		f.Aliases = k.aliases(&f)
+	}
+	if k.compare != "" {
+		f.Compare = k.compare
 	}
 	if f.After.Unread != "" {
 		r.unread.Add(1)
@@ -128,6 +147,8 @@ type check struct {
 	later func(string) Later
 	keep  bool
 	lost  event.State // of a file whose name has gone on before it was looked at
+
+	compare string // Finding.Compare
 }
 
 // main reads the path that the finding is of.
@@ -178,11 +199,19 @@ func (k *check) look() Finding {
 	k.r.put(path, l, fresh(&e))
 	f.Changed = true
 	f.Op = OpOf(&f.Before, &f.After)
+<<<<<<< HEAD
 	if k.c.Mapped && f.Op == event.OpWrite {
 		f.Op = event.OpMapWrite
 	}
 	if !e.State.Exists && l.state.Type == event.TypeDir {
+=======
+	switch {
+	case l.state.Type != event.TypeDir:
+	case !e.State.Exists:
+>>>>>>> 017f030 (rehash, coalesce, bpf: tell an exchange from a rename; let what is known follow the records (work in progress))
 		f.Inside = children(path)
+	case e.State.Ino != l.state.Ino:
+		f.Compare = path
 	}
 	return f
 }
@@ -209,6 +238,7 @@ func (k *check) modified() Finding {
 		}
 		if !late || !e.ours {
 			k.remember(path, f.After, e.fresh)
+			k.lookBelow(path, &e)
 		}
 		f.Again = f.Again || !after.Any
 		return f
@@ -276,7 +306,19 @@ func (k *check) own(now event.State, e *Entry, content, meta bool) event.State {
 
 // remember keeps a state that was told rather than read: as of the change.
 func (k *check) remember(path string, s event.State, fresh bool) {
-	k.r.putEntry(path, Entry{State: s, At: k.c.Last, fresh: fresh, vague: true})
+	e := Entry{State: s, At: k.c.Last, fresh: fresh, vague: true}
+	if s.Exists {
+		e.owed = k.c
+	}
+	k.r.putEntry(path, e)
+}
+
+// lookBelow has the inside of a name compared that was taken for a directory and
+// is told to be none any more, or another one.
+func (k *check) lookBelow(path string, was *Entry) {
+	if was.State.Exists && was.State.Type == event.TypeDir && pathExists(path) {
+		k.compare = path
+	}
 }
 
 // elsewhere tells what a file was whose name has gone on: at its new name if it
@@ -320,6 +362,13 @@ func (k *check) appeared(path string) Finding {
 		f.Late = late
 	}
 	backAgain := late && e.ours && e.At >= c.Last
+	if !backAgain && c.Op.Namespace() { // another object has the name now
+		f.Below = k.below(path)
+		k.r.known.clear(path)
+	}
+	if c.Op == event.OpLink && c.Path != "" {
+		k.r.known.nlink(c.Path, &l.state)
+	}
 	if t := typeOf(c); t != "" && l.state.Exists && l.state.Type != t && c.Op != event.OpRename && c.Op != event.OpLink {
 		after.Any, after.Name, f.Again = true, true, true // something else has that name by now
 	}
@@ -343,8 +392,12 @@ func (k *check) appeared(path string) Finding {
 		f.After = l.state
 		k.r.put(path, l, fresh(&e))
 	}
-	if l.state.Type == event.TypeDir && !after.Any {
+	switch {
+	case l.state.Type != event.TypeDir:
+	case !after.Any:
 		f.Inside = children(path)
+	default:
+		f.Compare = path
 	}
 	return f
 }
@@ -367,19 +420,29 @@ func (k *check) removed() Finding {
 	if !f.Before.Exists {
 		f.Before = unread(event.State{Exists: true, Type: typeOf(c)}, unreadGone)
 	}
-	k.r.known.Walk(path, func(p string, _ *event.State) {
-		if p != path {
-			f.Below = append(f.Below, p)
-		}
-	})
+	f.Below = k.below(path)
 	k.remember(path, event.State{}, e.fresh)
-	// There again, and nobody has told of it yet.
-	f.Again = f.Again || l.state.Exists && !after.Any
+	if l.state.Exists && !after.Any {
+		f.Looks = append(f.Looks, Look{Path: path}) // there again, and nobody has told of it yet
+	}
 	return f
 }
 
+// below lists the paths known below a name, parents first.
+func (k *check) below(path string) []string {
+	var out []string
+	k.r.known.Walk(path, func(p string, _ *event.State) {
+		if p != path {
+			out = append(out, p)
+		}
+	})
+	return out
+}
+
 // rename is for a move within the watched trees. The finding is of the new name:
-// before is what was there, after what was moved there.
+// before is what was there, after what was moved there. What is known moves as a
+// reader of the record moves it: all below the old name goes along, and with an
+// exchange comes the other way too.
 func (k *check) rename() Finding {
 	c := k.c
 	from, to := c.Path, c.PathTo
@@ -388,14 +451,16 @@ func (k *check) rename() Finding {
 	l, after := k.main(to)
 	back, backAfter := k.read(from, nil)
 	f := k.finding(to, l)
+	if !after.Any && !backAfter.Any && twoNames(&a, &b, &l.state, &back.state) && !c.Exchange {
+		return f // rename(2) leaves two names of one file alone
+	}
 	f.Changed = true
 	f.Before, f.Fresh = b.State, b.fresh
 	if b.At >= c.First && b.At != 0 {
 		f.Before, f.Late = before(&b, c), true
 	}
 	f.From = &Finding{Path: from, Op: c.Op, Before: a.State, Now: back.state, Changed: true, Fresh: a.fresh, Err: back.err}
-	aGone := !(a.At > c.Last) // else from was given anew after the rename
-	if !aGone {
+	if a.At > c.Last {
 		f.From.Before = before(&a, c)
 	}
 
@@ -404,29 +469,42 @@ func (k *check) rename() Finding {
 		// Something else has that name by now, and nobody has told of it yet.
 		after.Any, f.Again = true, true
 	}
+	owed := a.owed
 	switch {
 	case (after.Any || !l.state.Exists) && moved.Exists && moved.Unread == "":
 		f.After = moved // a rename changes neither content nor metadata
 	case after.Any || !l.state.Exists:
 		f.After = k.elsewhere(to, &Entry{}, after)
+		if owed == nil {
+			owed = c
+		}
 	default:
-		f.After = l.state
+		f.After, owed = l.state, nil
 	}
 	if !moved.Exists {
 		f.From.Before = f.After
 	}
 
-	exchanged := back.state.Exists && b.State.Exists && back.state.Ino == b.State.Ino && back.state.Ino != 0 && !backAfter.Any
+	// Holdfast itself gave the old name again before this was told of: that stays.
+	given := a.ours && a.At > c.Last
 	switch {
-	case exchanged && aGone:
+	case c.Exchange:
 		k.r.known.exchange(from, to)
-		k.r.put(from, back, a.fresh)
-		f.From.After = back.state
-	case aGone:
+		f.From.After = b.State
+		switch {
+		case back.err == nil && back.state.Same(&b.State):
+			f.From.After = back.state
+			k.r.put(from, back, a.fresh)
+		case !backAfter.Any:
+			f.Looks = append(f.Looks, Look{Path: from})
+		}
+		f.Looks = append(f.Looks, k.r.known.owing(from)...)
+	case !given:
 		k.r.known.move(from, to, c.Last)
-		defer k.relearn(to)
 		f.From.Now = back.state
-		f.Again = f.Again || back.state.Exists && !backAfter.Any
+		if back.state.Exists && !backAfter.Any {
+			f.Looks = append(f.Looks, Look{Path: from})
+		}
 	}
 	switch {
 	case b.ours && b.At >= c.Last:
@@ -435,32 +513,27 @@ func (k *check) rename() Finding {
 			f.After = unread(f.After, unreadBack)
 		}
 		k.r.putEntry(to, b)
+		return f
 	case after.Any || !l.state.Exists:
-		k.remember(to, f.After, fresh(&b))
+		k.r.putEntry(to, Entry{State: f.After, At: c.Last, fresh: fresh(&b), vague: true, owed: owed})
+		if !after.Any {
+			f.Again = true
+		}
 	default:
 		k.r.put(to, l, fresh(&b))
-		if l.state.Type == event.TypeDir && !a.State.Exists {
-			f.Inside = children(to)
-		}
+	}
+	if f.After.Type == event.TypeDir || moved.Type == event.TypeDir || b.State.Type == event.TypeDir {
+		f.Looks = append(f.Looks, k.r.known.owing(to)...)
+		f.Compare = to
 	}
 	return f
 }
 
-// relearn reads what is not known of the files that moved with a directory: they
-// could not be read where they were. Their changes have been recorded.
-func (k *check) relearn(dir string) {
-	var names []string
-	k.r.known.Walk(dir, func(p string, s *event.State) {
-		if s.Unread != "" && p != dir {
-			names = append(names, p)
-		}
-	})
-	for _, p := range names {
-		l, after := k.read(p, nil)
-		if e, ok := k.r.known.Get(p); ok && !after.Any && (l.err == nil || l.state.Exists) {
-			k.r.put(p, l, e.fresh)
-		}
-	}
+// twoNames reports whether both names of a rename were, and still are, those of
+// one file.
+func twoNames(a, b *Entry, to, from *event.State) bool {
+	return from.Exists && to.Exists && from.Ino == to.Ino && from.Dev == to.Dev && from.Type != event.TypeDir &&
+		a.State.Exists && b.State.Exists && a.State.Ino == from.Ino && b.State.Ino == from.Ino
 }
 
 // fresh reports whether a name that is there now was not in the state that was

@@ -17,6 +17,8 @@ type Entry struct {
 	fresh bool   // the name was not there in the state that was learned, enrolled or put back
 	vague bool   // State was told while later operations were known of: they may be part of it
 	prev  *older
+	// owed is the change whose outcome State could not tell whole, nil if none.
+	owed *event.Change
 }
 
 // older is what was known before, kept for changes that were told of too late.
@@ -27,6 +29,8 @@ type older struct {
 
 // node is a name in the tree of known paths.
 type node struct {
+	up    *node  // nil at the top, and of what has left the tree
+	name  string // in up
 	entry *Entry // nil: nothing is known of this name itself
 	kids  map[string]*node
 }
@@ -66,14 +70,35 @@ func (k *Known) make(p string) *node {
 		kid := n.kids[name]
 		if kid == nil {
 			kid = &node{}
-			if n.kids == nil {
-				n.kids = make(map[string]*node)
-			}
-			n.kids[name] = kid
+			n.hang(name, kid)
 		}
 		n = kid
 	}
 	return n
+}
+
+func (n *node) hang(name string, kid *node) {
+	if n.kids == nil {
+		n.kids = make(map[string]*node)
+	}
+	kid.up, kid.name = n, name
+	n.kids[name] = kid
+}
+
+func (n *node) below(dir *node) bool {
+	for up := n.up; up != nil; up = up.up {
+		if up == dir {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *node) path() string {
+	if n.up == nil {
+		return ""
+	}
+	return n.up.path() + "/" + n.name
 }
 
 // Get returns what is known of p.
@@ -102,6 +127,7 @@ func (k *Known) put(p string, e Entry) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	n := k.make(p)
+	k.linked.drop(n)
 	if n.entry != nil {
 		e.prev = &older{n.entry.State, n.entry.At}
 		if n.entry.State.Exists {
@@ -112,58 +138,82 @@ func (k *Known) put(p string, e Entry) {
 		k.count++
 	}
 	n.entry = &e
-	k.linked.note(p, &e.State)
+	k.linked.add(n)
 	if !e.State.Exists || e.State.Type != event.TypeDir {
-		for _, kid := range n.kids {
-			k.count -= living(kid)
-		}
-		n.kids = nil
+		k.dropBelow(n)
 	}
 }
 
-func living(n *node) int {
-	c := 0
+// clear forgets what is known below p: the name was given anew.
+func (k *Known) clear(p string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if n := k.find(p); n != nil {
+		k.dropBelow(n)
+	}
+}
+
+func (k *Known) dropBelow(n *node) {
+	for _, kid := range n.kids {
+		k.drop(kid)
+	}
+	n.kids = nil
+}
+
+// drop takes a node and all below it out of the counts.
+func (k *Known) drop(n *node) {
+	k.linked.drop(n)
 	if n.entry != nil && n.entry.State.Exists {
-		c++
+		k.count--
 	}
 	for _, kid := range n.kids {
-		c += living(kid)
+		k.drop(kid)
 	}
-	return c
 }
 
 // move takes what is known at and below from to the name to; what was known
 // there is dropped, and from is known to be gone since at.
 func (k *Known) move(from, to string, at uint64) {
-	if from == "" || to == "" {
+	if from == "" || to == "" || from == to {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	f, t := k.find(from), k.make(to)
-	k.count -= living(t)
-	if f == nil {
-		*t = node{}
+	f, t := k.make(from), k.make(to)
+	if f.below(t) || t.below(f) { // cannot be: the names were told in a wrong order
+		k.dropBelow(f)
+		k.dropBelow(t)
 		return
 	}
-	k.linked.move(from, to)
-	entry := f.entry
-	*t = node{entry: entry, kids: f.kids}
-	*f = node{entry: &Entry{At: at}}
-	if entry != nil {
-		f.entry.prev = &older{entry.State, entry.At}
+	k.drop(t)
+	grave := &node{entry: &Entry{At: at}}
+	if f.entry != nil {
+		grave.entry.prev = &older{f.entry.State, f.entry.At}
 	}
+	up, name := t.up, t.name
+	f.up.hang(f.name, grave)
+	up.hang(name, f)
+	k.linked.moved(f)
 }
 
 // exchange swaps what is known at and below two names.
 func (k *Known) exchange(a, b string) {
-	if a == "" || b == "" {
+	if a == "" || b == "" || a == b {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	x, y := k.make(a), k.make(b)
-	*x, *y = *y, *x
+	if x.below(y) || y.below(x) {
+		k.dropBelow(x)
+		k.dropBelow(y)
+		return
+	}
+	xUp, xName, yUp, yName := x.up, x.name, y.up, y.name
+	xUp.hang(xName, y)
+	yUp.hang(yName, x)
+	k.linked.moved(x)
+	k.linked.moved(y)
 }
 
 // prune forgets names at and below p that are known to be gone since before at.
@@ -209,4 +259,27 @@ func walkNode(n *node, p string, visit func(string, *event.State)) {
 	for _, name := range names {
 		walkNode(n.kids[name], p+"/"+name, visit)
 	}
+}
+
+// owing lists the paths below p whose state could not be told whole, with the
+// change that is to blame.
+func (k *Known) owing(p string) []Look {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	n := k.find(p)
+	if n == nil {
+		return nil
+	}
+	return owingNode(n, "/"+strings.Join(parts(p), "/"), nil)
+}
+
+func owingNode(n *node, p string, out []Look) []Look {
+	for name, kid := range n.kids {
+		at := p + "/" + name
+		if kid.entry != nil && kid.entry.State.Exists && kid.entry.owed != nil {
+			out = append(out, Look{Path: at, By: kid.entry.owed})
+		}
+		out = owingNode(kid, at, out)
+	}
+	return out
 }

@@ -3,7 +3,6 @@ package rehash
 import (
 	"context"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -13,44 +12,94 @@ import (
 // maxLinked bounds the names of files with several names that are remembered.
 const maxLinked = 65536
 
-// linked are known names of regular files that have others. What is here may be
-// out of date: who asks looks at the file.
+// fileID tells one file from another.
+type fileID struct{ dev, ino uint64 }
+
+// linked are known names of regular files that have others, by file. How many names
+// a file has may be out of date: who asks looks at the file.
 type linked struct {
-	names  map[string]bool
-	missed int // names that found no room since the last time they were asked for
+	files  map[fileID]map[*node]struct{}
+	count  int // names
+	missed int // names that found no room
 	gen    uint64
 }
 
-// note follows a state that is put.
-func (l *linked) note(path string, s *event.State) {
-	several := s.Exists && s.Type == event.TypeRegular && s.Nlink > 1
+// of returns the file of a name if that has several.
+func (l *linked) of(n *node) (fileID, bool) {
+	if n.entry == nil {
+		return fileID{}, false
+	}
+	s := &n.entry.State
+	return fileID{s.Dev, s.Ino}, s.Exists && s.Type == event.TypeRegular && s.Nlink > 1 && s.Ino != 0
+}
+
+// add notes a name whose entry was set.
+func (l *linked) add(n *node) {
+	id, ok := l.of(n)
 	switch {
-	case several == l.names[path]:
-		if !several {
-			return
-		}
-	case !several:
-		delete(l.names, path)
-	case len(l.names) >= maxLinked:
+	case !ok:
+		return
+	case l.count >= maxLinked:
 		l.missed++
 	default:
-		if l.names == nil {
-			l.names = make(map[string]bool)
+		if l.files == nil {
+			l.files = make(map[fileID]map[*node]struct{})
 		}
-		l.names[path] = true
+		if l.files[id] == nil {
+			l.files[id] = make(map[*node]struct{})
+		}
+		l.files[id][n] = struct{}{}
+		l.count++
 	}
 	l.gen++
 }
 
-// move follows names that moved with a directory.
-func (l *linked) move(from, to string) {
-	for p := range l.names {
-		if rest, ok := strings.CutPrefix(p, from); ok && (rest == "" || rest[0] == '/') {
-			delete(l.names, p)
-			l.names[to+rest] = true
-			l.gen++
-		}
+// drop forgets a name whose entry goes or is about to be set.
+func (l *linked) drop(n *node) {
+	id, ok := l.of(n)
+	if !ok {
+		return
 	}
+	if _, ok := l.files[id][n]; !ok {
+		return
+	}
+	l.count--
+	l.gen++
+	if delete(l.files[id], n); len(l.files[id]) == 0 {
+		delete(l.files, id)
+	}
+}
+
+// moved notes that a name, or a directory with names, has another path.
+func (l *linked) moved(n *node) {
+	if _, ok := l.of(n); ok || l.count > 0 && len(n.kids) > 0 {
+		l.gen++
+	}
+}
+
+// names returns the known names of a file that has several, in order.
+func (k *Known) names(dev, ino uint64) []string {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	var out []string
+	for n := range k.linked.files[fileID{dev, ino}] {
+		out = append(out, n.path())
+	}
+	slices.Sort(out)
+	return out
+}
+
+// nlink notes how many names the file at p has, if it is the one known there.
+func (k *Known) nlink(p string, now *event.State) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := k.find(p)
+	if n == nil || n.entry == nil || n.entry.State.Ino != now.Ino || n.entry.State.Dev != now.Dev {
+		return
+	}
+	k.linked.drop(n)
+	n.entry.State.Nlink = now.Nlink
+	k.linked.add(n)
 }
 
 // Links is a number that grows when a file with several names comes or goes.
@@ -66,9 +115,11 @@ func (r *Rehash) Links() uint64 {
 func (r *Rehash) Outside(ctx context.Context) (paths []string, missed int) {
 	k := &r.known
 	k.mu.RLock()
-	all := make([]string, 0, len(k.linked.names))
-	for p := range k.linked.names {
-		all = append(all, p)
+	all := make([]string, 0, k.linked.count)
+	for _, names := range k.linked.files {
+		for n := range names {
+			all = append(all, n.path())
+		}
 	}
 	missed = k.linked.missed
 	k.mu.RUnlock()
@@ -87,9 +138,6 @@ func (r *Rehash) Outside(ctx context.Context) (paths []string, missed int) {
 			break
 		}
 		if unix.Lstat(p, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink < 2 {
-			k.mu.Lock()
-			delete(k.linked.names, p)
-			k.mu.Unlock()
 			continue
 		}
 		f := files[inode{st.Dev, st.Ino}]

@@ -281,7 +281,9 @@ func TestNamesOfTheFileSystemAreFollowed(t *testing.T) {
 		}, "regular", "regular"},
 		{"two names exchanged", func(b *bench) *event.Change {
 			do(b.t, unix.Renameat2(unix.AT_FDCWD, b.at("f"), unix.AT_FDCWD, b.at("d"), unix.RENAME_EXCHANGE))
-			return b.change(event.OpRename, "f", "d")
+			c := b.change(event.OpRename, "f", "d")
+			c.Exchange = true
+			return c
 		}, "dir", "regular"},
 		{"a file moved in from outside", func(b *bench) *event.Change {
 			b.t.Cleanup(func() { os.Remove(b.dir + "-out") })
