@@ -110,10 +110,6 @@ static __always_inline int mkdir_result(long r)
  * The flags of vfs_rename, in struct renamedata since linux v5.12 (commit
  * 9fe61450972d), the sixth argument before.
  */
-struct renamedata {
-	unsigned int flags;
-} __attribute__((preserve_access_index));
-
 static __always_inline u32 rename_flags(unsigned long long *ctx)
 {
 	struct renamedata *rd;

@@ -191,6 +191,7 @@ struct socket {
 
 struct renamedata {
 	struct dentry *old_dentry, *new_dentry;
+	unsigned int flags;
 };
 
 struct iattr {
@@ -273,6 +274,7 @@ struct bpf_iter__task_vma {
 #define SIGIO 29
 #define TS_COMPAT 2		/* arch/x86/include/asm/thread_info.h */
 #define SOCK_STREAM 1
+#define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
 #define TCP_ESTABLISHED 1

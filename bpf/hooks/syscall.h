@@ -25,6 +25,7 @@
 #define F_CLOSE 8
 #define F_IOCTL 9
 #define F_MOUNT 10	/* changes mounts; a path at path, below the descriptor at dir */
+#define F_BIND 11	/* a path in a socket address */
 
 #define NOFOLLOW 0
 #define FOLLOW 1
@@ -78,6 +79,7 @@ const volatile struct call calls[CALLS] = {
 	[292] = { .form = F_CLOSE, .dir = 1 },	/* dup3 */
 	[9] = { .form = F_MMAP },	/* mmap */
 	[16] = { .form = F_IOCTL },	/* ioctl */
+	[49] = { .form = F_BIND, .op = OP_MKNOD, .dir = CWD, .path = 1, .follow = NOFOLLOW },	/* bind */
 	[43] = { .form = F_ACCEPT },	/* accept */
 	[288] = { .form = F_ACCEPT },	/* accept4 */
 	[76] = PATH(OP_TRUNCATE, CWD, 0, FOLLOW, 0),	/* truncate */
@@ -490,6 +492,14 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 		break;
 	case F_MOUNT:
 		on_mounting(regs, nr);
+		break;
+	case F_BIND:
+		op = 0;
+		bpf_probe_read_user(&op, sizeof(u16), (void *)a[1]);
+		if (op != AF_UNIX)
+			break;
+		a[1] += sizeof(u16);	/* struct sockaddr_un (linux include/uapi/linux/un.h); an abstract name is empty here */
+		on_path(t, a, nr);
 		break;
 	case F_ACCEPT:
 		on_accept(stream_sock(file_at(t, (u32)ret)));

@@ -29,8 +29,6 @@ type Change struct {
 	Why     string // how the actor of a look is known, or why it is not; for people
 	// Exchange: a rename that swapped two names (renameat2 RENAME_EXCHANGE).
 	Exchange bool
-	Ret      int32
-	Hook     uint16
 
 	Actor   Actor
 	Process Process

@@ -25,6 +25,9 @@ const (
 	// An operation named a path that could not be followed any more: it is not
 	// known whether it was in a watched tree, so the trees are asked.
 	reasonUnplaced = "found by a rescan after an operation whose path could not be followed any more"
+	// Operations on a directory's name and in it came in each other's way.
+	reasonOrder = "found by comparing a directory that was renamed or made while others worked in it"
+	reasonOther = "found by a second look; who did it was not told"
 )
 
 // doubtEvery is the least time between two rescans for unplaced events, and

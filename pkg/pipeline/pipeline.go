@@ -31,6 +31,10 @@ type Pipeline struct {
 	links     uint64  // of the slow side alone: rehash.Links when it was told
 	scans     *scans
 
+	closing   bool            // no look is put off any more; of the slow side alone
+	compares  map[string]bool // directories to be compared soon; of the slow side alone
+	compareAt atomic.Uint64   // when that may be done again
+
 	ev     event.Event   // reused by the fast side
 	reaped uint64        // when processes were last looked after
 	lost   []uint64      // per CPU, as the kernel last told

@@ -202,7 +202,7 @@ func TestAProtectedTreeIsPutBack(t *testing.T) {
 				return err
 			}
 			now := pipelinetest.Clock{}.Boot()
-			s.Feed(event.Event{Kind: event.KindFile, Op: event.OpRename, Anchor: 1, Anchor2: 1, Path: []byte("f"), Path2: []byte("d/x"), Time: now, First: now, Key: event.ProcKey{PID: a.PID}})
+			s.Feed(event.Event{Kind: event.KindFile, Op: event.OpRename, Anchor: 1, Anchor2: 1, Path: []byte("f"), Path2: []byte("d/x"), Arg: unix.RENAME_EXCHANGE, Time: now, First: now, Key: event.ProcKey{PID: a.PID}})
 			return nil
 		}, 1},
 	}

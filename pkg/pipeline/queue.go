@@ -20,9 +20,10 @@ type item struct {
 	rescan *job // the rescan that it belongs to, nil if none
 	seen   glance
 	looks  int
-	ready  bool // nothing more is waited for
-	self   bool // a second look at what our own events left, or one at a mapped file
-	late   bool // a look at a mapped file that had to wait for its turn
+	ready  bool   // nothing more is waited for
+	self   bool   // a second look at what our own events left, or one at a mapped file
+	of     uint64 // inode that a second look is about, 0 if that is not known
+	late   bool   // a look at a mapped file that had to wait for its turn
 
 	// again is an answer to be tried once more.
 	again *again

@@ -38,8 +38,11 @@ func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Reco
 		r.Ops = append(r.Ops, opExchange)
 	}
 	r.Actor, r.Process = &c.Actor, &c.Process
-	if it.rescan != nil && it.rescan.by == nil {
+	if p.foreign(it, f) {
 		r.Actor, r.Process, r.Sensor.Hook = event.Nobody(), nil, ""
+		if it.rescan == nil && it.reason == "" {
+			r.Reason = reasonOther + "; " + r.Reason
+		}
 	}
 	if c.Why != "" {
 		r.Reason = c.Why + "; " + r.Reason
@@ -65,6 +68,20 @@ func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Reco
 		r.Reason += "; the writer still held the file open"
 	}
 	return r
+}
+
+// foreign reports whether a finding is nobody's that we know: of a rescan, or of a
+// second look that found another object than the operation was about.
+func (p *Pipeline) foreign(it *item, f *rehash.Finding) bool {
+	switch {
+	case it.rescan != nil:
+		return it.rescan.by == nil
+	case !it.self:
+		return false
+	case it.change.Key.PID == 0:
+		return true
+	}
+	return it.of != 0 && f.After.Ino != it.of
 }
 
 // opExchange is among the ops of a rename that swapped its two names.

@@ -19,11 +19,13 @@ import (
 type job struct {
 	trees  []string
 	reason string
-	by     *Beneath     // who made what it finds; nil if nobody is known
-	whole  bool         // read everything
-	gap    *gap         // the loss that it closes, or the unplaced events that it is for; nil if none
-	begun  uint64       // ns since boot, set when it is done
-	done   chan<- error // gets the outcome once, nil if nobody waits
+	by     *Beneath // who made what it finds; nil if nobody is known
+	whole  bool     // read everything
+	gap    *gap     // the loss that it closes, or the unplaced events that it is for; nil if none
+	begun  uint64   // ns since boot, set when it is done
+	// compare: not after a loss, but because of the order of operations.
+	compare bool
+	done    chan<- error // gets the outcome once, nil if nobody waits
 
 	// Suspects that are not dealt with, and one for the search for them.
 	left atomic.Int64
@@ -138,6 +140,10 @@ func (s *scans) do(j *job) {
 			errs = append(errs, err)
 		}
 	}
+	if j.compare {
+		now := p.o.Clock.Boot()
+		p.compareAt.Store(now + doubtShare*(now-j.begun-uint64(scanDelay)))
+	}
 	err := errors.Join(errs...)
 	if err == nil {
 		err = s.put(&item{call: func() { s.dealt(j) }})
@@ -194,7 +200,7 @@ func (p *Pipeline) steady(ctx context.Context, it *item) bool {
 	}
 	now := glanceAt(path)
 	it.looks++
-	if it.looks > restless || it.looks > 1 && now == it.seen && !p.later(path).Any {
+	if p.closing || it.looks > restless || it.looks > 1 && now == it.seen && !p.later(path).Any {
 		it.ready = true
 		return true
 	}

@@ -3,8 +3,11 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
+	"github.com/holdfast/holdfast/pkg/coalesce"
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/judge"
 	"github.com/holdfast/holdfast/pkg/rehash"
@@ -34,11 +37,28 @@ func (p *Pipeline) runBack(ctx context.Context, frontDone <-chan struct{}, back 
 			continue
 		}
 		if ending {
-			return nil
+			return p.lastLooks(ctx, back)
 		}
 		if p.wait(ctx, now, frontDone) {
 			ending = true
 			p.scans.end()
+		}
+	}
+}
+
+// lastLooks makes the second looks at once that were to be made a little later:
+// nothing is told any more.
+func (p *Pipeline) lastLooks(ctx context.Context, back func(context.Context, *item) error) error {
+	p.closing = true
+	for {
+		it := p.delayed.due(math.MaxUint64)
+		switch {
+		case it == nil || ctx.Err() != nil:
+			return nil
+		case it.self && it.change != nil:
+			if err := back(ctx, it); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -95,7 +115,7 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 	if c.Blocked {
 		return []find{{it, rehash.Finding{Path: c.Path, Op: c.Op, Changed: true}}}, nil
 	}
-	if it.self && c.Mapped && p.putOff(it) {
+	if it.self && c.Mapped && !p.closing && p.putOff(it) {
 		return nil, nil
 	}
 	if (it.rescan != nil || it.self) && !p.steady(ctx, it) {
@@ -112,9 +132,7 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 	if f.Err != nil {
 		p.o.Log.Warn("file cannot be read", "stage", "rehash", "path", f.Path, "err", f.Err)
 	}
-	if f.Again {
-		p.lookLater(c, f.Path, p.o.SelfDelay)
-	}
+	p.followUp(c, &f)
 	if n := p.states.Links(); n != p.links {
 		p.links = n
 		p.o.Linked()
@@ -181,10 +199,70 @@ func lookAt(c *event.Change, path string) *event.Change {
 	return c
 }
 
-// lookLater schedules a look in the name of who did c.
+// lookLater schedules a look in the name of who did c, as far as it finds the
+// object that c was about.
 func (p *Pipeline) lookLater(c *event.Change, path string, d time.Duration) {
 	l := *c
-	p.delay(d, &item{change: lookAt(&l, path), self: true})
+	p.delay(d, &item{change: lookAt(&l, path), self: true, of: c.Ino})
+}
+
+// followUp schedules what is to be looked at after a finding.
+func (p *Pipeline) followUp(c *event.Change, f *rehash.Finding) {
+	if f.Again {
+		p.lookLater(c, f.Path, p.o.SelfDelay)
+	}
+	for _, l := range f.Looks {
+		if l.By == nil {
+			l.By = &event.Change{First: c.Last, Last: c.Last}
+		}
+		p.lookLater(l.By, l.Path, p.o.SelfDelay)
+	}
+	if f.Compare != "" {
+		p.compare(f.Compare)
+	}
+}
+
+// compareMany is how many directories wait at most to be compared; beyond it the
+// watched trees are, as a whole.
+const compareMany = 4096
+
+// compare has the inside of a directory compared with what is known of it, a
+// little later and together with others: operations in it may have been told in
+// another order than they were done.
+func (p *Pipeline) compare(dir string) {
+	if len(p.compares) == 0 {
+		now := p.o.Clock.Boot()
+		d := max(p.o.SelfDelay, until(p.compareAt.Load(), now))
+		p.delay(d, &item{call: func() {
+			trees := make([]string, 0, len(p.compares))
+			for t := range p.compares {
+				trees = append(trees, t)
+			}
+			p.compares = nil
+			if len(trees) >= compareMany {
+				trees = p.o.Trees()
+			}
+			p.scans.begin(&job{trees: outermost(trees), reason: reasonOrder, compare: true})
+		}})
+	}
+	if p.compares == nil {
+		p.compares = make(map[string]bool)
+	}
+	if len(p.compares) < compareMany {
+		p.compares[dir] = true
+	}
+}
+
+// outermost leaves out what lies below others.
+func outermost(trees []string) []string {
+	slices.Sort(trees)
+	var out []string
+	for _, t := range trees {
+		if n := len(out); n == 0 || !coalesce.Within(out[n-1], t) {
+			out = append(out, t)
+		}
+	}
+	return out
 }
 
 // judge is stage 6. A rename is judged at both of its names.
@@ -264,6 +342,11 @@ func (p *Pipeline) journal(ctx context.Context, found *find, j *judgement, steps
 		return nil
 	}
 	p.n.changes.Add(1)
+	if it.self && f.Before.Exists && !f.After.Exists {
+		// Where has it gone? Nobody has told.
+		p.gaps.unplaced(p.o.Clock.Boot())
+		signal(p.queue.ready)
+	}
 	p.keep(ctx, it.change, f, j, rec)
 	if len(steps) > 0 {
 		out, err := p.responder.Answer(ctx, rec, it.change.Last, 0, steps)
@@ -330,6 +413,9 @@ func (p *Pipeline) inside(c *event.Change, f *rehash.Finding) {
 			continue
 		}
 		l := *c
+		if c.Op != event.OpRename { // others may have been in it already
+			l.Actor, l.Process, l.Key = *event.Nobody(), event.Process{}, event.ProcKey{}
+		}
 		p.delay(d, &item{change: lookAt(&l, path), self: true, reason: fmt.Sprintf("found in %s, which appeared with it", event.Text([]byte(f.Path)))})
 	}
 }
@@ -337,5 +423,8 @@ func (p *Pipeline) inside(c *event.Change, f *rehash.Finding) {
 // delay puts an item off. What finds no room is done at once: early is better
 // than never.
 func (p *Pipeline) delay(d time.Duration, it *item) {
+	if p.closing {
+		return // the next start compares everything
+	}
 	p.delayed.put(p.o.Clock.Boot()+uint64(d), it)
 }

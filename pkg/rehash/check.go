@@ -199,16 +199,12 @@ func (k *check) look() Finding {
 	k.r.put(path, l, fresh(&e))
 	f.Changed = true
 	f.Op = OpOf(&f.Before, &f.After)
-<<<<<<< HEAD
 	if k.c.Mapped && f.Op == event.OpWrite {
 		f.Op = event.OpMapWrite
 	}
-	if !e.State.Exists && l.state.Type == event.TypeDir {
-=======
 	switch {
 	case l.state.Type != event.TypeDir:
 	case !e.State.Exists:
->>>>>>> 017f030 (rehash, coalesce, bpf: tell an exchange from a rename; let what is known follow the records (work in progress))
 		f.Inside = children(path)
 	case e.State.Ino != l.state.Ino:
 		f.Compare = path
@@ -277,6 +273,9 @@ func (k *check) modified() Finding {
 	}
 	if !f.Changed {
 		k.r.doubt(path, c, l.at)
+	}
+	if l.state.Type == event.TypeDir && (e.State.Type != event.TypeDir || e.State.Ino != l.state.Ino) {
+		k.compare = path // what is in it is not known
 	}
 	if after.Any {
 		k.remember(path, f.After, e.fresh)
@@ -362,7 +361,7 @@ func (k *check) appeared(path string) Finding {
 		f.Late = late
 	}
 	backAgain := late && e.ours && e.At >= c.Last
-	if !backAgain && c.Op.Namespace() { // another object has the name now
+	if !backAgain && c.Op == event.OpRename { // what was there has gone with all below it
 		f.Below = k.below(path)
 		k.r.known.clear(path)
 	}
@@ -451,8 +450,12 @@ func (k *check) rename() Finding {
 	l, after := k.main(to)
 	back, backAfter := k.read(from, nil)
 	f := k.finding(to, l)
-	if !after.Any && !backAfter.Any && twoNames(&a, &b, &l.state, &back.state) && !c.Exchange {
-		return f // rename(2) leaves two names of one file alone
+	if from == to || !c.Exchange && !after.Any && !backAfter.Any && twoNames(&a, &b, &l.state, &back.state) {
+		// rename(2) leaves a name that is the same, and two names of one file, alone.
+		// What was taken for moved on its account is still where it was.
+		f.Before, f.After = b.State, b.State
+		f.Looks = append(k.r.known.owing(from), k.r.known.owing(to)...)
+		return f
 	}
 	f.Changed = true
 	f.Before, f.Fresh = b.State, b.fresh

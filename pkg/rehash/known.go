@@ -261,7 +261,7 @@ func walkNode(n *node, p string, visit func(string, *event.State)) {
 	}
 }
 
-// owing lists the paths below p whose state could not be told whole, with the
+// owing lists the paths at and below p whose state could not be told whole, with the
 // change that is to blame.
 func (k *Known) owing(p string) []Look {
 	k.mu.RLock()
@@ -274,12 +274,11 @@ func (k *Known) owing(p string) []Look {
 }
 
 func owingNode(n *node, p string, out []Look) []Look {
+	if n.entry != nil && n.entry.State.Exists && n.entry.owed != nil {
+		out = append(out, Look{Path: p, By: n.entry.owed})
+	}
 	for name, kid := range n.kids {
-		at := p + "/" + name
-		if kid.entry != nil && kid.entry.State.Exists && kid.entry.owed != nil {
-			out = append(out, Look{Path: at, By: kid.entry.owed})
-		}
-		out = owingNode(kid, at, out)
+		out = owingNode(kid, p+"/"+name, out)
 	}
 	return out
 }

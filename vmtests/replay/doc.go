@@ -10,6 +10,8 @@
 //     before and after are about path_to.
 //   - rename with both names takes all that is below path along to path_to. If ops
 //     has exchange too, what was at and below path_to goes to path.
+//   - rename with one name moved something in from outside the tree or out to it:
+//     what was at and below path is gone.
 //   - Whatever else, after is what is at the name now; if nothing or no directory
 //     is there, nothing is below it. What a directory that came from outside the
 //     tree holds is told in records of its own.

@@ -69,6 +69,9 @@ func (t *Tree) Apply(r *Record) {
 	if to != "" {
 		at = to
 	}
+	if r.Op == "rename" && to == "" {
+		t.Set(at, State{}) // what was there has gone with all below it
+	}
 	t.Set(at, *r.After)
 }
 

@@ -118,7 +118,7 @@ func compare(path string, told, found *State) []Difference {
 		return nil
 	}
 	add("type", told.Type, found.Type)
-	if told.Hash == "" && told.Unread != "" {
+	if told.Hash == "" && told.Unread != "" && found.Type == "regular" {
 		add("hash", "unread: "+told.Unread, found.Hash)
 	} else {
 		add("hash", told.Hash, found.Hash)

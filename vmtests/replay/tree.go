@@ -68,7 +68,12 @@ func (t *Tree) Get(path string) State {
 // move takes what is at and below from to to; what was there is gone.
 func (t *Tree) move(from, to string) {
 	f, o := t.make(from), t.make(to)
-	if f == o {
+	switch {
+	case f == o:
+		return
+	case strings.HasPrefix(from, to+"/"), strings.HasPrefix(to, from+"/"):
+		// Cannot be: the order of the records is not that of the deeds.
+		f.kids, o.kids = nil, nil
 		return
 	}
 	o.state, o.kids = f.state, f.kids
@@ -77,6 +82,10 @@ func (t *Tree) move(from, to string) {
 
 func (t *Tree) exchange(a, b string) {
 	x, y := t.make(a), t.make(b)
+	if strings.HasPrefix(a, b+"/") || strings.HasPrefix(b, a+"/") {
+		x.kids, y.kids = nil, nil
+		return
+	}
 	x.state, y.state = y.state, x.state
 	x.kids, y.kids = y.kids, x.kids
 }
