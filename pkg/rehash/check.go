@@ -222,6 +222,9 @@ func (k *check) modified() Finding {
 	f.Before, f.Fresh = e.State, e.fresh
 	late := e.At >= c.First && e.At != 0
 	f.Doubted = k.r.doubted(path, c)
+	if l.state.Type == event.TypeDir && (e.State.Type != event.TypeDir || e.State.Ino != l.state.Ino) {
+		k.compare = path // what is in it is not known
+	}
 
 	switch {
 	case !l.state.Exists || after.Name || replaced(c, &e, &l.state):
@@ -273,9 +276,6 @@ func (k *check) modified() Finding {
 	}
 	if !f.Changed {
 		k.r.doubt(path, c, l.at)
-	}
-	if l.state.Type == event.TypeDir && (e.State.Type != event.TypeDir || e.State.Ino != l.state.Ino) {
-		k.compare = path // what is in it is not known
 	}
 	if after.Any {
 		k.remember(path, f.After, e.fresh)
