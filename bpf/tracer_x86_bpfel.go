@@ -223,7 +223,7 @@ type TracerSlot struct {
 		Op    uint32
 		Flags uint32
 		Dirfd int32
-		Pad   uint32
+		Arg   uint32
 	}
 	Data [24576]uint8
 }

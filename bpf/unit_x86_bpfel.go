@@ -239,7 +239,7 @@ type UnitSlot struct {
 		Op    uint32
 		Flags uint32
 		Dirfd int32
-		Pad   uint32
+		Arg   uint32
 	}
 	Data [24576]uint8
 }
