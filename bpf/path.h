@@ -44,30 +44,25 @@ struct place {
 	u32 rule;
 	u16 depth;	/* names between the anchor and the object */
 	u8 mode;
-	u8 appeared;	/* a name that a rule waits for lies on the way */
+	u8 appeared;	/* it is a name that a rule waits for */
 	u8 too_deep;	/* the walk did not come to an end */
 	u8 names;	/* rules name entries of the directory */
 	u8 pad[2];
 };
 
-/*
- * What name rules say of the entry of dir with this hash: false, or true with the
- * anchor in p, 0 if the entry is excepted.
- */
-static __always_inline bool named(struct inode *dir, u64 hash, struct place *p)
+/* What name rules say of the entry of dir with this hash: MARK_*. Sets the anchor in p, to 0 if the entry is excepted. */
+static __always_inline u32 named(struct inode *dir, u64 hash, struct place *p)
 {
 	struct mark *n = name_of(dir, hash);
 
 	if (!n)
-		return false;
-	if (n->flags & MARK_PENDING)
-		p->appeared = 1;
-	if (!(n->flags & (MARK_EXCEPT | MARK_ROOT)))
-		return false;
-	p->anchor = n->flags & MARK_EXCEPT ? 0 : n->anchor;
-	p->rule = n->rule;
-	p->mode = n->mode;
-	return true;
+		return 0;
+	if (n->flags & (MARK_EXCEPT | MARK_ROOT)) {
+		p->anchor = n->flags & MARK_EXCEPT ? 0 : n->anchor;
+		p->rule = n->rule;
+		p->mode = n->mode;
+	}
+	return n->flags;
 }
 
 /*
@@ -122,7 +117,7 @@ __noinline int find_dir(u64 dentry, struct place *p)
 			if (m->flags & MARK_NAMES) {
 				if (!prev) {
 					p->names = 1;
-				} else if (named(at, name_hash((u64)prev, 0), p)) {
+				} else if (named(at, name_hash((u64)prev, 0), p) & (MARK_EXCEPT | MARK_ROOT)) {
 					p->depth = i;
 					goto found;
 				}
@@ -144,7 +139,7 @@ __noinline int find_dir(u64 dentry, struct place *p)
 	p->too_deep = 1;
 	return 0;
 found:
-	if (may && !p->appeared) {
+	if (may) {
 		n.anchor = p->anchor;
 		n.rule = p->rule;
 		n.mode = p->mode;
@@ -164,6 +159,7 @@ static __always_inline bool find_place(struct dentry *d, u64 leaf, struct place 
 	struct dentry *dir = d;
 	struct inode *in;
 	struct mark *m;
+	u32 flags;
 
 	p->anchor = 0;
 	p->appeared = 0;
@@ -189,7 +185,10 @@ static __always_inline bool find_place(struct dentry *d, u64 leaf, struct place 
 	if (p->names) {
 		if (!leaf)
 			leaf = name_hash((u64)BPF_CORE_READ(d, d_name.name), 0);
-		if (named(BPF_CORE_READ(dir, d_inode), leaf, p))
+		flags = named(BPF_CORE_READ(dir, d_inode), leaf, p);
+		if (flags & MARK_PENDING)
+			p->appeared = 1;
+		if (flags & (MARK_EXCEPT | MARK_ROOT))
 			p->depth = 0;
 	}
 	return p->anchor || p->appeared;
