@@ -62,7 +62,7 @@ func climb(set *rootSet, start int, name string) (p Place, found bool, err error
 	if name != "" {
 		id.name = name
 		if x, ok := set.byID[id]; ok {
-			return Place{Anchor: x.Anchor, Path: x.Path}, true, nil
+			return Place{Anchor: x.Anchor, Path: x.Path, Above: x.Above}, true, nil
 		}
 		id.name = ""
 	}

@@ -14,6 +14,7 @@ type Place struct {
 	Anchor uint32
 	Path   string // absolute, below a watched root
 	Seen   string // as the process saw it, if that differs
+	Above  bool   // it was done to a directory above a root, and Path is that root
 }
 
 // place finds the names of an event. Both places may be outside.
@@ -49,6 +50,12 @@ func (t *Table) place(ev *event.Event) (from, to Place, err error) {
 	}
 	if err != nil {
 		return Place{}, Place{}, err
+	}
+	if from.Above || to.Above {
+		if ev.Op != event.OpRename {
+			return Place{}, Place{}, nil
+		}
+		ev.Flags |= event.FlagAppeared
 	}
 	return t.watched(from), t.watched(to), nil
 }

@@ -18,6 +18,8 @@ type Root struct {
 	Dev, Ino uint64
 	Name     string
 	Anchor   uint32
+	Above    bool // Name leads to Path: what is done to it is done to the root if it is renamed
+	Link     bool // Dev and Ino are a file's, which is at Path and has names elsewhere
 }
 
 // Query is one name as a process passed it.
@@ -235,7 +237,7 @@ func (r *Resolver) object(set *rootSet, root int, name string) (Place, bool) {
 		defer closeFD(parent)
 		if last != "" && same(parent, last, id) {
 			p, err := r.above(set, parent, last)
-			return p, err == nil
+			return set.orLinked(p, id), err == nil
 		}
 	}
 	dirfd, err := openIn(unix.AT_FDCWD, path.Dir(at), unix.O_DIRECTORY)
@@ -247,7 +249,15 @@ func (r *Resolver) object(set *rootSet, root int, name string) (Place, bool) {
 		return Place{}, false
 	}
 	p, err := r.above(set, dirfd, path.Base(at))
-	return p, err == nil
+	return set.orLinked(p, id), err == nil
+}
+
+// orLinked returns p, or where a file is watched whose name at p is not.
+func (s *rootSet) orLinked(p Place, id rootID) Place {
+	if x, ok := s.byID[id]; ok && x.Link && p.Path == "" {
+		return Place{Anchor: x.Anchor, Path: x.Path}
+	}
+	return p
 }
 
 func same(dirfd int, name string, id rootID) bool {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast/holdfast/pkg/attribute"
@@ -49,11 +50,15 @@ type Daemon struct {
 	shipper *ship.Shipper
 	rules   *rules
 	names   *coalesce.Resolver
-	again   chan struct{} // arm again
-	scan    chan struct{} // look who holds watched files
-	stop    chan struct{} // somebody asked for the end
+	wall    func(boot uint64) event.Time
+	beneath beneath
+	links   map[string]bool // files with names outside the watched trees that are marked; of one goroutine
+	scan    chan struct{}   // look who holds watched files
+	stop    chan struct{}   // somebody asked for the end
 
 	shipDown func() error // closes what the shipper uses
+
+	unlinked atomic.Uint64 // files with names outside the watched trees that are not marked
 
 	mu       sync.Mutex
 	armed    bool
@@ -78,7 +83,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		return errors.Join(err, listener.Close())
 	}
 	d := &Daemon{
-		ops: ops{state: st}, o: o, log: o.Log, started: time.Now(), again: make(chan struct{}, 1), scan: make(chan struct{}, 1), stop: make(chan struct{}, 1),
+		ops: ops{state: st}, o: o, log: o.Log, started: time.Now(), beneath: beneath{wake: make(chan struct{}, 1)}, scan: make(chan struct{}, 1), stop: make(chan struct{}, 1),
 		degraded: make(map[string]string), enrolled: make(map[string]pipeline.Enrolled),
 	}
 	defer func() { err = errors.Join(err, d.state.close()) }()
@@ -138,6 +143,7 @@ func (d *Daemon) build() error {
 		return err
 	}
 	d.names = coalesce.NewResolver(ns, nil)
+	d.wall = newClock().Wall
 	var scan func()
 	if d.sensor.CanScan() {
 		scan = func() { signal(d.scan) }
@@ -146,7 +152,8 @@ func (d *Daemon) build() error {
 	d.pipe = pipeline.New(pipeline.Options{
 		Decode: dec.Decode, Attribute: d.table, Anchors: d.sensor, Resolver: d.names,
 		Rule: d.rules.rule, Trees: d.rules.trees, Journal: d.journal, Clock: newClock(), Vault: d.keeper,
-		Self: self, Exe: exe, Reads: filepath.Dir(d.cfg.IndexFile()), Tier: d.tier, Hook: sense.HookName, Appeared: func() { signal(d.again) }, Log: d.log,
+		Self: self, Exe: exe, Reads: filepath.Dir(d.cfg.IndexFile()), Tier: d.tier, Hook: sense.HookName, Appeared: d.beneath.appear, Log: d.log,
+		Beneath: d.beneath.tell, Linked: d.beneath.link, Mount: d.mounted,
 		Queue: d.cfg.Limits.Queue, FlapLimit: d.cfg.Limits.Restores, FlapWindow: d.cfg.Limits.RestoreWindow,
 		Scan: scan, MappedEvery: d.cfg.Limits.MappedInterval, MappedRate: uint64(d.cfg.Limits.MappedRate),
 	})
@@ -162,7 +169,10 @@ func (d *Daemon) roots() []coalesce.Root {
 	anchors := d.sensor.Anchors()
 	out := make([]coalesce.Root, 0, len(anchors))
 	for _, a := range anchors {
-		out = append(out, coalesce.Root{Path: a.Path, Dev: a.Dev, Ino: a.Ino, Name: a.Name, Anchor: a.ID})
+		out = append(out, coalesce.Root{Path: a.Path, Dev: a.Dev, Ino: a.Ino, Name: a.Name, Anchor: a.ID, Link: a.Link})
+		for _, w := range a.Way {
+			out = append(out, coalesce.Root{Path: a.Path, Dev: w.Dev, Ino: w.Ino, Name: w.Name, Anchor: a.ID, Above: true})
+		}
 	}
 	return out
 }
@@ -200,6 +210,8 @@ func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) err
 	err := d.begin(ctx)
 	if err == nil {
 		start(&front, senseCtx, "rules", d.armAgain)
+		start(&front, senseCtx, "mounts", d.watchMounts)
+		signal(d.beneath.wake) // mounts may have changed before they were watched
 		start(&front, senseCtx, "held", d.scanHeld)
 		start(&front, senseCtx, "guard", d.watchGuard)
 		select {
@@ -225,15 +237,21 @@ func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) err
 }
 
 // begin records the start, enrols, arms and compares.
-func (d *Daemon) begin(ctx context.Context) error {
+func (d *Daemon) begin(ctx context.Context) (err error) {
 	if err := d.recordStart(ctx); err != nil {
 		return err
 	}
 	if err := d.sensor.Learn(); err != nil {
 		d.degrade("learn", fmt.Sprintf("processes older than the daemon are not known: %v", err))
 	}
-	if err := d.arm(ctx, "changed while the tree was being armed"); err != nil {
+	if d.beneath.table, err = sense.Mounts(); err != nil {
 		return err
+	}
+	if _, err := d.arm(ctx, "changed while the tree was being armed"); err != nil {
+		return err
+	}
+	if err := d.link(ctx); err != nil {
+		d.degrade("link", err.Error())
 	}
 	if err := d.sensor.Guard(d.rules.guardOff == ""); err != nil {
 		return err

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -107,9 +106,24 @@ func (r *rules) sensed() []sense.Rule {
 	return out
 }
 
+func (r *rules) watched(path string) bool {
+	_, ok := r.rule(path)
+	return ok
+}
+
+// paths are the paths of all rules.
+func (r *rules) paths() []string {
+	var out []string
+	for _, rule := range r.policy.Rules {
+		out = append(out, rule.Paths...)
+	}
+	return out
+}
+
 // arm enrols what exists, marks it in the kernel, and compares once more, so that
-// nothing that happened between the two is missed.
-func (d *Daemon) arm(ctx context.Context, reason string) error {
+// nothing that happened between the two is missed. It returns the paths that lead
+// to something else than when they were last armed, and were not enrolled now.
+func (d *Daemon) arm(ctx context.Context, reason string) (moved []string, err error) {
 	rs, trees := d.rules.sensed(), d.rules.trees()
 	var fresh []string
 	for _, r := range rs {
@@ -126,28 +140,34 @@ func (d *Daemon) arm(ctx context.Context, reason string) error {
 	d.setRoots(rs)
 	for _, p := range fresh {
 		if err := d.finishEnrolment(ctx, p); err != nil {
-			return err
+			return nil, err
 		}
 		e, err := d.pipe.Enrol(ctx, p)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		d.noteEnrolled(p, e)
 	}
+	before := d.sensor.Anchors()
 	unarmed, err := d.sensor.Arm(append(d.rules.guard(), rs...))
 	if err != nil {
-		return fmt.Errorf("arm: %w", err)
+		return nil, fmt.Errorf("arm: %w", err)
+	}
+	for _, p := range movedAnchors(before, d.sensor.Anchors()) {
+		if !slices.ContainsFunc(fresh, func(f string) bool { return policy.Within(f, p) }) {
+			moved = append(moved, p)
+		}
 	}
 	d.names.SetRoots(d.roots())
 	d.noteUnarmed(unarmed)
 	d.scanArmed()
 	if len(fresh) == 0 {
-		return nil
+		return moved, nil
 	}
 	if err := d.pipe.Rescan(ctx, fresh, reason); err != nil {
-		return fmt.Errorf("compare after arming: %w", err)
+		return nil, fmt.Errorf("compare after arming: %w", err)
 	}
-	return nil
+	return moved, nil
 }
 
 // finishEnrolment keeps what an earlier run did not keep when it enrolled a tree:
@@ -228,31 +248,6 @@ func (d *Daemon) noteUnarmed(unarmed []sense.Unarmed) {
 		if u.Err != nil {
 			d.degrade("arm "+u.Path, fmt.Sprintf("%s is not watched: %v", event.Text([]byte(u.Path)), u.Err))
 		}
-	}
-}
-
-// armAgain arms whenever a name that a rule waits for has appeared.
-func (d *Daemon) armAgain(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-d.again:
-		}
-		// one call for a burst of names; the directory is usually being filled
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(20 * time.Millisecond):
-		}
-		if err := d.arm(ctx, "found when its tree appeared"); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			d.degrade("arm", fmt.Sprintf("rules could not be armed again: %v", err))
-			continue
-		}
-		d.recover("arm")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/holdfast/holdfast/pkg/control"
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/sense"
 )
 
 // Status implements control.Handler.
@@ -48,6 +49,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 		{Name: "restores of one path in " + d.cfg.Limits.RestoreWindow.String(), Value: uint64(d.cfg.Limits.Restores), Hit: ps.Respond.Flapping},
 		{Name: "files being changed at once", Value: 65536, Hit: ps.Coalesce.Overflow},
 		{Name: "path bytes of an event", Value: 4096, Hit: ps.Coalesce.Cut},
+		{Name: "files with names outside the watched trees", Value: sense.MaxLinks, Hit: d.unlinked.Load()},
 		{Name: "directories between a rule and a file on its file system", Value: 64, Hit: deep},
 	}
 	d.mu.Lock()

@@ -253,6 +253,11 @@ func (p *Pipeline) coalesce(ev *event.Event) {
 		signal(p.queue.ready)
 	}
 	if ev.Flags&event.FlagAppeared != 0 {
+		if ev.Op == event.OpRename {
+			b := Beneath{Op: ev.Op, Time: ev.Time, Hook: ev.Hook}
+			b.Actor, b.Process = p.o.Attribute.Who(ev)
+			p.o.Beneath(b)
+		}
 		p.o.Appeared()
 	}
 }

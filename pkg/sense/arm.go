@@ -46,6 +46,7 @@ type Anchor struct {
 	// in which Name is watched. As stat(2) gives them.
 	Dev, Ino uint64
 	Name     string
+	Link     bool // a file that has names outside of its tree
 	// The kernel's address of the directory, or of the file that is mounted at the
 	// place; 0 for a name. While it stays the same the place is the same object.
 	Inode uint64
@@ -116,6 +117,8 @@ type arming struct {
 	// The mounts that watched paths lead through and those that hold watched
 	// trees, with the strictest mark.
 	way, trees map[uint64]bpf.TracerMark
+	in         map[uint64][]string // watched paths in a mount
+	on         map[uint64][]string // watched paths on a device
 	block      bool
 }
 
@@ -133,6 +136,7 @@ func (s *Sensor) Arm(rules []Rule) ([]Unarmed, error) {
 	a := &arming{
 		s: s, rules: rules, anchors: make(map[uint32]Anchor), mounts: mounts,
 		way: make(map[uint64]bpf.TracerMark), trees: make(map[uint64]bpf.TracerMark),
+		in: make(map[uint64][]string), on: make(map[uint64][]string),
 	}
 	if f, err := os.OpenFile("/", unix.O_PATH, 0); err == nil {
 		a.root = mountID(int(f.Fd()))
@@ -153,8 +157,16 @@ func (s *Sensor) Arm(rules []Rule) ([]Unarmed, error) {
 		return nil, err
 	}
 	closeAll(s.held)
-	s.held, s.tops = held, a.tops()
+	s.held, s.tops, s.on = held, a.tops(), a.on
 	return a.unarmed, nil
+}
+
+// On lists the watched paths whose file systems lie on a block device, by the
+// kernel's number of it.
+func (s *Sensor) On(dev uint64) []string {
+	s.armMu.Lock()
+	defer s.armMu.Unlock()
+	return slices.Clone(s.on[dev])
 }
 
 // publish makes the anchors of rules and links known.
@@ -233,7 +245,7 @@ func (a *arming) path(r Rule, p string, mode uint8) error {
 			return err
 		}
 	} else {
-		a.place(f, mark)
+		a.place(f, p, mark)
 		a.anchors[mark.Anchor] = Anchor{ID: mark.Anchor, Rule: r.ID, Path: p, Dev: st.Dev, Ino: st.Ino}
 		a.wants = append(a.wants, want{file: f, mark: mark})
 		// a root that is replaced by another directory is armed again
@@ -289,7 +301,7 @@ func (a *arming) mount(m Mount, mark bpf.TracerMark) {
 		f.Close() // covered by another mount, or marked already
 		return
 	}
-	a.place(f, mark)
+	a.place(f, m.At, mark)
 	if !known {
 		a.anchors[mark.Anchor] = Anchor{ID: mark.Anchor, Rule: int(mark.Rule), Path: m.At, Dev: st.Dev, Ino: st.Ino}
 	}
@@ -300,13 +312,14 @@ func (a *arming) mount(m Mount, mark bpf.TracerMark) {
 }
 
 // place notes which mount holds a watched tree.
-func (a *arming) place(f held, mark bpf.TracerMark) {
+func (a *arming) place(f held, path string, mark bpf.TracerMark) {
 	if f.mount == 0 {
 		return
 	}
 	a.way[f.mount] = strictest(a.way[f.mount], mark)
 	if mark.Rule != RuleOwn {
 		a.trees[f.mount] = strictest(a.trees[f.mount], mark)
+		a.in[f.mount] = append(a.in[f.mount], path)
 	}
 }
 
@@ -346,7 +359,7 @@ func (a *arming) named(p string, mark bpf.TracerMark) error {
 			f.Close()
 			return fmt.Errorf("stat %s: %w", dir, err)
 		}
-		a.place(f, mark)
+		a.place(f, p, mark)
 		a.anchors[mark.Anchor] = Anchor{ID: mark.Anchor, Rule: int(mark.Rule), Path: p, Dev: st.Dev, Ino: st.Ino, Name: name}
 	}
 	a.wants = append(a.wants, want{file: f, name: name, mark: mark})
@@ -478,6 +491,7 @@ func (a *arming) around(k *keys) {
 		for dev := range d.below(m) {
 			if n, ok := kernelNumber(dev); ok {
 				k.devices[n] = strictest(k.devices[n], mark)
+				a.on[n] = append(a.on[n], a.in[m.ID]...)
 			}
 		}
 	}

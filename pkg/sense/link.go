@@ -62,9 +62,13 @@ func (s *Sensor) Link(files []Link) (missed int, err error) {
 			continue
 		}
 		opened = append(opened, f)
+		var st unix.Stat_t
+		if unix.Fstat(int(f.Fd()), &st) != nil || st.Nlink < 2 {
+			continue
+		}
 		id := s.number(l.Rule, l.Path)
 		marks[int(f.Fd())] = bpf.TracerMark{Anchor: id, Rule: uint32(l.Rule), Mode: modeNumber(l.Mode), Flags: markLink}
-		anchors[id] = Anchor{ID: id, Rule: l.Rule, Path: l.Path}
+		anchors[id] = Anchor{ID: id, Rule: l.Rule, Path: l.Path, Dev: st.Dev, Ino: st.Ino, Link: true}
 	}
 	keys, err := s.linkKeys(marks)
 	if err == nil {

@@ -1,0 +1,451 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/pipeline"
+	"github.com/holdfast/holdfast/pkg/policy"
+	"github.com/holdfast/holdfast/pkg/sense"
+)
+
+// beneath collects what may have changed what watched paths lead to, until the
+// rules are looked at again. The table of mounts says what happened, the kernel
+// side's events who did it.
+type beneath struct {
+	wake chan struct{} // has one token when there is something
+
+	mu       sync.Mutex // guards what follows
+	appeared bool       // a name that a rule waits for, or leads through, came or went
+	linked   bool       // a file with several names came or went
+	told     []pipeline.Beneath
+
+	table []sense.Mount // as it was when it was last looked at; of one goroutine
+}
+
+// toldLimit bounds the events that wait for the table of mounts to be read.
+const toldLimit = 4096
+
+func (b *beneath) tell(x pipeline.Beneath) {
+	b.mu.Lock()
+	if len(b.told) < toldLimit { // else a change of mounts has nobody who did it
+		b.told = append(b.told, x)
+	}
+	b.mu.Unlock()
+	signal(b.wake)
+}
+
+func (b *beneath) appear() {
+	b.mu.Lock()
+	b.appeared = true
+	b.mu.Unlock()
+	signal(b.wake)
+}
+
+func (b *beneath) link() {
+	b.mu.Lock()
+	b.linked = true
+	b.mu.Unlock()
+	signal(b.wake)
+}
+
+func (b *beneath) take() (appeared, linked bool, told []pipeline.Beneath) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	appeared, linked, told = b.appeared, b.linked, b.told
+	b.appeared, b.linked, b.told = false, false, nil
+	return appeared, linked, told
+}
+
+// mountChange is one difference between two tables of mounts.
+type mountChange struct {
+	op       event.Op
+	at       string
+	old, now sense.Mount // the zero Mount where there is none
+	by       *pipeline.Beneath
+}
+
+// renamed reports whether a directory above the mount point was renamed, as far
+// as the tables tell: the mount is at another path of the same parent.
+func (c *mountChange) renamed() bool {
+	return c.op == event.OpMount && c.old.ID != 0 && c.old.Parent == c.now.Parent
+}
+
+// mountChanges compares two tables.
+func mountChanges(old, now []sense.Mount) []mountChange {
+	before := make(map[uint64]sense.Mount, len(old))
+	for _, m := range old {
+		before[m.ID] = m
+	}
+	var out []mountChange
+	for _, m := range now {
+		was, ok := before[m.ID]
+		same := ok && was.Dev == m.Dev && was.Root == m.Root && was.Type == m.Type
+		switch {
+		case !same:
+			out = append(out, mountChange{op: event.OpMount, at: m.At, now: m})
+			continue // an old one with that number is gone
+		case was.At != m.At || was.Parent != m.Parent:
+			out = append(out, mountChange{op: event.OpMount, at: m.At, old: was, now: m})
+		case was.Options != m.Options || was.Super != m.Super:
+			out = append(out, mountChange{op: event.OpRemount, at: m.At, old: was, now: m})
+		}
+		delete(before, m.ID)
+	}
+	for _, m := range old {
+		if _, gone := before[m.ID]; gone {
+			out = append(out, mountChange{op: event.OpUmount, at: m.At, old: m})
+		}
+	}
+	return out
+}
+
+// concerned returns the watched path that a change of mounts concerns: the mount
+// point where that is watched, else the first root below it.
+func concerned(c *mountChange, roots []string, watched func(string) bool, table []sense.Mount) (string, bool) {
+	for _, at := range []string{c.at, c.old.At} {
+		if at == "" {
+			continue
+		}
+		if watched(at) {
+			return at, true
+		}
+		for _, r := range roots {
+			if policy.Within(at, r) && (c.op != event.OpRemount || holder(r, table).ID == c.now.ID) {
+				return r, true
+			}
+		}
+	}
+	return "", false
+}
+
+// holder is the mount that a path lies in.
+func holder(path string, table []sense.Mount) sense.Mount {
+	var best sense.Mount
+	for _, m := range table {
+		if policy.Within(m.At, path) && len(m.At) >= len(best.At) {
+			best = m
+		}
+	}
+	return best
+}
+
+// madeBy finds who made a change of mounts: one call can change a whole tree of
+// them, and another namespace the options of a file system that is seen in ours.
+func madeBy(c *mountChange, told []pipeline.Beneath) *pipeline.Beneath {
+	for _, at := range []string{c.at, c.old.At} {
+		if at == "" {
+			continue
+		}
+		for i := range slices.Backward(told) {
+			b := &told[i]
+			if b.Op != c.op && !(c.op == event.OpMount && b.Op == event.OpUmount && c.old.ID != 0) || b.Path != "" {
+				continue
+			}
+			if !b.Other && b.At != "" && policy.Within(b.At, at) || c.op == event.OpRemount && (b.Other || b.At == "") {
+				return b
+			}
+		}
+	}
+	return nil
+}
+
+// The time that the event about a call has to come after the change of the table.
+const (
+	tellTime = 500 * time.Millisecond
+	tellStep = 25 * time.Millisecond
+)
+
+// settle looks at what was collected: it records changes of mounts, arms the rules
+// again where what they lead to may have changed, and has that compared.
+func (d *Daemon) settle(ctx context.Context) error {
+	appeared, linked, told := d.beneath.take()
+	table, err := sense.Mounts()
+	if err != nil {
+		return err
+	}
+	roots := d.rules.paths()
+	var changes []mountChange
+	for _, c := range mountChanges(d.beneath.table, table) {
+		if _, ok := concerned(&c, roots, d.rules.watched, table); ok {
+			changes = append(changes, c)
+		}
+	}
+	for wait := time.Duration(0); ; wait += tellStep {
+		missing := false
+		for i := range changes {
+			changes[i].by = madeBy(&changes[i], told)
+			missing = missing || changes[i].by == nil && !changes[i].renamed()
+		}
+		if !missing || wait >= tellTime {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(tellStep):
+		}
+		a, l, more := d.beneath.take()
+		appeared, linked, told = appeared || a, linked || l, append(told, more...)
+	}
+	d.beneath.table = table
+	for i := range changes {
+		if c := &changes[i]; c.by != nil || !c.renamed() {
+			d.noteMount(c, roots, table)
+		}
+	}
+	for i := range told {
+		switch b := &told[i]; {
+		case b.Op == event.OpRawWrite:
+			d.rawWrite(b)
+		case b.Path != "" && b.Other:
+			d.noteOther(b)
+		}
+	}
+	if appeared || len(changes) > 0 {
+		moved, err := d.arm(ctx, "found when its tree appeared")
+		if err != nil {
+			return err
+		}
+		d.compareMoved(moved, changes, told)
+		linked = true
+	}
+	if linked {
+		return d.link(ctx)
+	}
+	return nil
+}
+
+// noteMount records a change of mounts.
+func (d *Daemon) noteMount(c *mountChange, roots []string, table []sense.Mount) {
+	path, _ := concerned(c, roots, d.rules.watched, table)
+	r := d.beneathRecord(c.op, path, c.at, c.by)
+	m := c.now
+	if m.ID == 0 {
+		m = c.old
+	}
+	switch {
+	case c.op == event.OpUmount:
+		r.Reason = fmt.Sprintf("the %s file system mounted at %s was unmounted", m.Type, event.Text([]byte(c.at)))
+	case c.op == event.OpRemount:
+		r.Reason = fmt.Sprintf("the options of the mount at %s changed from %s %s to %s %s", event.Text([]byte(c.at)), c.old.Options, c.old.Super, m.Options, m.Super)
+	case c.old.ID != 0:
+		r.Reason = fmt.Sprintf("the mount at %s was moved to %s", event.Text([]byte(c.old.At)), event.Text([]byte(c.at)))
+	default:
+		r.Reason = fmt.Sprintf("a %s file system was mounted at %s", m.Type, event.Text([]byte(c.at)))
+	}
+	r.Detail = map[string]string{"type": m.Type, "source": event.Text([]byte(m.Source)), "root": event.Text([]byte(m.Root)), "device": m.Dev}
+	if c.by == nil {
+		r.Reason += "; no call was seen that did it"
+	}
+	if r.Verdict == event.VerdictUnauthorized {
+		r.Reason += "; mounts are not put back, what they show is"
+	}
+	d.pipe.Note(r)
+}
+
+// noteOther records what somebody did to a view of his own.
+func (d *Daemon) noteOther(b *pipeline.Beneath) {
+	r := d.beneathRecord(b.Op, b.Path, b.At, b)
+	r.Verdict = event.VerdictObserved
+	r.Reason = fmt.Sprintf("asked for in another mount namespace: only what is seen there at %s changes", event.Text([]byte(b.At)))
+	d.pipe.Note(r)
+}
+
+// rawWrite records writes to a device below a watched file system, and has the
+// trees on it read when they are over.
+func (d *Daemon) rawWrite(b *pipeline.Beneath) {
+	trees := d.sensor.On(b.Device)
+	if b.Closed {
+		d.pipe.RescanFor(trees, fmt.Sprintf("found after a write to the device %s, if it is not older", event.Text([]byte(b.At))), b, true)
+		return
+	}
+	r := d.beneathRecord(b.Op, b.Path, b.At, b)
+	r.Reason = fmt.Sprintf("%s is written to past the file system on it: what that changes may show only when the page cache lets go of it", event.Text([]byte(b.At)))
+	d.pipe.Note(r)
+}
+
+func (d *Daemon) beneathRecord(op event.Op, path, at string, by *pipeline.Beneath) *event.Record {
+	r := &event.Record{
+		Time: now(), Kind: event.RecChange, Op: op.String(), Ops: []string{op.String()}, Count: 1,
+		Path: event.Text([]byte(path)), Verdict: event.VerdictObserved, Actor: event.Nobody(), Sensor: &event.Sensor{Tier: d.tier},
+	}
+	if at != path {
+		r.PathSeen = event.Text([]byte(at))
+	}
+	if rule, ok := d.rules.rule(path); ok {
+		r.Rule, r.Mode = rule.Name, rule.Mode
+	}
+	if r.Mode == event.ModeRestore || r.Mode == event.ModeBlock {
+		r.Verdict = event.VerdictUnauthorized
+	}
+	if by != nil {
+		r.Time = d.wall(by.Time)
+		r.Actor, r.Process, r.Sensor.Hook = &by.Actor, &by.Process, sense.HookName(by.Hook)
+	}
+	r.TimeEnd = r.Time
+	return r
+}
+
+// compareMoved has the paths compared that lead to something else than before,
+// and those at which mounts came or went, each put down to who did that.
+func (d *Daemon) compareMoved(moved []string, changes []mountChange, told []pipeline.Beneath) {
+	by := make(map[*pipeline.Beneath][]string)
+	add := func(b *pipeline.Beneath, p string) {
+		if !slices.Contains(by[b], p) {
+			by[b] = append(by[b], p)
+		}
+	}
+	renamer := onlyRenamer(told)
+	for _, p := range moved {
+		b := renamer
+		for i := range changes {
+			if c := &changes[i]; c.by != nil && (policy.Within(c.at, p) || c.old.At != "" && policy.Within(c.old.At, p)) {
+				b = c.by
+			}
+		}
+		add(b, p)
+	}
+	for i := range changes {
+		c := &changes[i]
+		if d.rules.watched(c.at) && c.op != event.OpRemount {
+			add(c.by, c.at)
+		}
+	}
+	for b, trees := range by {
+		reason := "found when what its path leads to had changed"
+		switch {
+		case b == nil:
+		case b.Op == event.OpRename:
+			reason = "found after a directory above it was renamed"
+		case b.At != "":
+			reason = fmt.Sprintf("found after the %s at %s", b.Op, event.Text([]byte(b.At)))
+		}
+		d.pipe.RescanFor(outermost(trees), reason, b, false)
+	}
+}
+
+// onlyRenamer is the one process that renamed something that rules lead through;
+// nil if there are several.
+func onlyRenamer(told []pipeline.Beneath) *pipeline.Beneath {
+	var one *pipeline.Beneath
+	for i := range told {
+		b := &told[i]
+		if b.Op != event.OpRename {
+			continue
+		}
+		if one != nil && one.Process.ExecID != b.Process.ExecID {
+			return nil
+		}
+		one = b
+	}
+	return one
+}
+
+// outermost leaves out paths below others.
+func outermost(paths []string) []string {
+	return slices.DeleteFunc(slices.Clone(paths), func(p string) bool {
+		return slices.ContainsFunc(paths, func(q string) bool { return q != p && policy.Within(q, p) })
+	})
+}
+
+// movedAnchors returns the paths that lead to something else than before.
+func movedAnchors(before, after []sense.Anchor) []string {
+	inodes := func(all []sense.Anchor) map[string]uint64 {
+		m := make(map[string]uint64)
+		for _, a := range all {
+			if !a.Link && a.Rule != sense.RuleOwn {
+				m[a.Path] = a.Inode
+			}
+		}
+		return m
+	}
+	was, is := inodes(before), inodes(after)
+	var out []string
+	for p, inode := range is {
+		if old, ok := was[p]; !ok || old != inode {
+			out = append(out, p)
+		}
+	}
+	for p := range was {
+		if _, ok := is[p]; !ok {
+			out = append(out, p)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// link marks the files that have names outside the watched trees.
+func (d *Daemon) link(ctx context.Context) error {
+	paths, missed := d.pipe.Outside(ctx)
+	links := make([]sense.Link, 0, len(paths))
+	marked := make(map[string]bool, len(paths))
+	var fresh []string
+	for _, p := range paths {
+		rule, ok := d.rules.rule(p)
+		if !ok {
+			continue
+		}
+		links = append(links, sense.Link{Rule: d.rules.number[rule.Name], Mode: rule.Mode, Path: p})
+		marked[p] = true
+		if !d.links[p] {
+			fresh = append(fresh, p)
+		}
+	}
+	n, err := d.sensor.Link(links)
+	if err != nil {
+		return fmt.Errorf("mark files with names outside their trees: %w", err)
+	}
+	d.names.SetRoots(d.roots())
+	d.links = marked
+	d.unlinked.Store(uint64(n + missed))
+	if len(fresh) > 0 {
+		d.pipe.RescanFor(fresh, "found when its names outside the watched trees were known", nil, false)
+	}
+	return nil
+}
+
+// armAgain settles whenever something was collected.
+func (d *Daemon) armAgain(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.beneath.wake:
+		}
+		// one call for a burst; a directory that appeared is usually being filled
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(20 * time.Millisecond):
+		}
+		if err := d.settle(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			d.degrade("arm", fmt.Sprintf("rules could not be armed again: %v", err))
+			continue
+		}
+		d.recover("arm")
+	}
+}
+
+// watchMounts tells of every change of the table of mounts.
+func (d *Daemon) watchMounts(ctx context.Context) error {
+	return sense.WatchMounts(ctx, func() { signal(d.beneath.wake) })
+}
+
+// mounted reports whether rules reach into what is mounted at a path.
+func (d *Daemon) mounted(at string) bool {
+	table, err := sense.Mounts()
+	if err != nil {
+		return false
+	}
+	m := holder(at, table)
+	return m.At == at && m.Watchable()
+}
