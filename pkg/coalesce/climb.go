@@ -59,10 +59,14 @@ func climb(set *rootSet, start int, name string) (p Place, found bool, err error
 	if err != nil {
 		return Place{}, false, err
 	}
+	var lead Place // the name is on the way to a root
 	if name != "" {
 		id.name = name
 		if x, ok := set.byID[id]; ok {
-			return Place{Anchor: x.Anchor, Path: x.Path, Above: x.Above}, true, nil
+			lead = Place{Anchor: x.Anchor, Path: x.Path, Leads: x.Above, Above: x.Above}
+			if !x.Above {
+				return lead, true, nil
+			}
 		}
 		id.name = ""
 	}
@@ -74,7 +78,9 @@ func climb(set *rootSet, start int, name string) (p Place, found bool, err error
 	}()
 	for range maxClimb {
 		if x, ok := set.byID[id]; ok {
-			return down(x, start, fd, name)
+			p, found, err := down(x, start, fd, name)
+			p.Leads = lead.Leads
+			return p, found, err
 		}
 		up, err := unix.Openat(fd, "..", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -87,7 +93,7 @@ func climb(set *rootSet, start int, name string) (p Place, found bool, err error
 		}
 		if upID == id {
 			closeFD(up)
-			return Place{}, false, nil // the top
+			return lead, lead.Leads, nil // the top
 		}
 		if fd != start {
 			closeFD(fd)

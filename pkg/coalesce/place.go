@@ -14,7 +14,8 @@ type Place struct {
 	Anchor uint32
 	Path   string // absolute, below a watched root
 	Seen   string // as the process saw it, if that differs
-	Above  bool   // it was done to a directory above a root, and Path is that root
+	Leads  bool   // the name is on the way to a root
+	Above  bool   // and lies in none: Path is that root
 }
 
 // place finds the names of an event. Both places may be outside.
@@ -51,11 +52,14 @@ func (t *Table) place(ev *event.Event) (from, to Place, err error) {
 	if err != nil {
 		return Place{}, Place{}, err
 	}
-	if from.Above || to.Above {
-		if ev.Op != event.OpRename {
-			return Place{}, Place{}, nil
-		}
-		ev.Flags |= event.FlagAppeared
+	if (from.Leads || to.Leads) && ev.Op.Namespace() {
+		ev.Flags |= event.FlagAppeared // what it shows is compared when the rules are armed again
+	}
+	if from.Above && (ev.Op != event.OpRename || from.Anchor == 0) {
+		from = Place{} // only a rename takes the root along
+	}
+	if to.Above {
+		to = Place{}
 	}
 	return t.watched(from), t.watched(to), nil
 }

@@ -18,7 +18,7 @@ type Root struct {
 	Dev, Ino uint64
 	Name     string
 	Anchor   uint32
-	Above    bool // Name leads to Path: what is done to it is done to the root if it is renamed
+	Above    bool // Name leads to Path, or is the first one missing on the way: a rename of it takes the root along
 	Link     bool // Dev and Ino are a file's, which is at Path and has names elsewhere
 }
 
@@ -67,9 +67,15 @@ func (r *Resolver) Close() error { return r.mnt.close() }
 
 // SetRoots replaces the watched roots.
 func (r *Resolver) SetRoots(roots []Root) {
-	s := &rootSet{list: append([]Root(nil), roots...), byID: make(map[rootID]Root, len(roots))}
-	for _, x := range s.list {
-		s.byID[rootID{x.Dev, x.Ino, x.Name}] = x
+	s := &rootSet{byID: make(map[rootID]Root, len(roots))}
+	for _, x := range roots {
+		if !x.Above {
+			s.list = append(s.list, x)
+		}
+		id := rootID{x.Dev, x.Ino, x.Name}
+		if was, ok := s.byID[id]; !ok || was.Above {
+			s.byID[id] = x
+		}
 	}
 	r.roots.Store(s)
 }
@@ -81,7 +87,7 @@ const maxPath = 4096
 // root, or ErrUnresolved.
 func (r *Resolver) Resolve(q Query) (Place, error) {
 	set := r.roots.Load()
-	if len(set.list) == 0 {
+	if len(set.byID) == 0 {
 		return Place{}, nil
 	}
 	if len(q.Base)+len(q.Path) > 4*maxPath || strings.ContainsRune(q.Base+q.Path, 0) {

@@ -312,7 +312,7 @@ func (d *Daemon) compareMoved(moved []string, changes []mountChange, told []pipe
 	}
 	for i := range changes {
 		c := &changes[i]
-		if d.rules.watched(c.at) && c.op != event.OpRemount {
+		if d.rules.watched(c.at) && c.op != event.OpRemount && !slices.Contains(moved, c.at) {
 			add(c.by, c.at)
 		}
 	}

@@ -170,9 +170,9 @@ func (d *Daemon) roots() []coalesce.Root {
 	out := make([]coalesce.Root, 0, len(anchors))
 	for _, a := range anchors {
 		out = append(out, coalesce.Root{Path: a.Path, Dev: a.Dev, Ino: a.Ino, Name: a.Name, Anchor: a.ID, Link: a.Link})
-		for _, w := range a.Way {
-			out = append(out, coalesce.Root{Path: a.Path, Dev: w.Dev, Ino: w.Ino, Name: w.Name, Anchor: a.ID, Above: true})
-		}
+	}
+	for _, s := range d.sensor.Steps() {
+		out = append(out, coalesce.Root{Path: s.Path, Dev: s.Dev, Ino: s.Ino, Name: s.Name, Anchor: s.Anchor, Above: true})
 	}
 	return out
 }

@@ -50,15 +50,16 @@ type Anchor struct {
 	// The kernel's address of the directory, or of the file that is mounted at the
 	// place; 0 for a name. While it stays the same the place is the same object.
 	Inode uint64
-	// Way are the directories above the place, as stat(2) gives those that hold
-	// them: a rename of one takes the place along.
-	Way []Step
 }
 
-// Step is a name in a directory.
+// Step is a name on the way to a path of a rule, or the first one that is missing:
+// what comes or goes there decides what the path leads to. Dev and Ino are those
+// of the directory.
 type Step struct {
 	Dev, Ino uint64
 	Name     string
+	Anchor   uint32
+	Path     string
 }
 
 // Unarmed is a path that is not watched: it waits to appear, or could not be
@@ -117,6 +118,7 @@ type arming struct {
 	// The mounts that watched paths lead through and those that hold watched
 	// trees, with the strictest mark.
 	way, trees map[uint64]bpf.TracerMark
+	steps      []Step
 	in         map[uint64][]string // watched paths in a mount
 	on         map[uint64][]string // watched paths on a device
 	block      bool
@@ -157,7 +159,7 @@ func (s *Sensor) Arm(rules []Rule) ([]Unarmed, error) {
 		return nil, err
 	}
 	closeAll(s.held)
-	s.held, s.tops, s.on = held, a.tops(), a.on
+	s.held, s.tops, s.on, s.steps = held, a.tops(), a.on, a.steps
 	return a.unarmed, nil
 }
 
@@ -167,6 +169,13 @@ func (s *Sensor) On(dev uint64) []string {
 	s.armMu.Lock()
 	defer s.armMu.Unlock()
 	return slices.Clone(s.on[dev])
+}
+
+// Steps lists the names that lead to the paths of the rules in force.
+func (s *Sensor) Steps() []Step {
+	s.armMu.Lock()
+	defer s.armMu.Unlock()
+	return s.steps
 }
 
 // publish makes the anchors of rules and links known.
@@ -377,6 +386,7 @@ func (a *arming) pending(p string, r Rule, mode uint8) error {
 	if err != nil {
 		return err
 	}
+	a.step(f, name, p, 0)
 	a.wants = append(a.wants, want{file: f, name: name, mark: bpf.TracerMark{Rule: uint32(r.ID), Mode: mode, Flags: markPending}})
 	return nil
 }
@@ -385,7 +395,6 @@ func (a *arming) pending(p string, r Rule, mode uint8) error {
 // root away, and in block mode they stay where they are.
 func (a *arming) ancestors(p string, mark bpf.TracerMark) {
 	mark.Flags = 0
-	anchor := a.anchors[mark.Anchor]
 	for dir := p; dir != "/"; {
 		name := filepath.Base(dir)
 		dir = filepath.Dir(dir)
@@ -393,11 +402,8 @@ func (a *arming) ancestors(p string, mark bpf.TracerMark) {
 		if err != nil {
 			continue // gone meanwhile: the event about it arms again
 		}
-		var st unix.Stat_t
+		a.step(f, name, p, mark.Anchor)
 		if dir != filepath.Dir(p) {
-			if unix.Fstat(int(f.Fd()), &st) == nil {
-				anchor.Way = append(anchor.Way, Step{Dev: st.Dev, Ino: st.Ino, Name: name})
-			}
 			if !CanBlock(a.s.tier) { // there a system call tells of names only
 				a.wants = append(a.wants, want{file: f, name: name, mark: bpf.TracerMark{Rule: mark.Rule, Mode: mark.Mode, Flags: markPending}})
 			}
@@ -407,7 +413,14 @@ func (a *arming) ancestors(p string, mark bpf.TracerMark) {
 		}
 		a.wants = append(a.wants, want{file: f, mark: mark, above: true})
 	}
-	a.anchors[mark.Anchor] = anchor
+}
+
+// step notes a name on the way to path.
+func (a *arming) step(dir held, name, path string, anchor uint32) {
+	var st unix.Stat_t
+	if unix.Fstat(int(dir.Fd()), &st) == nil {
+		a.steps = append(a.steps, Step{Dev: st.Dev, Ino: st.Ino, Name: name, Anchor: anchor, Path: path})
+	}
 }
 
 func (a *arming) id(rule int, path string) uint32 { return a.s.number(rule, path) }

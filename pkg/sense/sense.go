@@ -65,6 +65,7 @@ type Sensor struct {
 	armMu sync.Mutex // Arm; before setMu
 	held  []*os.File
 	tops  []top
+	steps []Step
 	on    map[uint64][]string
 	keys  keys
 	armed map[uint32]Anchor
