@@ -112,10 +112,22 @@ func (d *Daemon) openKernel(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("tier %s on linux %s: %w: %w", d.tier, d.report.Release, ErrTier, err)
 	}
-	for _, m := range d.sensor.Missing() {
-		d.degrade("program "+m.Program, fmt.Sprintf("%s could not be loaded: %s (%v)", m.Program, m.Cost, m.Err))
+	for _, p := range d.sensor.Programs() {
+		if p.Cost != "" {
+			d.degrade("program "+p.Name, fmt.Sprintf("%s is not loaded: %s (%v)", p.Name, p.Cost, p.Err))
+		}
 	}
 	return nil
+}
+
+// Try loads the programs of tier, watches nothing, takes them away again and
+// tells what this kernel made of each.
+func Try(tier string) ([]sense.Program, error) {
+	s, err := sense.Open(sense.Options{Tier: tier, Ring: uint32(os.Getpagesize()), Self: uint32(os.Getpid())})
+	if err != nil {
+		return nil, fmt.Errorf("try tier %s: %w", tier, err)
+	}
+	return s.Programs(), s.Close()
 }
 
 // build makes the stages; nothing runs yet.

@@ -11,7 +11,7 @@
 // name that a rule waits for has appeared. The daemon is the only caller.
 //
 // What this package does not promise: that an event was not lost (Counters tell),
-// or that a program that could not be loaded is made up for (Missing tells, with
+// or that a program that could not be loaded is made up for (Programs tells, with
 // what it costs).
 package sense
 
@@ -23,6 +23,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -42,11 +45,13 @@ type Options struct {
 	Self uint32 // pid of the daemon: its own changes are let through and seen
 }
 
-// Missing is a program that this kernel would not take.
-type Missing struct {
-	Program string
-	Cost    string // what is not seen or not refused without it
-	Err     error
+// Program is what this kernel made of one program of a tier.
+type Program struct {
+	Name  string
+	Hook  string // the kernel's function that it is attached to; "" for tracepoints and iterators
+	Steps int    // instructions that the verifier followed; 0 if it is not loaded
+	Err   error  // why it is not loaded, nil if it is
+	Cost  string // what is not seen or not refused because it is not loaded; "" if nothing
 }
 
 // Sensor is the loaded kernel side.
@@ -57,7 +62,7 @@ type Sensor struct {
 	maps    map[string]*ebpf.Map
 	progs   map[string]*ebpf.Program
 	links   []link.Link
-	missing []Missing
+	table   []Program
 	reader  *ringbuf.Reader
 	badRing atomic.Uint64
 
@@ -82,7 +87,7 @@ type Sensor struct {
 
 // Open loads the programs of a tier and attaches them. Nothing is looked at
 // until Arm. An error means that the tier does not work here; a single program
-// that is not required only goes into Missing.
+// that is not required only costs what Programs says.
 func Open(o Options) (*Sensor, error) {
 	// kernels before 5.11 charge maps to RLIMIT_MEMLOCK
 	if err := rlimit.RemoveMemlock(); err != nil {
@@ -123,39 +128,59 @@ func (s *Sensor) load() error {
 	if err != nil {
 		return fmt.Errorf("read kernel type information: %w", err)
 	}
-	for _, p := range programs(s.tier) {
-		if !p.fits(s.tier, kernel) {
-			continue
+	rows := programs(s.tier)
+	for _, p := range rows {
+		spec := s.spec.Programs[p.name]
+		if spec == nil {
+			return fmt.Errorf("load %s: the object does not have it", p.name)
 		}
-		if err := s.attach(p, kernel); err != nil {
-			if p.required {
-				return fmt.Errorf("load %s: %w", p.name, err)
-			}
-			s.missing = append(s.missing, Missing{Program: p.name, Cost: p.cost, Err: err})
+		done := Program{Name: p.name, Hook: p.hook(spec)}
+		if done.Err = p.fits(spec, kernel); done.Err == nil {
+			done.Steps, done.Err = s.attach(p, kernel)
+		}
+		if done.Err != nil && p.required {
+			return fmt.Errorf("load %s: %w", p.name, done.Err)
+		}
+		if done.Err != nil && !(p.free && errors.Is(done.Err, errNoHook)) {
+			done.Cost = p.cost
+		}
+		s.table = append(s.table, done)
+	}
+	// A hook whose arguments another program knows is taken care of.
+	for i := range s.table {
+		p := &s.table[i]
+		if errors.Is(p.Err, errOtherHook) && slices.ContainsFunc(s.table, func(o Program) bool { return o.Hook == p.Hook && o.Err == nil }) {
+			p.Cost = ""
 		}
 	}
 	return s.claim()
 }
 
 // attach loads one program on its own, so that one that a kernel refuses costs
-// that one alone.
-func (s *Sensor) attach(p program, kernel *btf.Spec) error {
+// that one alone. It returns how many instructions the verifier followed.
+func (s *Sensor) attach(p program, kernel *btf.Spec) (steps int, err error) {
 	one := s.spec.Copy()
 	for name := range one.Programs {
 		if name != p.name {
 			delete(one.Programs, name)
 		}
 	}
-	coll, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{
+	options := ebpf.CollectionOptions{
 		MapReplacements: s.maps,
-		Programs:        ebpf.ProgramOptions{KernelTypes: kernel}, // else each program would read them anew
-	})
+		Programs:        ebpf.ProgramOptions{KernelTypes: kernel, LogLevel: ebpf.LogLevelStats}, // types: else each program would read them anew
+	}
+	coll, err := ebpf.NewCollectionWithOptions(one, options)
 	if err != nil {
-		return fmt.Errorf("verify: %w", err)
+		options.Programs.LogLevel = 0 // which makes the reason part of the error
+		coll, err = ebpf.NewCollectionWithOptions(one, options)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("verify: %w", err)
 	}
 	prog := coll.DetachProgram(p.name)
 	coll.Close()
 	s.progs[p.name] = prog
+	steps = verified(prog.VerifierLog)
 	var l link.Link
 	switch p.how {
 	case byTrampoline, byTracepoint:
@@ -163,20 +188,33 @@ func (s *Sensor) attach(p program, kernel *btf.Spec) error {
 	case byLSM:
 		l, err = link.AttachLSM(link.LSMOptions{Program: prog})
 	case byIterator:
-		return nil
+		return steps, nil
 	}
 	if err != nil {
-		return fmt.Errorf("attach: %w", err)
+		return 0, fmt.Errorf("attach: %w", err)
 	}
 	s.links = append(s.links, l)
-	return nil
+	return steps, nil
+}
+
+// verified reads how many instructions were followed out of the verifier's
+// statistics (linux v5.10 kernel/bpf/verifier.c:print_verification_stats). The
+// program's own information has the number only since v5.16.
+func verified(log string) int {
+	_, rest, _ := strings.Cut(log, "processed ")
+	digits, _, _ := strings.Cut(rest, " ")
+	n, err := strconv.Atoi(digits)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // Tier is the tier that was loaded.
 func (s *Sensor) Tier() string { return s.tier }
 
-// Missing lists the programs that this kernel would not take.
-func (s *Sensor) Missing() []Missing { return s.missing }
+// Programs lists every program of the tier, loaded or not.
+func (s *Sensor) Programs() []Program { return s.table }
 
 // Close detaches and frees everything, and ends Run.
 func (s *Sensor) Close() error {

@@ -1,8 +1,10 @@
 package sense
 
 import (
-	"strings"
+	"errors"
+	"fmt"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 )
 
@@ -36,37 +38,46 @@ type program struct {
 	tier     string // "": every tier
 	required bool
 	cost     string
-	// If set, the program is for kernels on which the hook fn has params
-	// parameters: as the security module sees it in tier lsm (bpf_lsm_fn), as its
-	// caller does in tier modify_return (security_fn). A name with __ is that of
-	// a function.
-	fn     string
-	params int
+	free     bool // a kernel without this hook has nothing that would pass it: its absence costs nothing
+	params   int  // if set: for kernels on which the hook has this many parameters; others have a row of their own
 }
 
 func (p program) in(tier string) bool {
 	return p.tier == "" || p.tier == tier || p.tier == tierHooks && CanBlock(tier)
 }
 
-// fits reports whether the program's idea of a hook's arguments is the kernel's.
-func (p program) fits(tier string, kernel *btf.Spec) bool {
-	if p.fn == "" {
-		return true
+// hook returns the kernel's function that spec is attached to, "" if it is a
+// tracepoint or an iterator.
+func (p program) hook(spec *ebpf.ProgramSpec) string {
+	switch p.how {
+	case byLSM:
+		return "bpf_lsm_" + spec.AttachTo
+	case byTrampoline:
+		return spec.AttachTo
 	}
-	prefix := "bpf_lsm_"
-	if tier == TierModifyReturn {
-		prefix = "security_"
-	}
-	if p.how == byTrampoline && strings.HasPrefix(p.fn, "__") {
-		prefix = "" // a function of its own, no hook
+	return ""
+}
+
+// fits returns nil if kernel has the hook of p, with the arguments that p reads.
+func (p program) fits(spec *ebpf.ProgramSpec, kernel *btf.Spec) error {
+	hook := p.hook(spec)
+	if hook == "" {
+		return nil
 	}
 	var f *btf.Func
-	if err := kernel.TypeByName(prefix+p.fn, &f); err != nil {
-		return false
+	if err := kernel.TypeByName(hook, &f); err != nil {
+		return fmt.Errorf("find %s: %w", hook, errNoHook)
 	}
-	proto, ok := f.Type.(*btf.FuncProto)
-	return ok && len(proto.Params) == p.params
+	if proto, ok := f.Type.(*btf.FuncProto); ok && p.params != 0 && len(proto.Params) != p.params {
+		return fmt.Errorf("%s has %d parameters, want %d: %w", hook, len(proto.Params), p.params, errOtherHook)
+	}
+	return nil
 }
+
+var (
+	errNoHook    = errors.New("this kernel does not have the hook")
+	errOtherHook = errors.New("this kernel's hook has other arguments")
+)
 
 // programs is the table for a tier. The hooks are described in bpf/README.md.
 func programs(tier string) []program {
@@ -101,23 +112,23 @@ func table() []program {
 		{name: "file_permission", how: byLSM, tier: tierHooks, required: true},
 		{name: "locks_remove_file", how: byTrampoline, tier: tierHooks, required: true},
 		{name: "notify_change", how: byTrampoline, tier: tierHooks, required: true},
-		{name: "inode_setattr", how: byLSM, tier: tierHooks, cost: "chmod, chown, utimes and truncate are not refused", fn: "inode_setattr", params: 2},
-		{name: "inode_setattr_i", how: byLSM, tier: tierHooks, cost: "chmod, chown, utimes and truncate are not refused", fn: "inode_setattr", params: 3},
+		{name: "inode_setattr", how: byLSM, tier: tierHooks, cost: "chmod, chown, utimes and truncate are not refused", params: 2},
+		{name: "inode_setattr_i", how: byLSM, tier: tierHooks, cost: "chmod, chown, utimes and truncate are not refused", params: 3},
 		{name: "path_truncate", how: byLSM, tier: tierHooks, cost: "truncate is refused by inode_setattr alone"},
 		{name: "mmap_file", how: byLSM, tier: tierHooks, cost: "shared writable mappings are neither seen nor refused"},
 		{name: "file_mprotect", how: byLSM, tier: tierHooks, cost: "mappings made writable later are neither seen nor refused"},
 		{name: "file_ioctl", how: byLSM, tier: tierHooks, cost: "chattr is not refused"},
 		{name: "vfs_fileattr_set", how: byTrampoline, tier: tierHooks, cost: "chattr is not seen"},
-		{name: "inode_file_setattr", how: byLSM, tier: tierHooks, cost: "file_setattr(2) is not refused", fn: "inode_file_setattr", params: 2},
+		{name: "inode_file_setattr", how: byLSM, tier: tierHooks, cost: "file_setattr(2) is not refused", free: true},
 		{name: "inode_setxattr", how: byLSM, tier: tierHooks, cost: "setxattr is not refused"},
 		{name: "vfs_setxattr", how: byTrampoline, tier: tierHooks, cost: "setxattr is not seen"},
 		{name: "inode_removexattr", how: byLSM, tier: tierHooks, cost: "removexattr is not refused"},
 		{name: "vfs_removexattr", how: byTrampoline, tier: tierHooks, cost: "removexattr is not seen"},
 		// before 6.2 access control lists go through the xattr hooks
-		{name: "inode_set_acl", how: byLSM, tier: tierHooks, cost: "setfacl is not refused", fn: "inode_set_acl", params: 4},
-		{name: "vfs_set_acl", how: byTrampoline, tier: tierHooks, cost: "setfacl is not seen", fn: "inode_set_acl", params: 4},
-		{name: "inode_remove_acl", how: byLSM, tier: tierHooks, cost: "removal of an access control list is not refused", fn: "inode_remove_acl", params: 3},
-		{name: "vfs_remove_acl", how: byTrampoline, tier: tierHooks, cost: "removal of an access control list is not seen", fn: "inode_remove_acl", params: 3},
+		{name: "inode_set_acl", how: byLSM, tier: tierHooks, cost: "setfacl is not refused", free: true},
+		{name: "vfs_set_acl", how: byTrampoline, tier: tierHooks, cost: "setfacl is not seen", free: true},
+		{name: "inode_remove_acl", how: byLSM, tier: tierHooks, cost: "removal of an access control list is not refused", free: true},
+		{name: "vfs_remove_acl", how: byTrampoline, tier: tierHooks, cost: "removal of an access control list is not seen", free: true},
 		{name: "inode_create", how: byLSM, tier: tierHooks, cost: "new files are not refused"},
 		{name: "inode_link", how: byLSM, tier: tierHooks, cost: "link is not refused"},
 		{name: "vfs_link", how: byTrampoline, tier: tierHooks, cost: "link is not seen"},
@@ -143,8 +154,8 @@ func table() []program {
 		{name: "x_pivot_root", how: byTrampoline, tier: tierHooks, cost: "pivot_root is recorded without who did it"},
 		{name: "x_move_mount", how: byTrampoline, tier: tierHooks, cost: "mounts by move_mount(2) are recorded without who made them"},
 		{name: "x_fsconfig", how: byTrampoline, tier: tierHooks, cost: "other options for a file system by fsconfig(2) are seen at the next change of a mount"},
-		{name: "x_mount_setattr", how: byTrampoline, tier: tierHooks, cost: "other options for a mount are recorded without who set them", fn: "__x64_sys_mount_setattr", params: 1},
-		{name: "x_tree_attr", how: byTrampoline, tier: tierHooks, cost: "other options for a mount are recorded without who set them", fn: "__x64_sys_open_tree_attr", params: 1},
+		{name: "x_mount_setattr", how: byTrampoline, tier: tierHooks, cost: "other options for a mount are recorded without who set them", free: true},
+		{name: "x_tree_attr", how: byTrampoline, tier: tierHooks, cost: "other options for a mount are recorded without who set them", free: true},
 		{name: "sock_graft", how: byLSM, tier: tierHooks, cost: "sessions have no source address"},
 
 		{name: "task_kill", how: byLSM, tier: tierHooks, cost: "signals to the daemon are not refused"},
@@ -153,8 +164,8 @@ func table() []program {
 		{name: "task_setrlimit", how: byLSM, tier: tierHooks, cost: "resource limits of the daemon can be changed"},
 		{name: "task_setscheduler", how: byLSM, tier: tierHooks, cost: "the daemon's scheduling can be changed"},
 		{name: "task_setnice", how: byLSM, tier: tierHooks, cost: "the daemon's priority can be changed"},
-		{name: "bpf", how: byLSM, tier: tierHooks, cost: "programs, maps and links of ours can be changed by others", fn: "bpf", params: 3},
-		{name: "bpf_k", how: byLSM, tier: tierHooks, cost: "programs, maps and links of ours can be changed by others", fn: "bpf", params: 4},
+		{name: "bpf", how: byLSM, tier: tierHooks, cost: "programs, maps and links of ours can be changed by others", params: 3},
+		{name: "bpf_k", how: byLSM, tier: tierHooks, cost: "programs, maps and links of ours can be changed by others", params: 4},
 	}
 }
 

@@ -142,7 +142,9 @@ func qemu(ctx context.Context, o Options, boot bootFiles, root, in, out string) 
 		return []string{"-drive", "if=none,format=raw,id=" + serial + ",file=" + file + more,
 			"-device", "virtio-blk-pci,drive=" + serial + ",serial=" + serial}
 	}
-	machine := []string{"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", strconv.Itoa(orDefault(o.CPUs, 2))}
+	// Without cmpxchg16b: QEMU 7.2 leaves wrong flags behind it, and an interrupt
+	// before the next instruction that sets them ends the guest in a double fault.
+	machine := []string{"-accel", "tcg,thread=multi", "-cpu", "max,-cx16", "-smp", strconv.Itoa(orDefault(o.CPUs, 2))}
 	if o.Count {
 		// erms and fsrm make one instruction of a copy of any length.
 		machine = []string{"-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm", "-smp", "1", "-icount", "shift=0,sleep=off"}
