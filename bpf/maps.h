@@ -273,10 +273,23 @@ struct base {
 	u64 d;	/* struct dentry */
 };
 
+/* Where an object lies (path.h). */
+struct place {
+	u32 anchor;	/* 0: not watched */
+	u32 rule;
+	u16 depth;	/* names between the anchor and the object */
+	u8 mode;
+	u8 appeared;	/* it is a name that a rule waits for */
+	u8 too_deep;	/* the walk did not come to an end */
+	u8 names;	/* rules name entries of the directory */
+	u8 pad[2];
+};
+
 /* What a system call was asked to act on. */
 struct paths {
 	u64 path, path2;	/* user memory; path2 0 if there is one only */
 	struct base base, base2;	/* where they start from */
+	struct place first, second;	/* where they lead */
 	u32 op, flags;
 	s32 dirfd;
 	u32 arg;	/* of a rename: its flags */

@@ -39,17 +39,6 @@ static __always_inline bool is_dir(struct inode *in)
 	return in && (in->i_mode & S_IFMT) == S_IFDIR;
 }
 
-struct place {
-	u32 anchor;	/* 0: not watched */
-	u32 rule;
-	u16 depth;	/* names between the anchor and the object */
-	u8 mode;
-	u8 appeared;	/* it is a name that a rule waits for */
-	u8 too_deep;	/* the walk did not come to an end */
-	u8 names;	/* rules name entries of the directory */
-	u8 pad[2];
-};
-
 /* What name rules say of the entry of dir with this hash: MARK_*. Sets the anchor in p, to 0 if the entry is excepted. */
 static __always_inline u32 named(struct inode *dir, u64 hash, struct place *p)
 {

@@ -210,7 +210,6 @@ __noinline int report_named(struct paths *p)
  */
 __noinline int report_simple_pair(struct paths *p)
 {
-	struct place first, second;
 	struct request r = {};
 	struct slot *s;
 
@@ -223,12 +222,12 @@ __noinline int report_simple_pair(struct paths *p)
 	r.d = (void *)p->base.d;
 	r.leaf = (void *)p->path;
 	locate(&r);
-	first = r.place;
+	p->first = r.place;
 	r.d = (void *)p->base2.d;
 	r.leaf = (void *)p->path2;
 	locate(&r);
-	second = r.place;
-	if (!first.anchor && !second.anchor && !first.appeared && !second.appeared) {
+	p->second = r.place;
+	if (!p->first.anchor && !p->second.anchor && !p->first.appeared && !p->second.appeared) {
 		COUNT(HOOK_SYS_EXIT, skipped);
 		return 0;
 	}
@@ -237,16 +236,16 @@ __noinline int report_simple_pair(struct paths *p)
 		return 0;
 	r.d = (void *)p->base.d;
 	r.leaf = (void *)p->path;
-	r.place = first;
-	r.place.appeared |= second.appeared;
+	r.place = p->first;
+	r.place.appeared |= p->second.appeared;
 	fill_file(s, &r);
-	if (first.anchor)
+	if (p->first.anchor)
 		put_place(s, 0, &r);
 	r.d = (void *)p->base2.d;
 	r.leaf = (void *)p->path2;
-	r.place = second;
-	file_of(s)->anchor2 = second.anchor;
-	if (second.anchor)
+	r.place = p->second;
+	file_of(s)->anchor2 = p->second.anchor;
+	if (p->second.anchor)
 		put_place(s, 2, &r);
 	submit(s);
 	return 0;
