@@ -290,6 +290,7 @@ struct paths {
 	u64 path, path2;	/* user memory; path2 0 if there is one only */
 	struct base base, base2;	/* where they start from */
 	struct place first, second;	/* where they lead */
+	u64 request[14];	/* room for a struct request (hooks/file.h): not typed, because Go has no kernel pointers */
 	u32 op, flags;
 	s32 dirfd;
 	u32 arg;	/* of a rename: its flags */

@@ -220,10 +220,33 @@ type TracerSlot struct {
 			Mnt uint64
 			D   uint64
 		}
-		Op    uint32
-		Flags uint32
-		Dirfd int32
-		Arg   uint32
+		First struct {
+			_        structs.HostLayout
+			Anchor   uint32
+			Rule     uint32
+			Depth    uint16
+			Mode     uint8
+			Appeared uint8
+			TooDeep  uint8
+			Names    uint8
+			Pad      [2]uint8
+		}
+		Second struct {
+			_        structs.HostLayout
+			Anchor   uint32
+			Rule     uint32
+			Depth    uint16
+			Mode     uint8
+			Appeared uint8
+			TooDeep  uint8
+			Names    uint8
+			Pad      [2]uint8
+		}
+		Request [14]uint64
+		Op      uint32
+		Flags   uint32
+		Dirfd   int32
+		Arg     uint32
 	}
 	Data [24576]uint8
 }

@@ -205,28 +205,31 @@ __noinline int report_named(struct paths *p)
 
 /*
  * Both names are simple: each is placed exactly, and nothing is sent if neither
- * is watched. One request serves both in turn: the stack is short (512 bytes over
- * all calls before linux v6.13).
+ * is watched. What is large is in the slot: the stack is short (512 bytes over all
+ * calls before linux v6.13).
  */
 __noinline int report_simple_pair(struct paths *p)
 {
-	struct request r = {};
+	struct request *r;
 	struct slot *s;
 
 	if (!p)
 		return 0;
-	r.op = p->op;
-	r.hook = HOOK_SYS_EXIT;
-	r.flags = p->flags;
-	r.arg = p->arg;
-	r.d = (void *)p->base.d;
-	r.leaf = (void *)p->path;
-	locate(&r);
-	p->first = r.place;
-	r.d = (void *)p->base2.d;
-	r.leaf = (void *)p->path2;
-	locate(&r);
-	p->second = r.place;
+	_Static_assert(sizeof(*r) <= sizeof(p->request), "room for a request");
+	r = (void *)p->request;
+	__builtin_memset(r, 0, sizeof(*r));
+	r->op = p->op;
+	r->hook = HOOK_SYS_EXIT;
+	r->flags = p->flags;
+	r->arg = p->arg;
+	r->d = (void *)p->base.d;
+	r->leaf = (void *)p->path;
+	locate(r);
+	p->first = r->place;
+	r->d = (void *)p->base2.d;
+	r->leaf = (void *)p->path2;
+	locate(r);
+	p->second = r->place;
 	if (!p->first.anchor && !p->second.anchor && !p->first.appeared && !p->second.appeared) {
 		COUNT(HOOK_SYS_EXIT, skipped);
 		return 0;
@@ -234,19 +237,19 @@ __noinline int report_simple_pair(struct paths *p)
 	s = event_by_current(EV_FILE, p->op, HOOK_SYS_EXIT);
 	if (!s)
 		return 0;
-	r.d = (void *)p->base.d;
-	r.leaf = (void *)p->path;
-	r.place = p->first;
-	r.place.appeared |= p->second.appeared;
-	fill_file(s, &r);
+	r->d = (void *)p->base.d;
+	r->leaf = (void *)p->path;
+	r->place = p->first;
+	r->place.appeared |= p->second.appeared;
+	fill_file(s, r);
 	if (p->first.anchor)
-		put_place(s, 0, &r);
-	r.d = (void *)p->base2.d;
-	r.leaf = (void *)p->path2;
-	r.place = p->second;
+		put_place(s, 0, r);
+	r->d = (void *)p->base2.d;
+	r->leaf = (void *)p->path2;
+	r->place = p->second;
 	file_of(s)->anchor2 = p->second.anchor;
 	if (p->second.anchor)
-		put_place(s, 2, &r);
+		put_place(s, 2, r);
 	submit(s);
 	return 0;
 }
