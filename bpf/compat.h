@@ -17,6 +17,30 @@ static __always_inline bool in_compat_syscall(struct task_struct *t)
 }
 
 /*
+ * Which system call is the current task in? The registers of the task lie at the
+ * end of its stack; the helper that knows where exists since linux v5.15 (commit
+ * dd6e10fbd9fb), before which the stack is 16 KiB and nothing lies behind them
+ * (linux v5.10 arch/x86/include/asm/processor.h:task_pt_regs). May go with 5.10.
+ */
+#define STACK_SIZE 16384
+#define REGS_SIZE 168
+#define REGS_ORIG_AX 120
+
+static __always_inline u64 current_call(void)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	u64 nr = 0;
+
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) {
+		struct pt_regs *regs = (void *)bpf_task_pt_regs(t);
+
+		return BPF_CORE_READ(regs, orig_ax);
+	}
+	bpf_probe_read_kernel(&nr, sizeof(nr), BPF_CORE_READ(t, stack) + STACK_SIZE - REGS_SIZE + REGS_ORIG_AX);
+	return nr;
+}
+
+/*
  * Is this the only reference to an open file? linux v6.12 (commit 90ee6ed776c0)
  * replaced f_count, which counts from 1, by f_ref, which counts from 0.
  */

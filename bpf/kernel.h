@@ -41,6 +41,10 @@ struct super_block {
 	u32 s_dev;
 };
 
+struct address_space {
+	atomic_t i_mmap_writable;
+};
+
 struct inode {
 	umode_t i_mode;
 	unsigned long i_ino;
@@ -48,6 +52,7 @@ struct inode {
 	u32 i_rdev;
 	u32 i_generation;
 	struct super_block *i_sb;
+	struct address_space *i_mapping;
 };
 
 struct dentry {
@@ -146,6 +151,7 @@ struct thread_info {
 
 struct task_struct {
 	struct thread_info thread_info;
+	void *stack;
 	unsigned int flags;
 	int pid, tgid;
 	struct task_struct *real_parent;
@@ -268,6 +274,7 @@ struct bpf_iter__task_vma {
 #define VM_WRITE 2
 #define VM_SHARED 8
 #define VM_MAYWRITE 0x20
+#define PF_IO_WORKER 0x10
 #define PF_KTHREAD 0x00200000
 #define PTRACE_MODE_ATTACH 2	/* include/linux/ptrace.h, v6.1 */
 #define SIGCONT 18

@@ -266,6 +266,19 @@ struct {
 	__type(value, struct attempt);
 } attempts SEC(".maps");
 
+/*
+ * Processes that map watched files, in tier tracepoint, with the time at which
+ * their last munmap was told of. Full: the oldest goes, and its unmapping is found
+ * by the next scan.
+ */
+#define UNMAP_NS 100000000ULL	/* two are told apart by at least this; user space waits longer before it looks */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u32);
+	__type(value, u64);
+} mappers SEC(".maps");
+
 /* ---- the way out ------------------------------------------------------- */
 
 struct base {

@@ -24,6 +24,7 @@
 #include "hooks/syscall.h"
 #include "hooks/lsm.h"
 #include "hooks/mount.h"
+#include "hooks/mapping.h"
 #include "hooks/guard.h"
 
 char LICENSE[] SEC("license") = "GPL";

@@ -283,6 +283,7 @@ const (
 	TracerMapDirs                 = "dirs"
 	TracerMapEvents               = "events"
 	TracerMapFilesystems          = "filesystems"
+	TracerMapMappers              = "mappers"
 	TracerMapMarks                = "marks"
 	TracerMapMounts               = "mounts"
 	TracerMapMoved                = "moved"
@@ -300,7 +301,9 @@ const (
 	TracerProgFileMprotect        = "file_mprotect"
 	TracerProgFileOpen            = "file_open"
 	TracerProgFilePermission      = "file_permission"
+	TracerProgFileReceive         = "file_receive"
 	TracerProgFileSendSigiotask   = "file_send_sigiotask"
+	TracerProgFileUpdateTime      = "file_update_time"
 	TracerProgHeldFiles           = "held_files"
 	TracerProgHeldMaps            = "held_maps"
 	TracerProgInodeCreate         = "inode_create"
@@ -328,6 +331,7 @@ const (
 	TracerProgM_fileMprotect      = "m_file_mprotect"
 	TracerProgM_fileOpen          = "m_file_open"
 	TracerProgM_filePermission    = "m_file_permission"
+	TracerProgM_fileReceive       = "m_file_receive"
 	TracerProgM_fileSendSigiotask = "m_file_send_sigiotask"
 	TracerProgM_inodeCreate       = "m_inode_create"
 	TracerProgM_inodeFileSetattr  = "m_inode_file_setattr"
@@ -344,6 +348,7 @@ const (
 	TracerProgM_inodeSetxattr     = "m_inode_setxattr"
 	TracerProgM_inodeSymlink      = "m_inode_symlink"
 	TracerProgM_inodeUnlink       = "m_inode_unlink"
+	TracerProgM_mmapBackingFile   = "m_mmap_backing_file"
 	TracerProgM_mmapFile          = "m_mmap_file"
 	TracerProgM_moveMount         = "m_move_mount"
 	TracerProgM_pathTruncate      = "m_path_truncate"
@@ -357,6 +362,7 @@ const (
 	TracerProgM_taskSetnice       = "m_task_setnice"
 	TracerProgM_taskSetrlimit     = "m_task_setrlimit"
 	TracerProgM_taskSetscheduler  = "m_task_setscheduler"
+	TracerProgMmapBackingFile     = "mmap_backing_file"
 	TracerProgMmapFile            = "mmap_file"
 	TracerProgMoveMount           = "move_mount"
 	TracerProgNotifyChange        = "notify_change"
@@ -450,7 +456,9 @@ type TracerProgramSpecs struct {
 	FileMprotect        *ebpf.ProgramSpec `ebpf:"file_mprotect"`
 	FileOpen            *ebpf.ProgramSpec `ebpf:"file_open"`
 	FilePermission      *ebpf.ProgramSpec `ebpf:"file_permission"`
+	FileReceive         *ebpf.ProgramSpec `ebpf:"file_receive"`
 	FileSendSigiotask   *ebpf.ProgramSpec `ebpf:"file_send_sigiotask"`
+	FileUpdateTime      *ebpf.ProgramSpec `ebpf:"file_update_time"`
 	HeldFiles           *ebpf.ProgramSpec `ebpf:"held_files"`
 	HeldMaps            *ebpf.ProgramSpec `ebpf:"held_maps"`
 	InodeCreate         *ebpf.ProgramSpec `ebpf:"inode_create"`
@@ -478,6 +486,7 @@ type TracerProgramSpecs struct {
 	M_fileMprotect      *ebpf.ProgramSpec `ebpf:"m_file_mprotect"`
 	M_fileOpen          *ebpf.ProgramSpec `ebpf:"m_file_open"`
 	M_filePermission    *ebpf.ProgramSpec `ebpf:"m_file_permission"`
+	M_fileReceive       *ebpf.ProgramSpec `ebpf:"m_file_receive"`
 	M_fileSendSigiotask *ebpf.ProgramSpec `ebpf:"m_file_send_sigiotask"`
 	M_inodeCreate       *ebpf.ProgramSpec `ebpf:"m_inode_create"`
 	M_inodeFileSetattr  *ebpf.ProgramSpec `ebpf:"m_inode_file_setattr"`
@@ -494,6 +503,7 @@ type TracerProgramSpecs struct {
 	M_inodeSetxattr     *ebpf.ProgramSpec `ebpf:"m_inode_setxattr"`
 	M_inodeSymlink      *ebpf.ProgramSpec `ebpf:"m_inode_symlink"`
 	M_inodeUnlink       *ebpf.ProgramSpec `ebpf:"m_inode_unlink"`
+	M_mmapBackingFile   *ebpf.ProgramSpec `ebpf:"m_mmap_backing_file"`
 	M_mmapFile          *ebpf.ProgramSpec `ebpf:"m_mmap_file"`
 	M_moveMount         *ebpf.ProgramSpec `ebpf:"m_move_mount"`
 	M_pathTruncate      *ebpf.ProgramSpec `ebpf:"m_path_truncate"`
@@ -507,6 +517,7 @@ type TracerProgramSpecs struct {
 	M_taskSetnice       *ebpf.ProgramSpec `ebpf:"m_task_setnice"`
 	M_taskSetrlimit     *ebpf.ProgramSpec `ebpf:"m_task_setrlimit"`
 	M_taskSetscheduler  *ebpf.ProgramSpec `ebpf:"m_task_setscheduler"`
+	MmapBackingFile     *ebpf.ProgramSpec `ebpf:"mmap_backing_file"`
 	MmapFile            *ebpf.ProgramSpec `ebpf:"mmap_file"`
 	MoveMount           *ebpf.ProgramSpec `ebpf:"move_mount"`
 	NotifyChange        *ebpf.ProgramSpec `ebpf:"notify_change"`
@@ -560,6 +571,7 @@ type TracerMapSpecs struct {
 	Dirs        *ebpf.MapSpec `ebpf:"dirs"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Filesystems *ebpf.MapSpec `ebpf:"filesystems"`
+	Mappers     *ebpf.MapSpec `ebpf:"mappers"`
 	Marks       *ebpf.MapSpec `ebpf:"marks"`
 	Mounts      *ebpf.MapSpec `ebpf:"mounts"`
 	Moved       *ebpf.MapSpec `ebpf:"moved"`
@@ -613,6 +625,7 @@ type TracerMaps struct {
 	Dirs        *ebpf.Map `ebpf:"dirs"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Filesystems *ebpf.Map `ebpf:"filesystems"`
+	Mappers     *ebpf.Map `ebpf:"mappers"`
 	Marks       *ebpf.Map `ebpf:"marks"`
 	Mounts      *ebpf.Map `ebpf:"mounts"`
 	Moved       *ebpf.Map `ebpf:"moved"`
@@ -637,6 +650,7 @@ func (m *TracerMaps) Close() error {
 		m.Dirs,
 		m.Events,
 		m.Filesystems,
+		m.Mappers,
 		m.Marks,
 		m.Mounts,
 		m.Moved,
@@ -672,7 +686,9 @@ type TracerPrograms struct {
 	FileMprotect        *ebpf.Program `ebpf:"file_mprotect"`
 	FileOpen            *ebpf.Program `ebpf:"file_open"`
 	FilePermission      *ebpf.Program `ebpf:"file_permission"`
+	FileReceive         *ebpf.Program `ebpf:"file_receive"`
 	FileSendSigiotask   *ebpf.Program `ebpf:"file_send_sigiotask"`
+	FileUpdateTime      *ebpf.Program `ebpf:"file_update_time"`
 	HeldFiles           *ebpf.Program `ebpf:"held_files"`
 	HeldMaps            *ebpf.Program `ebpf:"held_maps"`
 	InodeCreate         *ebpf.Program `ebpf:"inode_create"`
@@ -700,6 +716,7 @@ type TracerPrograms struct {
 	M_fileMprotect      *ebpf.Program `ebpf:"m_file_mprotect"`
 	M_fileOpen          *ebpf.Program `ebpf:"m_file_open"`
 	M_filePermission    *ebpf.Program `ebpf:"m_file_permission"`
+	M_fileReceive       *ebpf.Program `ebpf:"m_file_receive"`
 	M_fileSendSigiotask *ebpf.Program `ebpf:"m_file_send_sigiotask"`
 	M_inodeCreate       *ebpf.Program `ebpf:"m_inode_create"`
 	M_inodeFileSetattr  *ebpf.Program `ebpf:"m_inode_file_setattr"`
@@ -716,6 +733,7 @@ type TracerPrograms struct {
 	M_inodeSetxattr     *ebpf.Program `ebpf:"m_inode_setxattr"`
 	M_inodeSymlink      *ebpf.Program `ebpf:"m_inode_symlink"`
 	M_inodeUnlink       *ebpf.Program `ebpf:"m_inode_unlink"`
+	M_mmapBackingFile   *ebpf.Program `ebpf:"m_mmap_backing_file"`
 	M_mmapFile          *ebpf.Program `ebpf:"m_mmap_file"`
 	M_moveMount         *ebpf.Program `ebpf:"m_move_mount"`
 	M_pathTruncate      *ebpf.Program `ebpf:"m_path_truncate"`
@@ -729,6 +747,7 @@ type TracerPrograms struct {
 	M_taskSetnice       *ebpf.Program `ebpf:"m_task_setnice"`
 	M_taskSetrlimit     *ebpf.Program `ebpf:"m_task_setrlimit"`
 	M_taskSetscheduler  *ebpf.Program `ebpf:"m_task_setscheduler"`
+	MmapBackingFile     *ebpf.Program `ebpf:"mmap_backing_file"`
 	MmapFile            *ebpf.Program `ebpf:"mmap_file"`
 	MoveMount           *ebpf.Program `ebpf:"move_mount"`
 	NotifyChange        *ebpf.Program `ebpf:"notify_change"`
@@ -777,7 +796,9 @@ func (p *TracerPrograms) Close() error {
 		p.FileMprotect,
 		p.FileOpen,
 		p.FilePermission,
+		p.FileReceive,
 		p.FileSendSigiotask,
+		p.FileUpdateTime,
 		p.HeldFiles,
 		p.HeldMaps,
 		p.InodeCreate,
@@ -805,6 +826,7 @@ func (p *TracerPrograms) Close() error {
 		p.M_fileMprotect,
 		p.M_fileOpen,
 		p.M_filePermission,
+		p.M_fileReceive,
 		p.M_fileSendSigiotask,
 		p.M_inodeCreate,
 		p.M_inodeFileSetattr,
@@ -821,6 +843,7 @@ func (p *TracerPrograms) Close() error {
 		p.M_inodeSetxattr,
 		p.M_inodeSymlink,
 		p.M_inodeUnlink,
+		p.M_mmapBackingFile,
 		p.M_mmapFile,
 		p.M_moveMount,
 		p.M_pathTruncate,
@@ -834,6 +857,7 @@ func (p *TracerPrograms) Close() error {
 		p.M_taskSetnice,
 		p.M_taskSetrlimit,
 		p.M_taskSetscheduler,
+		p.MmapBackingFile,
 		p.MmapFile,
 		p.MoveMount,
 		p.NotifyChange,

@@ -309,6 +309,7 @@ const (
 	UnitMapDirs          = "dirs"
 	UnitMapEvents        = "events"
 	UnitMapFilesystems   = "filesystems"
+	UnitMapMappers       = "mappers"
 	UnitMapMarks         = "marks"
 	UnitMapMounts        = "mounts"
 	UnitMapMoved         = "moved"
@@ -405,6 +406,7 @@ type UnitMapSpecs struct {
 	Dirs        *ebpf.MapSpec `ebpf:"dirs"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Filesystems *ebpf.MapSpec `ebpf:"filesystems"`
+	Mappers     *ebpf.MapSpec `ebpf:"mappers"`
 	Marks       *ebpf.MapSpec `ebpf:"marks"`
 	Mounts      *ebpf.MapSpec `ebpf:"mounts"`
 	Moved       *ebpf.MapSpec `ebpf:"moved"`
@@ -455,6 +457,7 @@ type UnitMaps struct {
 	Dirs        *ebpf.Map `ebpf:"dirs"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Filesystems *ebpf.Map `ebpf:"filesystems"`
+	Mappers     *ebpf.Map `ebpf:"mappers"`
 	Marks       *ebpf.Map `ebpf:"marks"`
 	Mounts      *ebpf.Map `ebpf:"mounts"`
 	Moved       *ebpf.Map `ebpf:"moved"`
@@ -479,6 +482,7 @@ func (m *UnitMaps) Close() error {
 		m.Dirs,
 		m.Events,
 		m.Filesystems,
+		m.Mappers,
 		m.Marks,
 		m.Mounts,
 		m.Moved,

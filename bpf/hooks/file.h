@@ -334,6 +334,35 @@ static __noinline int on_close(struct file *f, u32 hook)
 	return 0;
 }
 
+/* Process tgid has a mapping of a watched file: its munmap is told of. */
+static __always_inline void note_mapper(u32 tgid)
+{
+	u64 never = 0;
+
+	bpf_map_update_elem(&mappers, &tgid, &never, BPF_ANY);
+}
+
+/* A mapping of the current process has ended; which file it was of is not known any more. */
+static __always_inline void on_unmap(u32 hook)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u64 *last = bpf_map_lookup_elem(&mappers, &tgid), now;
+	struct slot *s;
+
+	if (!last)
+		return;
+	now = bpf_ktime_get_boot_ns();
+	if (now - *last < UNMAP_NS)
+		return;
+	*last = now;
+	COUNT(hook, seen);
+	s = event_by_current(EV_HELD, OP_CLOSE, hook);
+	if (!s)
+		return;
+	head_of(s)->flags |= EF_MAPPED;
+	submit(s);
+}
+
 /* A descriptor of f is mapped shared. Returns -EPERM if that must not be. */
 static __noinline int on_map(struct file *f, u32 hook, u32 tier)
 {
@@ -349,6 +378,8 @@ static __noinline int on_map(struct file *f, u32 hook, u32 tier)
 	if (tier == TIER_LSM && refuses(&r.place)) {
 		return deny(&r);
 	}
+	if (tier == TIER_TRACEPOINT)
+		note_mapper(bpf_get_current_pid_tgid() >> 32);
 	report(&r);
 	return 0;
 }

@@ -79,6 +79,16 @@ static __always_inline bool held_skips(struct task_struct *t)
 	return !c || c->self == (u32)BPF_CORE_READ(t, tgid);
 }
 
+/* The place of r; not of what merely lies below a name that a rule waits for. */
+static __always_inline bool held_place(struct request *r)
+{
+	if (!place(r))
+		return false;
+	if (!r->place.anchor)
+		COUNT(r->hook, skipped);
+	return r->place.anchor;
+}
+
 /* The session of t, 0 if it is in none. */
 static __always_inline u64 session_of(struct task_struct *t)
 {
@@ -102,7 +112,7 @@ int held_files(struct bpf_iter__task_file *ctx)
 	if (!c || !(BPF_CORE_READ(f, f_mode) & FMODE_WRITE) || held_skips(t))
 		return 0;
 	request_file(&r, f, OP_OPEN, HOOK_HELD);
-	if (!is_regular(r.in) || !place(&r))
+	if (!is_regular(r.in) || !held_place(&r))
 		return 0;
 	o = bpf_map_lookup_elem(&openers, &k);
 	if (o && o->inode == (u64)r.in && c->arming) {
@@ -132,8 +142,9 @@ int held_maps(struct bpf_iter__task_vma *ctx)
 	if (!f)
 		return 0;
 	request_file(&r, f, OP_MAP_WRITE, HOOK_HELD);
-	if (!is_regular(r.in) || !place(&r))
+	if (!is_regular(r.in) || !held_place(&r))
 		return 0;
+	note_mapper(BPF_CORE_READ(t, tgid));
 	r.flags = EF_MAPPED;
 	r.ret = !!(flags & VM_WRITE);
 	report_held(&r, leader_addr(t), session_of(t), BPF_CORE_READ(vma, vm_end) - BPF_CORE_READ(vma, vm_start));

@@ -26,6 +26,7 @@
 #define F_IOCTL 9
 #define F_MOUNT 10	/* changes mounts; a path at path, below the descriptor at dir */
 #define F_BIND 11	/* a path in a socket address */
+#define F_UNMAP 12
 
 #define NOFOLLOW 0
 #define FOLLOW 1
@@ -78,6 +79,8 @@ const volatile struct call calls[CALLS] = {
 	[33] = { .form = F_CLOSE, .dir = 1 },	/* dup2 closes what it replaces: a shell's redirection ends so */
 	[292] = { .form = F_CLOSE, .dir = 1 },	/* dup3 */
 	[9] = { .form = F_MMAP },	/* mmap */
+	[11] = { .form = F_UNMAP },	/* munmap */
+	[25] = { .form = F_UNMAP },	/* mremap */
 	[16] = { .form = F_IOCTL },	/* ioctl */
 	[49] = { .form = F_BIND, .op = OP_MKNOD, .dir = CWD, .path = 1, .follow = NOFOLLOW },	/* bind */
 	[43] = { .form = F_ACCEPT },	/* accept */
@@ -482,11 +485,15 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 		on_path(t, a, nr);
 		break;
 	case F_MMAP:
-		if ((a[2] & PROT_WRITE) && ((a[3] & MAP_TYPE) == MAP_SHARED || (a[3] & MAP_TYPE) == MAP_SHARED_VALIDATE)) {
+		/* without PROT_WRITE too: mprotect may give it later */
+		if ((a[3] & MAP_TYPE) == MAP_SHARED || (a[3] & MAP_TYPE) == MAP_SHARED_VALIDATE) {
 			f = file_at(t, (u32)a[4]);
 			if (f)
 				on_map(f, HOOK_SYS_EXIT, TIER_TRACEPOINT);
 		}
+		break;
+	case F_UNMAP:
+		on_unmap(HOOK_SYS_EXIT);
 		break;
 	case F_IOCTL:
 		if ((u32)a[1] == FS_IOC_SETFLAGS || (u32)a[1] == FS_IOC_FSSETXATTR)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -178,6 +179,11 @@ func (a *app) printLosses(st *control.Status) {
 	for _, l := range st.Limits {
 		if l.Hit > 0 {
 			a.linef("limit   %s (%d) was reached %s", l.Name, l.Value, plural(l.Hit, "time"))
+		}
+	}
+	for _, p := range st.OnDemand {
+		if p.Attached {
+			a.linef("program %s is attached: %s", p.Name, cmp.Or(strings.Join(p.Reasons, ", "), "no reason any more, it goes soon"))
 		}
 	}
 	for _, h := range st.Held {

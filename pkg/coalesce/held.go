@@ -136,7 +136,20 @@ func (t *Table) scanned(ev *event.Event, at Place, who Who) {
 		h.Before = true
 		t.stats.HeldBefore++
 		t.found = append(t.found, h.Holding)
+		if h.mapped() {
+			t.lookFirst(t.held.files[at.Path], ev.Time)
+		}
 	}
+}
+
+// lookFirst has a file read of which it has just become known that it is mapped:
+// what differs was done before anybody could tell by whom.
+func (t *Table) lookFirst(f *heldFile, now uint64) {
+	t.stats.HeldLooks++
+	t.send(&event.Change{
+		Anchor: f.anchor, Path: f.path, Op: event.OpOpen, First: now, Last: now, Hook: f.holders[0].Hook, Mapped: true,
+		Actor: *event.Nobody(), Why: "changed before it was seen who has it mapped: " + names(f.holders),
+	})
 }
 
 // hold adds a holder; nil if there is no room.
@@ -359,9 +372,16 @@ func (t *Table) lookAll(now uint64) {
 	t.held.doubted = t.held.lost
 }
 
-// lookHeld has a mapped file read, in the name of who may have stored: it is the
-// actor if nobody else could.
+// lookHeld has a mapped file read, and forgets who has ended since the last time.
 func (t *Table) lookHeld(f *heldFile, now uint64) {
+	if c := t.storeLook(f, now); c != nil {
+		t.send(c)
+	}
+}
+
+// storeLook is a look in the name of who may have stored: it is the actor if
+// nobody else could. nil: nobody could.
+func (t *Table) storeLook(f *heldFile, now uint64) *event.Change {
 	var could []*holder
 	for _, h := range slices.Concat(f.holders, f.gone) {
 		if h.mapped() && !slices.ContainsFunc(could, func(o *holder) bool { return sameProcess(o.Key, h.Key) }) {
@@ -370,7 +390,7 @@ func (t *Table) lookHeld(f *heldFile, now uint64) {
 	}
 	f.gone = nil
 	if len(could) == 0 {
-		return
+		return nil
 	}
 	h := could[0]
 	c := &event.Change{
@@ -387,7 +407,20 @@ func (t *Table) lookHeld(f *heldFile, now uint64) {
 		c.Actor, c.Process, c.Key, c.Allowed = h.Actor, h.Process, h.Key, h.Allowed
 	}
 	t.stats.HeldLooks++
-	t.send(c)
+	return c
+}
+
+// LookMapped returns a look at a file if it is mapped: what differs there may have
+// been stored, and by whom is known here. nil: it is not.
+func (t *Table) LookMapped(path string, now uint64) *event.Change {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.held.files[path]
+	if f == nil || f.mappings() == 0 {
+		return nil
+	}
+	t.stats.Changes++
+	return t.storeLook(f, now)
 }
 
 // maps reports whether a file is mapped by way of an opener.

@@ -33,7 +33,9 @@ type Options struct {
 	Emit     func(*event.Change)
 	Found    func(Holding) // a scan at arming found it; nil: nobody asks
 	Scan     func()        // asks for a scan of what is held; must not block; nil: there is none
-	Loose    func(n int)   // so many descriptors are held that no event told the opening of; nil: nobody asks
+	// Holds tells how many mappings, and how many descriptors that no event told the
+	// opening of, are held, when that has changed; it must not block; nil: nobody asks.
+	Holds func(mappings, descriptors int)
 
 	Held    time.Duration // settles a change whose opener is still open; default 500 ms
 	Quiet   time.Duration // settles repeated attempts; default 50 ms
@@ -210,7 +212,7 @@ type Table struct {
 	out     []*event.Change // settled, to be emitted when mu is free
 	found   []Holding       // the same
 	scan    bool            // the same: a scan is to be asked for
-	loose   int             // as last told
+	told    [2]int          // as Holds last told
 	leaving []*event.Change // being emitted: not pending any more, perhaps not with the receiver yet
 }
 
@@ -271,11 +273,16 @@ func (t *Table) Add(ev *event.Event, who Who) error {
 // emit hands over what was settled. It is called with mu held and gives it up:
 // Emit may be slow, and may ask Later.
 func (t *Table) emit() {
-	out, found, scan, loose := t.out, t.found, t.scan, t.held.loose
-	told := t.loose
-	t.out, t.found, t.scan, t.loose = nil, nil, false, loose
+	out, found, scan, told := t.out, t.found, t.scan, t.told
+	now := [2]int{t.held.mapped, t.held.loose}
+	t.out, t.found, t.scan, t.told = nil, nil, false, now
 	t.leaving = out
 	t.mu.Unlock()
+	for _, h := range found {
+		if t.o.Found != nil {
+			t.o.Found(h)
+		}
+	}
 	for _, c := range out {
 		t.o.Emit(c)
 	}
@@ -284,16 +291,11 @@ func (t *Table) emit() {
 		t.leaving = nil
 		t.mu.Unlock()
 	}
-	for _, h := range found {
-		if t.o.Found != nil {
-			t.o.Found(h)
-		}
-	}
 	if scan && t.o.Scan != nil {
 		t.o.Scan()
 	}
-	if loose != told && t.o.Loose != nil {
-		t.o.Loose(loose)
+	if now != told && t.o.Holds != nil {
+		t.o.Holds(now[0], now[1])
 	}
 }
 

@@ -37,6 +37,16 @@ type Status struct {
 	Vault    Vault             `json:"vault"`
 	Limits   []Limit           `json:"limits"`
 	Held     []Held            `json:"held,omitempty"` // the first hundred
+	OnDemand []Program         `json:"on_demand,omitempty"`
+}
+
+// Program is a program of the kernel side that is attached only while there is a
+// reason to.
+type Program struct {
+	Name     string   `json:"name"`
+	Attached bool     `json:"attached"`
+	Reasons  []string `json:"reasons,omitempty"` // why it is needed now
+	Times    uint64   `json:"times"`             // it was attached
 }
 
 // Held is a process that can change a watched file without opening it again.

@@ -55,6 +55,7 @@ type Daemon struct {
 	links   map[string]bool // files with names outside the watched trees that are marked; of one goroutine
 	scan    chan struct{}   // look who holds watched files
 	stop    chan struct{}   // somebody asked for the end
+	holds   holds
 
 	shipDown func() error // closes what the shipper uses
 
@@ -83,7 +84,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		return errors.Join(err, listener.Close())
 	}
 	d := &Daemon{
-		ops: ops{state: st}, o: o, log: o.Log, started: time.Now(), beneath: beneath{wake: make(chan struct{}, 1)}, scan: make(chan struct{}, 1), stop: make(chan struct{}, 1),
+		ops: ops{state: st}, o: o, log: o.Log, started: time.Now(), beneath: beneath{wake: make(chan struct{}, 1)}, scan: make(chan struct{}, 1), holds: holds{changed: make(chan struct{}, 1)}, stop: make(chan struct{}, 1),
 		degraded: make(map[string]string), enrolled: make(map[string]pipeline.Enrolled),
 	}
 	defer func() { err = errors.Join(err, d.state.close()) }()
@@ -167,7 +168,7 @@ func (d *Daemon) build() error {
 		Self: self, Exe: exe, Reads: filepath.Dir(d.cfg.IndexFile()), Tier: d.tier, Hook: sense.HookName, Appeared: d.beneath.appear, Log: d.log,
 		Beneath: d.beneath.tell, Linked: d.beneath.link, Mount: d.mounted,
 		Queue: d.cfg.Limits.Queue, FlapLimit: d.cfg.Limits.Restores, FlapWindow: d.cfg.Limits.RestoreWindow,
-		Scan: scan, MappedEvery: d.cfg.Limits.MappedInterval, MappedRate: uint64(d.cfg.Limits.MappedRate),
+		Scan: scan, Holds: d.holds.set, MappedEvery: d.cfg.Limits.MappedInterval, MappedRate: uint64(d.cfg.Limits.MappedRate),
 	})
 	d.took, d.who = d.pipe.Took, d.pipe.Who
 	if d.index, err = index.Open(d.cfg.IndexFile(), d.cfg.JournalDir(), index.Options{Logger: d.log}); err != nil {
@@ -226,6 +227,7 @@ func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) err
 		signal(d.beneath.wake) // mounts may have changed before they were watched
 		start(&front, senseCtx, "held", d.scanHeld)
 		start(&front, senseCtx, "guard", d.watchGuard)
+		start(&front, senseCtx, "demand", d.demand)
 		select {
 		case <-ctx.Done():
 		case <-d.stop:

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast/holdfast/pkg/coalesce"
@@ -46,6 +47,61 @@ func (d *Daemon) scanArmed() {
 	if err := d.sensor.Scan(newClock().Boot(), true); err != nil {
 		d.degrade("held", fmt.Sprintf("who held watched files before is not known: %v", err))
 	}
+}
+
+// The programs that are attached only while there is something for them to see,
+// and why they may be.
+const (
+	filePermission = "file_permission"
+	fileUpdateTime = "file_update_time"
+
+	reasonArming      = "rules are being armed"
+	reasonDescriptors = "descriptors are held whose opening was not seen"
+	reasonMappings    = "watched files are mapped for writing"
+)
+
+// holds is what the stages last told of what is held.
+type holds struct {
+	changed               chan struct{}
+	mappings, descriptors atomic.Int64
+}
+
+func (h *holds) set(mappings, descriptors int) {
+	h.mappings.Store(int64(mappings))
+	h.descriptors.Store(int64(descriptors))
+	signal(h.changed)
+}
+
+// demand has programs attached while what is held asks for them.
+func (d *Daemon) demand(ctx context.Context) error {
+	for {
+		for _, x := range []struct {
+			program, reason string
+			n               int64
+		}{
+			{filePermission, reasonDescriptors, d.holds.descriptors.Load()},
+			{fileUpdateTime, reasonMappings, d.holds.mappings.Load()},
+		} {
+			if x.n > 0 {
+				d.need(x.program, x.reason)
+			} else {
+				d.sensor.Done(x.program, x.reason)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.holds.changed:
+		}
+	}
+}
+
+func (d *Daemon) need(program, reason string) {
+	if err := d.sensor.Need(program, reason); err != nil {
+		d.degrade("program "+program, fmt.Sprintf("%s is needed, because %s, and is not there: %v", program, reason, err))
+		return
+	}
+	d.recover("program " + program)
 }
 
 // unblocked are the reasons why a rule that blocks does not keep everything out:

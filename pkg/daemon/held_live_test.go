@@ -13,9 +13,9 @@ import (
 
 	"github.com/holdfast/holdfast/pkg/config"
 	"github.com/holdfast/holdfast/pkg/event"
-	"github.com/holdfast/holdfast/pkg/internal/holdtest"
 	"github.com/holdfast/holdfast/pkg/policy"
 	"github.com/holdfast/holdfast/pkg/query"
+	"github.com/holdfast/holdfast/vmtests/holdtest"
 )
 
 // holds makes this test binary a holder of the file that it names, with words.
@@ -96,6 +96,23 @@ func (r *running) reports(t *testing.T, op string, pid int) *event.Record {
 	return nil
 }
 
+// read waits until n mapped files have been read and found as they were: from then
+// on a difference is somebody's.
+func (r *running) read(t *testing.T, n uint64) {
+	t.Helper()
+	for range 200 {
+		st, err := r.client.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Pipeline["rehash_looks"] >= n && st.Pipeline["held_looks"] >= n {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatal("mapped files are not looked at")
+}
+
 func TestStoresThroughAMappingOlderThanTheRuleArePutBackInTheNameOfWhoMapsIt(t *testing.T) {
 	dir, file := heldTree(t)
 	h := hold(t, file, "map", "close")
@@ -104,6 +121,7 @@ func TestStoresThroughAMappingOlderThanTheRuleArePutBackInTheNameOfWhoMapsIt(t *
 	if rec.Path != file || rec.Rule != "held" || !strings.Contains(rec.Reason, "mapped for writing before") {
 		t.Errorf("reported as %+v", rec)
 	}
+	r.read(t, 1)
 	if err := h.Do("store=SECRETLY"); err != nil {
 		t.Fatal(err)
 	}
@@ -127,6 +145,7 @@ func TestAStoreIsNobodysIfTwoProcessesMayHaveMadeIt(t *testing.T) {
 	r := startHeld(t, dir, event.ModeObserve, policy.HeldReport)
 	r.reports(t, "map_write", one.PID())
 	r.reports(t, "map_write", two.PID())
+	r.read(t, 2)
 	if err := two.Do("store=whose?"); err != nil {
 		t.Fatal(err)
 	}

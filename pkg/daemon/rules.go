@@ -149,6 +149,9 @@ func (d *Daemon) arm(ctx context.Context, reason string) (moved []string, err er
 		d.noteEnrolled(p, e)
 	}
 	before := d.sensor.Anchors()
+	// until it is known whether somebody held a descriptor before
+	d.need(filePermission, reasonArming)
+	defer d.sensor.Done(filePermission, reasonArming)
 	unarmed, err := d.sensor.Arm(append(d.rules.guard(), rs...))
 	if err != nil {
 		return nil, fmt.Errorf("arm: %w", err)

@@ -43,6 +43,9 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 	s.Pipeline["attribute_lost"], s.Pipeline["attribute_evicted"] = as.Lost, as.Evicted
 	held := d.pipe.Held()
 	s.Held = d.heldStatus(held)
+	for _, p := range d.sensor.OnDemand() {
+		s.OnDemand = append(s.OnDemand, control.Program{Name: p.Program, Attached: p.Attached, Reasons: p.Reasons, Times: p.Times})
+	}
 	s.Limits = []control.Limit{
 		{Name: "descriptors and mappings remembered of before a rule", Value: 4096, Hit: ps.Coalesce.HeldOverflow},
 		{Name: "processes remembered", Value: uint64(d.cfg.Limits.Processes), Hit: as.Evicted + as.EvictedLive},

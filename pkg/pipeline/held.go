@@ -125,3 +125,29 @@ func (p *Pipeline) putOff(it *item) bool {
 	p.n.mappedRead.Add(e.State.Size)
 	return false
 }
+
+// stored hands a suspect of a rescan over to the looks at mapped files, if it is
+// mapped: such a look knows who may have stored. Only where the rescan is for an
+// operation on some path does that tell the truth: after a loss, or when the daemon
+// was down, anybody may have written.
+func (p *Pipeline) stored(it *item) bool {
+	g := it.rescan.gap
+	if it.looks > 0 || g == nil || !g.unplaced {
+		return false
+	}
+	c := p.table.LookMapped(it.change.Path, p.o.Clock.Boot())
+	if c == nil {
+		return false
+	}
+	p.enqueue(c)
+	it.ready = true
+	return true
+}
+
+// disown takes the name from a look at a mapped file of which nothing is known but
+// what an earlier run knew.
+func (p *Pipeline) disown(c *event.Change) {
+	if e, _ := p.states.Known().Get(c.Path); e.At == 0 {
+		c.Actor, c.Process, c.Key, c.Allowed, c.Why = *event.Nobody(), event.Process{}, event.ProcKey{}, false, reasonDown
+	}
+}

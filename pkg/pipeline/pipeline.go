@@ -53,7 +53,7 @@ func New(o Options) *Pipeline {
 		Anchors: o.Anchors, Resolver: o.Resolver, Emit: p.enqueue,
 		Watched: func(path string) bool { _, ok := o.Rule(path); return ok },
 		Found:   func(h coalesce.Holding) { p.put(&item{held: &h}) },
-		Scan:    o.Scan, Loose: o.Loose, MappedEvery: o.MappedEvery,
+		Scan:    o.Scan, Holds: o.Holds, MappedEvery: o.MappedEvery,
 		Quiet: o.Quiet, Grace: o.Grace, MaxHold: o.MaxHold, MaxOpen: o.MaxOpen,
 	})
 	ro := rehash.Options{Now: o.Clock.Boot, Workers: o.Workers}

@@ -115,7 +115,13 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 	if c.Blocked {
 		return []find{{it, rehash.Finding{Path: c.Path, Op: c.Op, Changed: true}}}, nil
 	}
-	if it.self && c.Mapped && !p.closing && p.putOff(it) {
+	if it.self && c.Mapped {
+		if !p.closing && p.putOff(it) {
+			return nil, nil
+		}
+		p.disown(c)
+	}
+	if it.rescan != nil && p.stored(it) {
 		return nil, nil
 	}
 	if (it.rescan != nil || it.self) && !p.steady(ctx, it) {

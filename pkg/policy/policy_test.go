@@ -27,6 +27,8 @@ func TestParseRefuses(t *testing.T) {
 		{"a rule without paths", "rules:\n  - name: a\n    mode: observe\n", `p.yaml:2: rule "a" has no paths`},
 		{"a rule without a mode", "rules:\n  - name: a\n    paths: [/x]\n", `p.yaml:2: rule "a" has no mode`},
 		{"an unknown mode", "rules:\n  - name: a\n    paths: [/x]\n    mode: protect\n", `p.yaml:4: unknown mode "protect"`},
+		{"an unknown word in held", "rules:\n  - name: a\n    paths: [/x]\n    mode: block\n    held: forgive\n", `p.yaml:5: unknown word "forgive" in held`},
+		{"a deed against a holder in a rule that observes", "rules:\n  - name: a\n    paths: [/x]\n    mode: observe\n    held: kill\n", "p.yaml:5: held: kill in a rule that only observes"},
 		{"two rules of one name", "rules:\n  - {name: a, paths: [/x], mode: observe}\n  - {name: a, paths: [/y], mode: observe}\n", `p.yaml:3: rule "a" is already defined at p.yaml:2`},
 		{"a path in two rules", "rules:\n  - {name: a, paths: [/x], mode: observe}\n  - {name: b, paths: [/x/], mode: block}\n", `p.yaml:3: path "/x" is already in rule "a"`},
 		{"a relative path", "rules:\n  - name: a\n    mode: observe\n    paths:\n      - /x\n      - etc\n", `p.yaml:6: path "etc" is relative`},
@@ -344,5 +346,18 @@ func BenchmarkMatch(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		p.Match("/etc/ssl/certs/deep/er/file.pem")
+	}
+}
+
+func TestHeldIsReportUnlessTheRuleSaysOtherwise(t *testing.T) {
+	for _, c := range []struct{ line, want string }{{"", "report"}, {", held: report", "report"}, {", held: freeze", "freeze"}, {", held: kill", "kill"}} {
+		p, err := policy.Parse("p.yaml", []byte("rules:\n  - {name: a, paths: [/x], mode: restore"+c.line+"}\n"))
+		if err != nil {
+			t.Errorf("%s: %v", c.line, err)
+			continue
+		}
+		if got := p.Rules[0].Held; got != c.want {
+			t.Errorf("%q: held is %q, want %q", c.line, got, c.want)
+		}
 	}
 }

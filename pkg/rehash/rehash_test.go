@@ -488,3 +488,42 @@ func TestTheTreeOfNamesBehavesLikeAMap(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+// A store into a page that is dirty already moves no time of the inode.
+func TestAMappedFileIsReadWhateverItsTimesSay(t *testing.T) {
+	b := newBench(t)
+	do(t, os.WriteFile(b.at("m"), make([]byte, 4096), 0o644))
+	f, err := os.OpenFile(b.at("m"), os.O_RDWR, 0)
+	do(t, err)
+	defer f.Close()
+	page, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	do(t, err)
+	defer unix.Munmap(page)
+	page[0] = 1
+	time.Sleep(2 * time.Duration(settled)) // the known state is of an inode at rest
+	b.check(b.change(event.OpOpen, "m"))
+	page[0] = 2
+	c := b.change(event.OpOpen, "m")
+	c.Mapped = true
+	if !b.DiffersRead(t.Context(), c.Path) {
+		t.Error("a store is taken for none")
+	}
+	got := b.check(c)
+	if !got.Changed || got.Op != event.OpMapWrite {
+		t.Errorf("changed %v, op %s", got.Changed, got.Op)
+	}
+	if out, err := exec.Command("b3sum", "--no-names", b.at("m")).Output(); err != nil || got.After.Hash.String() != "blake3:"+strings.TrimSpace(string(out)) {
+		t.Errorf("after is %s, b3sum says %s (%v)", got.After.Hash, out, err)
+	}
+}
+
+func TestStoresThatLeftNothingAreNoChange(t *testing.T) {
+	b := newBench(t)
+	c := b.change(event.OpMapWrite, "f")
+	c.Count, c.Mapped = 5, true
+	c.First += uint64(time.Second) // long after what is known
+	c.Last = c.First
+	if got := b.check(c); got.Changed {
+		t.Errorf("five stores of what was there are a change: %+v", got)
+	}
+}

@@ -64,23 +64,28 @@ func (s *Sensor) claim() error {
 			}
 		}
 	}
-	return s.claimLinks(func(id link.ID) error { return put(linkByID, uint32(id)) })
-}
-
-func (s *Sensor) claimLinks(put func(link.ID) error) error {
 	for _, l := range s.links {
-		i, err := l.Info()
-		if errors.Is(err, ebpf.ErrNotSupported) {
-			continue // a link of a kind that has no id cannot be had by one
-		}
-		if err != nil {
-			return fmt.Errorf("link: %w", err)
-		}
-		if err := put(i.ID); err != nil {
+		if _, err := s.claimLink(l); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// claimLink returns the key under which a link is claimed, 0 if it has none.
+func (s *Sensor) claimLink(l link.Link) (key uint64, err error) {
+	i, err := l.Info()
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return 0, nil // a link of a kind that has no id cannot be had by one
+	}
+	if err != nil {
+		return 0, fmt.Errorf("link: %w", err)
+	}
+	key = uint64(linkByID)<<32 | uint64(i.ID)
+	if err := s.maps["own"].Put(key, uint32(1)); err != nil {
+		return 0, fmt.Errorf("claim bpf objects: %w", err)
+	}
+	return key, nil
 }
 
 // Attempts gives handle an event for each process that went on reaching for the

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/pkg/event"
-	"github.com/holdfast/holdfast/pkg/internal/holdtest"
 	"github.com/holdfast/holdfast/pkg/sense"
+	"github.com/holdfast/holdfast/vmtests/holdtest"
 )
 
 // holds makes this test binary a holder of the file that it names, with words.
@@ -147,6 +147,6 @@ func TestWhatWasOpenedUnderTheRuleIsNotTakenForOlder(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range w.held(t, 9, 2) {
-		t.Errorf("%s of %s by %d", e.Op, w.place(e), e.Key.PID)
+		t.Errorf("%s of %s by %d (anchor %d, flags %x)", e.Op, w.place(e), e.Key.PID, e.Anchor, e.Flags)
 	}
 }

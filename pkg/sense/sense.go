@@ -66,6 +66,8 @@ type Sensor struct {
 	reader  *ringbuf.Reader
 	badRing atomic.Uint64
 
+	demands demands
+
 	setMu sync.Mutex // settings
 	armMu sync.Mutex // Arm; before setMu
 	held  []*os.File
@@ -181,17 +183,16 @@ func (s *Sensor) attach(p program, kernel *btf.Spec) (steps int, err error) {
 	coll.Close()
 	s.progs[p.name] = prog
 	steps = verified(prog.VerifierLog)
-	var l link.Link
-	switch p.how {
-	case byTrampoline, byTracepoint:
-		l, err = link.AttachTracing(link.TracingOptions{Program: prog})
-	case byLSM:
-		l, err = link.AttachLSM(link.LSMOptions{Program: prog})
-	case byIterator:
+	if p.how == byIterator {
 		return steps, nil
 	}
+	l, err := attachProgram(prog, p.how)
 	if err != nil {
 		return 0, fmt.Errorf("attach: %w", err)
+	}
+	if p.onDemand { // it can be attached: that is all that is wanted for now
+		s.demand(p, prog)
+		return steps, l.Close()
 	}
 	s.links = append(s.links, l)
 	return steps, nil
@@ -218,7 +219,7 @@ func (s *Sensor) Programs() []Program { return s.table }
 
 // Close detaches and frees everything, and ends Run.
 func (s *Sensor) Close() error {
-	var errs []error
+	errs := []error{s.demands.close()}
 	for _, l := range s.links {
 		errs = append(errs, l.Close())
 	}

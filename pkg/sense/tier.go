@@ -37,6 +37,7 @@ type program struct {
 	how      how
 	tier     string // "": every tier
 	required bool
+	onDemand bool // attached only while there is a reason to (Need)
 	cost     string
 	free     bool // a kernel without this hook has nothing that would pass it: its absence costs nothing
 	params   int  // if set: for kernels on which the hook has this many parameters; others have a row of their own
@@ -117,6 +118,9 @@ func table() []program {
 		{name: "path_truncate", how: byLSM, tier: tierHooks, cost: "truncate is refused by inode_setattr alone"},
 		{name: "mmap_file", how: byLSM, tier: tierHooks, cost: "shared writable mappings are neither seen nor refused"},
 		{name: "file_mprotect", how: byLSM, tier: tierHooks, cost: "mappings made writable later are neither seen nor refused"},
+		{name: "file_update_time", how: byTrampoline, tier: tierHooks, onDemand: true, cost: "stores through shared mappings are found at intervals and when the mapping ends, not when they begin"},
+		{name: "mmap_backing_file", how: byLSM, tier: tierHooks, cost: "files below overlayfs are mapped unseen", free: true},
+		{name: "file_receive", how: byLSM, tier: tierHooks, cost: "descriptors of watched files that are passed on are not told of, nor refused"},
 		{name: "file_ioctl", how: byLSM, tier: tierHooks, cost: "chattr is not refused"},
 		{name: "vfs_fileattr_set", how: byTrampoline, tier: tierHooks, cost: "chattr is not seen"},
 		{name: "inode_file_setattr", how: byLSM, tier: tierHooks, cost: "file_setattr(2) is not refused", free: true},

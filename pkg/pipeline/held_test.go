@@ -1,0 +1,32 @@
+package pipeline
+
+import (
+	"testing"
+	"time"
+)
+
+func TestReadsOfMappedFilesKeepTheirPace(t *testing.T) {
+	const sec = uint64(time.Second)
+	p := newPace(100, 10*time.Second, 0) // 1000 bytes may be saved up
+	steps := []struct {
+		name string
+		n    uint64
+		now  uint64
+		wait time.Duration // rounded to a tenth of a second
+	}{
+		{"what was saved up", 900, 0, 0},
+		{"more than is left", 300, 0, 2 * time.Second},
+		{"after half of the wait", 300, sec, time.Second},
+		{"after the wait", 300, 2 * sec, 0},
+		{"nothing is left", 100, 2 * sec, time.Second},
+		{"an empty file costs nothing", 0, 2 * sec, 0},
+		{"larger than all that can be saved up", 1 << 30, 3 * sec, 9 * time.Second},
+		{"when all of it is there", 1 << 30, 1000 * sec, 0},
+		{"and then nothing is left", 100, 1000 * sec, time.Second},
+	}
+	for _, s := range steps {
+		if got := p.take(s.n, s.now).Round(100 * time.Millisecond); got != s.wait {
+			t.Errorf("%s: wait %s, want %s", s.name, got, s.wait)
+		}
+	}
+}
