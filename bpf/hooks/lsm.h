@@ -80,6 +80,12 @@ static __always_inline int refuse_ancestor(struct request *r)
 	return deny(r);
 }
 
+/* Does nothing watched lose or get this name, surely? A directory may lead to a root. */
+static __always_inline bool untouched(struct dentry *d)
+{
+	return !is_dir(d->d_inode) && elsewhere(d, d->d_inode);
+}
+
 static __always_inline int deny_dentry(struct dentry *d, u32 op, u32 hook, u64 arg)
 {
 	struct settings *c = settings();
@@ -345,7 +351,7 @@ static __always_inline int deny_removal(struct dentry *d, u32 op, u32 hook)
 	struct request r = {};
 	int err;
 
-	if (!c || !c->blocking)
+	if (!c || !c->blocking || untouched(d))
 		return 0;
 	r.d = d;
 	r.in = d->d_inode;
@@ -395,17 +401,6 @@ int BPF_PROG(vfs_mknod, void *idmap, struct inode *dir, struct dentry *d, umode_
 	return tell_dentry(d, OP_MKNOD, HOOK_MKNOD, mode, func_ret(ctx));
 }
 
-/*
- * A rename loses the old name (d_move), so the event is made before it and kept
- * until the result is known:
- *
- *   inode_rename   both places found, event put into renames[thread]
- *   vfs_rename     result: sent, or thrown away
- *
- * An exchange asks the module twice, the second time with the names in the order
- * of the call (linux v6.1 security/security.c:security_inode_rename); what the
- * first time put there is replaced.
- */
 /* With a directory above a root, the root goes or comes: what leads to it is to be looked at again. */
 static __always_inline void above_root(struct request *r)
 {
@@ -423,6 +418,17 @@ static __always_inline void above_root(struct request *r)
 	r->place.depth = 0;
 }
 
+/*
+ * A rename loses the old name (d_move), so the event is made before it and kept
+ * until the result is known:
+ *
+ *   inode_rename   both places found, event put into renames[thread]
+ *   vfs_rename     result: sent, or thrown away
+ *
+ * An exchange asks the module twice, the second time with the names in the order
+ * of the call (linux v6.1 security/security.c:security_inode_rename); what the
+ * first time put there is replaced.
+ */
 static __always_inline int decide_rename(struct dentry *old, struct dentry *new)
 {
 	struct request r = {}, q = {};
@@ -430,10 +436,12 @@ static __always_inline int decide_rename(struct dentry *old, struct dentry *new)
 	u64 k = bpf_get_current_pid_tgid();
 	int err;
 
+	if (untouched(old) && untouched(new))
+		return 0;
 	r.d = old;
-	r.in = BPF_CORE_READ(old, d_inode);
+	r.in = old->d_inode;
 	q.d = new;
-	q.in = BPF_CORE_READ(new, d_inode);
+	q.in = new->d_inode;
 	r.op = q.op = OP_RENAME;
 	r.hook = q.hook = HOOK_RENAME;
 	err = refuse_ancestor(&r);
@@ -473,7 +481,6 @@ int BPF_PROG(vfs_rename, struct renamedata *rd)
 
 	if (is_dir(rd->old_dentry->d_inode) || is_dir(rd->new_dentry->d_inode))
 		forget_places();
-
 	if (!s)
 		return 0;
 	if (func_ret(ctx)) {
