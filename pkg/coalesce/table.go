@@ -541,6 +541,17 @@ func (t *Table) Later(path string) Later {
 	return l
 }
 
+// Oldest returns the first moment (ns since boot) of what is pending, false if
+// nothing is.
+func (t *Table) Oldest() (uint64, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.entries.oldest == nil {
+		return 0, false
+	}
+	return t.entries.oldest.begun, true
+}
+
 // Stats returns the counters.
 func (t *Table) Stats() Stats {
 	t.mu.Lock()

@@ -57,6 +57,37 @@ const (
 	EvidenceNone      = "none"
 )
 
+// How a change was found that no event told of; its actor is unknown.
+const (
+	FoundAfterGap  = "after_gap"  // by the rescan after a declared loss: Gap.Of names its record
+	FoundWhileDown = "while_down" // at start: it was made while the daemon was not running
+	FoundArming    = "arming"     // when a tree was armed, or had appeared: it was made just before
+	FoundOrder     = "order"      // when a directory was compared in which operations came in each other's way
+	FoundUnplaced  = "unplaced"   // after an operation whose path could not be followed any more
+)
+
+// The causes of a gap.
+const (
+	CauseRing       = "ring"       // no room in the kernel's ring
+	CauseKernel     = "kernel"     // the kernel side could not put an event together
+	CauseDeep       = "deep"       // something lay deeper than the kernel side looks up
+	CauseHandover   = "handover"   // an event did not fit between the ring and the stages
+	CauseQueue      = "queue"      // too many changes waited to be looked at
+	CauseDecode     = "decode"     // an event could not be read
+	CauseCut        = "cut"        // the path of an event was too long
+	CauseUnreadable = "unreadable" // a changed file could not be read
+	CauseUnplaced   = "unplaced"   // a path could not be followed, and the trees not be compared
+	CauseJournal    = "journal"    // records were torn off the end of the journal
+	CauseDown       = "down"       // the daemon was not running: nothing was counted
+)
+
+// The states of Gap.Rescan.
+const (
+	RescanPending = "pending" // the trees are going to be compared with what is known of them
+	RescanDone    = "done"    // they were: the gap is closed
+	RescanFailed  = "failed"  // not all of it could be: it is tried again
+)
+
 // Unknown is the value of a field that was looked for and could not be told.
 const Unknown = "unknown"
 
@@ -91,6 +122,7 @@ type Record struct {
 	Mode    string `json:"mode,omitempty"`
 	Verdict string `json:"verdict,omitempty"`
 	Reason  string `json:"reason,omitempty"`
+	Found   string `json:"found,omitempty"` // how a change was found that no event told of: Found*
 
 	Actor    *Actor    `json:"actor,omitempty"`
 	Process  *Process  `json:"process,omitempty"`
@@ -175,13 +207,19 @@ type Response struct {
 	Error    string `json:"error,omitempty"`
 }
 
-// Gap declares that events may be missing.
+// Gap declares that events may be missing. The first record about a gap has the
+// state pending, later ones name it in Of and say what came of the rescan.
 type Gap struct {
-	Lost   uint64   `json:"lost"`
-	From   Time     `json:"from"`
-	To     Time     `json:"to"`
-	Trees  []string `json:"trees,omitempty"`
+	Lost   uint64   `json:"lost,omitempty"` // events, as far as they were counted
+	From   Time     `json:"from,omitzero"`  // the window in which they happened
+	To     Time     `json:"to,omitzero"`
+	Causes []string `json:"causes,omitempty"` // Cause*
+	Trees  []string `json:"trees,omitempty"`  // in which they may have happened
 	Rescan string   `json:"rescan,omitempty"` // pending, done, failed
+
+	Of      string `json:"of,omitempty"`      // id of the gap that this record closes, or whose rescan found this change
+	Looked  uint64 `json:"looked,omitempty"`  // paths that the rescan compared
+	Changes uint64 `json:"changes,omitempty"` // records of changes that it led to
 }
 
 // Sensor is how an event was seen.

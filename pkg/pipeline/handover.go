@@ -17,24 +17,47 @@ type handover struct {
 	used    int // bytes in use, the gap at the end included
 	n       int
 	dropped uint64
+	waits   bool // somebody waits for room
+	closed  bool // nobody takes records any more
 
 	ready chan struct{} // has one token when there may be records
+	freed chan struct{} // has one token when somebody waited and there may be room
 }
 
 const frame = 4 // bytes of a length
 
 func newHandover(size int) *handover {
-	return &handover{buf: make([]byte, size), ready: make(chan struct{}, 1)}
+	return &handover{buf: make([]byte, size), ready: make(chan struct{}, 1), freed: make(chan struct{}, 1)}
 }
 
-// put copies raw. False: no room; it was counted.
+// put copies raw when there is room. False: there never will be; it was counted.
+// One goroutine calls it.
 func (h *handover) put(raw []byte) bool {
+	for !h.try(raw) {
+		h.mu.Lock()
+		if h.closed || frame+len(raw) > len(h.buf) {
+			h.dropped++
+			h.mu.Unlock()
+			return false
+		}
+		wait := h.n > 0 // else it fits now
+		h.waits = wait
+		h.mu.Unlock()
+		if wait {
+			<-h.freed
+		}
+	}
+	signal(h.ready)
+	return true
+}
+
+// try copies raw if there is room now.
+func (h *handover) try(raw []byte) bool {
 	need := frame + len(raw)
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	at, ok := h.room(need)
 	if !ok {
-		h.dropped++
-		h.mu.Unlock()
 		return false
 	}
 	b := h.buf[at:]
@@ -43,12 +66,30 @@ func (h *handover) put(raw []byte) bool {
 	h.head = at + need
 	h.used += need
 	h.n++
-	h.mu.Unlock()
-	select {
-	case h.ready <- struct{}{}:
-	default:
-	}
 	return true
+}
+
+// free wakes who waits for room. It is called with mu held.
+func (h *handover) free() {
+	if h.waits {
+		h.waits = false
+		signal(h.freed)
+	}
+}
+
+// close ends the taking of records.
+func (h *handover) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	h.free()
+}
+
+// empty reports whether every record was dealt with.
+func (h *handover) empty() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.n == 0
 }
 
 // room finds a place for need bytes in one piece.
@@ -103,6 +144,9 @@ func (h *handover) done() {
 	h.tail += n
 	h.used -= n
 	h.n--
+	if h.used <= len(h.buf)/4*3 || h.n == 0 {
+		h.free()
+	}
 }
 
 // stats returns the bytes in use, the size and how many records found no room.

@@ -13,17 +13,17 @@ func TestTheHandoverGivesBackWhatWasPutInOrder(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	h := newHandover(256)
 	var want [][]byte // a plain queue is the truth
-	dropped := uint64(0)
+	refused := 0
 	for range 20000 {
 		if rng.IntN(2) == 0 {
 			b := make([]byte, rng.IntN(100))
 			for i := range b {
 				b[i] = byte(rng.Uint32())
 			}
-			if h.put(b) {
+			if h.try(b) {
 				want = append(want, b)
 			} else {
-				dropped++
+				refused++
 			}
 			continue
 		}
@@ -48,12 +48,48 @@ func TestTheHandoverGivesBackWhatWasPutInOrder(t *testing.T) {
 		h.done()
 	}
 	used, size, n := h.stats()
-	if used != 0 || size != 256 || n != dropped || dropped == 0 {
-		t.Errorf("%d of %d used, %d dropped, want %d", used, size, n, dropped)
+	if used != 0 || size != 256 || n != 0 || refused == 0 {
+		t.Errorf("%d of %d used, %d dropped, %d refused", used, size, n, refused)
 	}
 	// Empty, it takes the longest record that fits at all.
-	if !h.put(make([]byte, 256-frame)) || h.put(nil) {
+	if !h.put(make([]byte, 256-frame)) || h.try(nil) {
 		t.Error("room is not what it should be")
+	}
+	if h.put(make([]byte, 257-frame)) {
+		t.Error("it took what can never fit")
+	}
+}
+
+func TestWhoHandsOverWaitsForRoom(t *testing.T) {
+	h := newHandover(256)
+	const records = 10000
+	go func() {
+		for i := range records {
+			h.put([]byte{byte(i), byte(i >> 8), 30: 0})
+		}
+		h.close()
+	}()
+	for i := 0; i < records; {
+		b := h.next()
+		if b == nil {
+			<-h.ready
+			continue
+		}
+		if got := int(b[0]) | int(b[1])<<8; got != i {
+			t.Fatalf("record %d follows record %d", got, i-1)
+		}
+		h.done()
+		i++
+	}
+	if _, _, n := h.stats(); n != 0 {
+		t.Errorf("%d dropped", n)
+	}
+	h.close()
+	for range 20 {
+		h.put(make([]byte, 100)) // nobody takes it: it must not wait
+	}
+	if _, _, n := h.stats(); n == 0 {
+		t.Error("nothing is dropped when nobody takes it")
 	}
 }
 

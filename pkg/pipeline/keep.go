@@ -8,6 +8,8 @@ import (
 	"github.com/holdfast/holdfast/pkg/rehash"
 )
 
+var errTaken = errors.New("the vault could not take its content in")
+
 // keep hands what a change left to the vault, named after its record: every
 // version of what is observed, and what an allowed executable made.
 func (p *Pipeline) keep(ctx context.Context, c *event.Change, f *rehash.Finding, j *judgement, rec *event.Record) {
@@ -21,8 +23,11 @@ func (p *Pipeline) keep(ctx context.Context, c *event.Change, f *rehash.Finding,
 	switch {
 	case f.After.Unread != "" || f.After.Type == event.TypeRegular && f.After.Exists && in == nil:
 		// Its content is not in our hands; a later change has it.
-		if in != nil {
+		switch {
+		case in != nil:
 			p.kept(f.Path, in.Discard())
+		case f.After.Unread == "" && f.After.Hash == f.Now.Hash:
+			p.kept(f.Path, errTaken)
 		}
 	default:
 		p.kept(f.Path, p.o.Vault.Keep(f.Path, f.After, in, pr))

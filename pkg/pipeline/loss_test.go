@@ -45,7 +45,7 @@ func TestALossIsDeclaredAndClosedByARescan(t *testing.T) {
 		}, "kernel's ring"},
 		{"before decode", func(s *pipelinetest.Scene) {
 			s.P.Feed(make([]byte, 1<<20))
-		}, "no room between"},
+		}, "did not fit between"},
 		{"a path that was cut", func(s *pipelinetest.Scene) {
 			now := pipelinetest.Clock{}.Boot()
 			s.Feed(event.Event{Kind: event.KindFile, Op: event.OpUnlink, Anchor: 1, Path: []byte("f"), Flags: event.FlagTruncated, Time: now})

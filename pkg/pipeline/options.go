@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"time"
 
@@ -55,6 +56,13 @@ type Provenance struct {
 	Trust  bool
 }
 
+// KernelLosses is what the kernel side counted since it was loaded.
+type KernelLosses struct {
+	Ring   []uint64 // by CPU: events that found no room in the ring
+	Failed uint64   // events that could not be put together
+	Deep   uint64   // operations too deep to tell whether they concern a tree
+}
+
 // Rule is the rule that holds for a path.
 type Rule struct {
 	Name string
@@ -77,6 +85,14 @@ type Options struct {
 	Journal   Journal
 	Clock     Clock
 	Vault     Vault // nil: nothing is kept and nothing put back
+
+	Kernel  func() (KernelLosses, error) // nil: events alone tell of losses
+	Waiting func() int                   // bytes in the ring; nil: they are in Feed at once
+	// Recorded returns what the last record of an earlier run left at a path, and
+	// that record's id, as far as the vault may not know it; nil: it knows all.
+	Recorded func(path string) (s event.State, id string, ok bool)
+	// Read is that of rehash.Options.
+	Read func(ctx context.Context, path string, sink io.Writer) (event.State, error)
 
 	Self     uint32                          // our own pid
 	Exe      string                          // our own executable: the path of attempts on the daemon itself

@@ -35,10 +35,13 @@ type Pipeline struct {
 	compares  map[string]bool // directories to be compared soon; of the slow side alone
 	compareAt atomic.Uint64   // when that may be done again
 
-	ev     event.Event   // reused by the fast side
-	reaped uint64        // when processes were last looked after
-	lost   []uint64      // per CPU, as the kernel last told
-	last   atomic.Uint64 // time of the last good event
+	ev     event.Event // reused by the fast side
+	reaped uint64      // when processes were last looked after
+	polled uint64      // when the kernel's counters were last read
+	kernel KernelLosses
+
+	last    atomic.Uint64 // time of the last good event
+	working atomic.Uint64 // first moment of the change that the slow side works on, 0 if none
 
 	ask chan func() // what others want of the fast side's stages
 
@@ -56,7 +59,7 @@ func New(o Options) *Pipeline {
 		Scan:    o.Scan, Holds: o.Holds, MappedEvery: o.MappedEvery,
 		Quiet: o.Quiet, Grace: o.Grace, MaxHold: o.MaxHold, MaxOpen: o.MaxOpen,
 	})
-	ro := rehash.Options{Now: o.Clock.Boot, Workers: o.Workers}
+	ro := rehash.Options{Now: o.Clock.Boot, Read: o.Read, Workers: o.Workers}
 	if o.Vault != nil {
 		ro.Intake = o.Vault.Intake
 		ro.Keep = func(ctx context.Context, path string) (event.State, error) {
@@ -71,8 +74,9 @@ func New(o Options) *Pipeline {
 	p.pace = newPace(o.MappedRate, o.MappedEvery, o.Clock.Boot())
 	p.states = rehash.New(ro)
 	p.scans = newScans(p)
-	p.gaps.every = uint64(o.GapEvery)
-	p.last.Store(o.Clock.Boot())
+	p.gaps.every, p.gaps.pause = uint64(o.GapEvery), uint64(o.GapEvery)
+	p.polled = o.Clock.Boot()
+	p.last.Store(p.polled)
 	return p
 }
 
@@ -81,10 +85,12 @@ func exists(path string) bool {
 	return unix.Lstat(path, &st) == nil
 }
 
-// Feed takes one raw record of the ring. It copies it and never blocks.
+// Feed takes one raw record of the ring, and copies it. If the fast side is behind
+// it waits: what the ring holds meanwhile is not lost, and the ring never makes
+// the host wait.
 func (p *Pipeline) Feed(raw []byte) {
 	if !p.in.put(raw) {
-		p.lose(1, p.o.Clock.Boot(), "no room between the ring and the stages")
+		p.lose(event.CauseHandover, 1, p.last.Load())
 	}
 }
 
@@ -145,19 +151,27 @@ func (p *Pipeline) runFront(ctx context.Context, front func([]byte)) {
 				f()
 			default:
 			}
+			if p.last.Load() >= p.polled+pollEvery {
+				p.poll()
+			}
 			continue
 		}
 		if ctx.Err() != nil {
+			p.poll()
 			p.table.Flush()
+			p.in.close()
 			return
 		}
 		now := p.o.Clock.Boot()
-		p.table.Tick(now)
-		var due <-chan time.Time
-		stop := func() bool { return true }
-		if at, ok := p.table.Next(); ok {
-			due, stop = p.o.Clock.After(until(at, now))
+		if now >= p.polled+pollEvery {
+			p.poll()
 		}
+		p.table.Tick(now)
+		at := p.polled + pollEvery
+		if next, ok := p.table.Next(); ok {
+			at = min(at, next)
+		}
+		due, stop := p.o.Clock.After(until(at, now))
 		select {
 		case <-p.in.ready:
 		case f := <-p.ask:
@@ -175,6 +189,86 @@ func until(at, now uint64) time.Duration {
 	}
 	return time.Duration(at - now)
 }
+
+// pollEvery is how often the kernel's counters are read: a loss at the end of a
+// burst has no later event that tells of it.
+const pollEvery = 1_000_000_000 // ns
+
+// poll declares what the kernel side has lost since the last time.
+func (p *Pipeline) poll() {
+	since := p.polled
+	p.polled = p.o.Clock.Boot()
+	if p.o.Kernel == nil {
+		return
+	}
+	k, err := p.o.Kernel()
+	if err != nil {
+		p.o.Log.Error("kernel counters cannot be read", "stage", "sense", "err", err)
+		return
+	}
+	for cpu, n := range k.Ring {
+		p.ringLost(cpu, n, since)
+	}
+	if n := k.Failed - p.kernel.Failed; n > 0 {
+		p.lose(event.CauseKernel, n, since)
+	}
+	if n := k.Deep - p.kernel.Deep; n > 0 {
+		p.gaps.unplaced(n, p.o.Clock.Wall(since), p.o.Clock.Wall(p.polled), event.CauseDeep)
+		signal(p.queue.ready)
+	}
+	p.kernel.Failed, p.kernel.Deep = k.Failed, k.Deep
+}
+
+// ringLost declares what found no room in the ring, from the count of one CPU.
+func (p *Pipeline) ringLost(cpu int, n, since uint64) {
+	for cpu >= len(p.kernel.Ring) {
+		p.kernel.Ring = append(p.kernel.Ring, 0)
+	}
+	if n > p.kernel.Ring[cpu] {
+		p.lose(event.CauseRing, n-p.kernel.Ring[cpu], since)
+		p.kernel.Ring[cpu] = n
+	}
+}
+
+// The margins of CaughtUp and Settled: how long an event may be on its way from
+// the program that made it to the ring and from there to Feed, and how long a
+// change may wait for a second look.
+const (
+	onItsWay = 100_000_000 // ns
+	atRest   = 1_000_000_000
+)
+
+// CaughtUp returns a moment (ns since boot): what the kernel side told of before
+// it has been taken in.
+func (p *Pipeline) CaughtUp() uint64 {
+	now := p.o.Clock.Boot()
+	if p.o.Waiting == nil || p.o.Waiting() == 0 {
+		if p.in.empty() {
+			return now - onItsWay
+		}
+	}
+	return p.last.Load() - onItsWay
+}
+
+// Settled returns a moment: changes that ended before it have their records,
+// though these may not be durable yet.
+func (p *Pipeline) Settled() uint64 {
+	at := p.CaughtUp()
+	if t, ok := p.table.Oldest(); ok {
+		at = min(at, t)
+	}
+	if t, ok := p.queue.oldest(); ok {
+		at = min(at, t)
+	}
+	if t := p.working.Load(); t != 0 {
+		at = min(at, t)
+	}
+	return at - atRest
+}
+
+// Quiet reports whether no loss is undeclared and no gap open, and every version
+// could be kept.
+func (p *Pipeline) Quiet() bool { return p.gaps.quiet() && p.n.unkept.Load() == 0 }
 
 // Reaper is an Attributor that can look for processes whose end was lost.
 type Reaper interface {
@@ -206,17 +300,11 @@ func (p *Pipeline) decode(raw []byte) (*event.Event, bool) {
 	if err := p.o.Decode(raw, ev); err != nil {
 		p.n.spoilt.Add(1)
 		p.o.Log.Warn("event cannot be read", "stage", "decode", "err", err)
-		p.lose(1, p.o.Clock.Boot(), "an event could not be read")
+		p.lose(event.CauseDecode, 1, p.last.Load())
 		return nil, false
 	}
 	p.n.events.Add(1)
-	for int(ev.CPU) >= len(p.lost) {
-		p.lost = append(p.lost, 0)
-	}
-	if ev.Lost > p.lost[ev.CPU] { // lost since the last good event
-		p.lose(ev.Lost-p.lost[ev.CPU], ev.Time, "no room in the kernel's ring")
-		p.lost[ev.CPU] = ev.Lost
-	}
+	p.ringLost(int(ev.CPU), ev.Lost, min(p.polled, ev.Time))
 	if ev.Time > p.last.Load() {
 		p.last.Store(ev.Time)
 	}
@@ -246,9 +334,16 @@ func (p *Pipeline) coalesce(ev *event.Event) {
 	err := p.table.Add(ev, p.o.Attribute.Who)
 	switch {
 	case errors.Is(err, coalesce.ErrCut):
-		p.lose(1, ev.Time, "the path of an event was too long")
+		var trees []string
+		for _, id := range []uint32{ev.Anchor, ev.Anchor2} {
+			if tree, _, ok := p.o.Anchors.Path(id); ok {
+				trees = append(trees, tree)
+			}
+		}
+		p.lose(event.CauseCut, 1, ev.Time, trees...)
 	case err != nil:
-		p.gaps.unplaced(ev.Time)
+		at := p.o.Clock.Wall(ev.Time)
+		p.gaps.unplaced(1, at, at, event.CauseUnplaced)
 		p.o.Log.Debug("event cannot be placed", "stage", "coalesce", "err", err)
 		signal(p.queue.ready)
 	}
@@ -269,17 +364,20 @@ func (p *Pipeline) enqueue(c *event.Change) {
 }
 
 func (p *Pipeline) put(it *item) {
-	if !p.queue.put(it) {
-		p.lose(1, p.o.Clock.Boot(), "too many changes wait to be looked at")
+	if p.queue.put(it) {
+		return
 	}
-}
-
-// lose declares that events are missing. It never blocks.
-func (p *Pipeline) lose(n, now uint64, why string) {
-	p.n.lost.Add(n)
-	p.table.Lost(now)
-	p.gaps.add(n, p.last.Load(), now, why)
-	signal(p.queue.ready)
+	c := it.change
+	switch {
+	case c == nil:
+		p.lose(event.CauseQueue, 1, p.last.Load())
+	case c.PathTo == "":
+		p.lose(event.CauseQueue, 1, c.First, c.Path)
+	case c.Path == "":
+		p.lose(event.CauseQueue, 1, c.First, c.PathTo)
+	default:
+		p.lose(event.CauseQueue, 1, c.First, c.Path, c.PathTo)
+	}
 }
 
 // later tells rehash what is known to have happened to a path since.

@@ -15,10 +15,14 @@ type item struct {
 	call   func()            // something to be done in turn
 	held   *coalesce.Holding // somebody can change a file without opening it
 
+	// told is the record that tells of the change already.
+	told string
+
 	// reason is why a look is made, when nobody is known to have done anything.
 	reason string
 	rescan *job // the rescan that it belongs to, nil if none
 	seen   glance
+	at     uint64 // when it was seen, ns since boot
 	looks  int
 	ready  bool   // nothing more is waited for
 	self   bool   // a second look at what our own events left, or one at a mapped file
@@ -157,6 +161,18 @@ func (q *queue) later(path string) coalesce.Later {
 		}
 	}
 	return l
+}
+
+// oldest is the moment of the first operation that waits, false if none does.
+func (q *queue) oldest() (uint64, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := range q.n {
+		if c := q.items[(q.first+i)%len(q.items)].change; c != nil {
+			return c.First, true
+		}
+	}
+	return 0, false
 }
 
 func (q *queue) stats() (n int, dropped uint64) {

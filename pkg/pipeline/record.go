@@ -44,6 +44,14 @@ func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Reco
 			r.Reason = reasonOther + "; " + r.Reason
 		}
 	}
+	if it.rescan != nil {
+		r.Found = it.rescan.found
+		if g := it.rescan.gap; g != nil && g.id != "" {
+			// when it happened is not known: after what is known of it, before the look
+			r.Time, r.TimeEnd = g.from, max(r.TimeEnd, g.to)
+			r.Gap = &event.Gap{Of: g.id}
+		}
+	}
 	if c.Why != "" {
 		r.Reason = c.Why + "; " + r.Reason
 		if c.Key.PID == 0 {

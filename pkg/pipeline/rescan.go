@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,14 +19,18 @@ import (
 // job is one rescan.
 type job struct {
 	trees  []string
+	found  string // Found of what it leads to
 	reason string
 	by     *Beneath // who made what it finds; nil if nobody is known
 	whole  bool     // read everything
 	gap    *gap     // the loss that it closes, or the unplaced events that it is for; nil if none
-	begun  uint64   // ns since boot, set when it is done
+	noted  uint64   // ns since boot when it was asked for: what happened before is taken in first
+	begun  uint64   // ns since boot
 	// compare: not after a loss, but because of the order of operations.
 	compare bool
-	done    chan<- error // gets the outcome once, nil if nobody waits
+	done    chan<- error // gets the outcome of the first try, nil if nobody waits
+
+	looked, changes, unread atomic.Uint64
 
 	// Suspects that are not dealt with, and one for the search for them.
 	left atomic.Int64
@@ -40,9 +45,16 @@ type scans struct {
 	wg     sync.WaitGroup
 	jobs   chan struct{}
 
-	mu    sync.Mutex // guards next and ended
+	mu    sync.Mutex // guards all below
 	next  []*job
+	later []later
 	ended bool
+}
+
+// later is a job whose trees could not be compared wholly, and when to try again.
+type later struct {
+	at uint64 // ns since boot
+	j  *job
 }
 
 func newScans(p *Pipeline) *scans {
@@ -60,41 +72,83 @@ func (s *scans) end() {
 }
 
 func (s *scans) begin(j *job) {
+	j.noted = s.p.o.Clock.Boot()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
-		if j.done != nil {
-			j.done <- context.Canceled
-		}
+		j.answer(context.Canceled)
 		return
 	}
 	s.next = append(s.next, j)
 	signal(s.jobs)
 }
 
+func (j *job) answer(err error) {
+	if j.done != nil {
+		j.done <- err
+		j.done = nil
+	}
+}
+
+// The first and the longest pause before a rescan is tried again.
+const (
+	againFirst = 5_000_000_000 // ns
+	againMost  = 600_000_000_000
+)
+
+// again puts a job off that could not compare all.
+func (s *scans) again(j *job, tries int) {
+	n := &job{trees: j.trees, found: j.found, reason: j.reason, by: j.by, whole: j.whole, gap: j.gap}
+	at := s.p.o.Clock.Boot() + min(uint64(againFirst)<<min(tries-1, 10), againMost)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.later = append(s.later, later{at, n})
+	signal(s.jobs)
+}
+
 func (s *scans) run() {
 	for s.ctx.Err() == nil {
-		if j, ok := s.take(); ok {
+		j, at := s.take()
+		if j != nil {
 			s.do(j)
 			continue
 		}
+		var due <-chan time.Time
+		stop := func() bool { return true }
+		if at != 0 {
+			due, stop = s.p.o.Clock.After(until(at, s.p.o.Clock.Boot()))
+		}
 		select {
 		case <-s.jobs:
+		case <-due:
 		case <-s.ctx.Done():
 		}
+		stop()
 	}
 	s.giveUp()
 }
 
-func (s *scans) take() (*job, bool) {
+// take returns the next job, or when there will be one, 0 if that is not known.
+func (s *scans) take() (*job, uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.next) == 0 {
-		return nil, false
+	if len(s.next) > 0 {
+		j := s.next[0]
+		s.next = s.next[1:]
+		return j, 0
 	}
-	j := s.next[0]
-	s.next = s.next[1:]
-	return j, true
+	at := uint64(0)
+	for i, l := range s.later {
+		if l.at <= s.p.o.Clock.Boot() {
+			s.later = slices.Delete(s.later, i, i+1)
+			l.j.noted = l.at
+			return l.j, 0
+		}
+		if at == 0 || l.at < at {
+			at = l.at
+		}
+	}
+	return nil, at
 }
 
 func (s *scans) giveUp() {
@@ -102,11 +156,9 @@ func (s *scans) giveUp() {
 	defer s.mu.Unlock()
 	s.ended = true
 	for _, j := range s.next {
-		if j.done != nil {
-			j.done <- s.ctx.Err()
-		}
+		j.answer(s.ctx.Err())
 	}
-	s.next = nil
+	s.next, s.later = nil, nil
 }
 
 // do finds the suspects of a job's trees and has them looked at; behind the last
@@ -115,27 +167,15 @@ func (s *scans) do(j *job) {
 	p := s.p
 	p.n.rescans.Add(1)
 	j.begun = p.o.Clock.Boot()
-	t, stop := p.o.Clock.After(scanDelay) // what is under way tells of itself first
-	select {
-	case <-t:
-	case <-s.ctx.Done():
-	}
-	stop()
+	s.settle(j)
 	var errs []error
 	j.left.Add(1)
 	for _, root := range j.trees {
 		if j.whole {
 			p.states.Doubt(root)
 		}
-		err := p.states.Suspects(s.ctx, p.tree(root), func(path string) error {
-			now := p.o.Clock.Boot()
-			c := &event.Change{Path: path, Op: event.OpOpen, First: now, Last: now}
-			if j.by != nil {
-				c.Actor, c.Process, c.Hook = j.by.Actor, j.by.Process, j.by.Hook
-			}
-			j.left.Add(1)
-			return s.put(&item{change: c, rescan: j, reason: j.reason})
-		})
+		n, err := p.states.Suspects(s.ctx, p.tree(root), func(path string) error { return s.suspect(j, path) })
+		j.looked.Add(uint64(n))
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -155,6 +195,48 @@ func (s *scans) do(j *job) {
 
 // scanDelay lets changes that are under way settle before a rescan.
 const scanDelay = 100 * time.Millisecond
+
+// settle waits until the events that were sent before a job was asked for have
+// been taken in: they know who did what the rescan would find.
+func (s *scans) settle(j *job) {
+	for wait := true; wait && s.ctx.Err() == nil; wait = s.p.CaughtUp() < j.noted {
+		t, stop := s.p.o.Clock.After(scanDelay)
+		select {
+		case <-t:
+		case <-s.ctx.Done():
+		}
+		stop()
+	}
+}
+
+// maxSuspects is how many paths of one rescan may be under way at once.
+const maxSuspects = 8192
+
+// suspect has a path looked at for a job.
+func (s *scans) suspect(j *job, path string) error {
+	for j.left.Load() > maxSuspects {
+		t, stop := s.p.o.Clock.After(5 * time.Millisecond)
+		select {
+		case <-t:
+		case <-s.ctx.Done():
+		}
+		stop()
+		if err := s.ctx.Err(); err != nil {
+			return err
+		}
+	}
+	j.left.Add(1)
+	return s.put(j.look(path, s.p.o.Clock.Boot()))
+}
+
+// look is a look of a job at a path.
+func (j *job) look(path string, now uint64) *item {
+	c := &event.Change{Path: path, Op: event.OpOpen, First: now, Last: now, Actor: *event.Nobody()}
+	if j.by != nil {
+		c.Actor, c.Process, c.Hook = j.by.Actor, j.by.Process, j.by.Hook
+	}
+	return &item{change: c, rescan: j, reason: j.reason}
+}
 
 // dealt notes that one suspect of a job was dealt with; the last one closes it.
 func (s *scans) dealt(j *job) {
@@ -186,7 +268,7 @@ const restless = 40
 // steady is asked before a look that no event asked for. It reports whether the
 // path differs from what is known and has come to rest. A difference that is just
 // being made has an event on its way, which knows who made it: the path is looked
-// at again a little later.
+// at again a little later, when what was sent before has been taken in.
 func (p *Pipeline) steady(ctx context.Context, it *item) bool {
 	path := it.change.Path
 	differs := p.states.Differs
@@ -199,12 +281,16 @@ func (p *Pipeline) steady(ctx context.Context, it *item) bool {
 		return false
 	}
 	now := glanceAt(path)
-	it.looks++
+	if it.looks == 0 || p.CaughtUp() > it.at {
+		it.looks++
+	}
 	if p.closing || it.looks > restless || it.looks > 1 && now == it.seen && !p.later(path).Any {
 		it.ready = true
 		return true
 	}
-	it.seen = now
+	if now != it.seen {
+		it.seen, it.at = now, p.o.Clock.Boot()
+	}
 	p.delay(p.o.SelfDelay, it)
 	return false
 }
@@ -216,35 +302,45 @@ func (p *Pipeline) dealt(it *item) {
 	}
 }
 
-// close writes the record that ends a gap.
+// close ends a job: with the record that closes its gap, or to be tried again.
 func (s *scans) close(j *job, err error) {
-	p := s.p
+	p, g := s.p, j.gap
+	if n := j.unread.Load(); err == nil && n > 0 {
+		err = fmt.Errorf("%d paths could not be read", n)
+	}
 	if err != nil && s.ctx.Err() == nil {
 		p.n.rescansFailed.Add(1)
 		p.o.Log.Error("rescan failed", "stage", "pipeline", "err", err)
 	}
-	if j.gap != nil && j.gap.unplaced {
-		now := p.o.Clock.Boot()
-		p.gaps.compared(now, now-j.begun)
+	now := p.o.Clock.Boot()
+	took := now - j.begun
+	if g != nil && g.unplaced && g.id == "" {
+		p.gaps.compared(now, took)
 		signal(p.queue.ready)
 		if err == nil {
-			j.gap = nil
-		} else {
-			p.n.gaps.Add(1)
+			g = nil
 		}
 	}
-	if j.gap != nil && s.ctx.Err() == nil {
-		state, reason := rescanDone, "every watched path was compared with what was known"
+	if g != nil && s.ctx.Err() == nil {
+		err = errors.Join(err, s.outcome(j, err))
+		p.gaps.tried(g, now, took, err == nil)
+		signal(p.queue.ready)
 		if err != nil {
-			state, reason = rescanFailed, err.Error()
-		}
-		if aerr := p.append(s.ctx, p.gapRecord(j.gap, j.trees, state, reason)); aerr != nil {
-			err = errors.Join(err, aerr)
+			s.again(j, g.tries)
 		}
 	}
-	if j.done != nil {
-		j.done <- err
+	j.answer(err)
+}
+
+// outcome records what came of a gap's rescan; of those that fail the first only.
+func (s *scans) outcome(j *job, err error) error {
+	switch {
+	case err == nil:
+		return s.p.tell(s.ctx, j, event.RescanDone, "every path that may have changed was compared with what was known")
+	case j.gap.tries == 0:
+		return s.p.tell(s.ctx, j, event.RescanFailed, "it is tried again: "+err.Error())
 	}
+	return nil
 }
 
 // put adds an item when the queue is less than half full, so that a rescan does
@@ -288,18 +384,16 @@ func (p *Pipeline) tree(root string) rehash.Tree {
 type Enrolled struct {
 	Root    string
 	Paths   int     // that exist, at and below it
-	Learned bool    // it was enrolled by an earlier run: what differs since is found and recorded
+	Learned bool    // it was enrolled by an earlier run: the caller has it compared
 	Errors  []error // paths that could not be kept: they are watched, and cannot be put back
 }
 
 // Enrol makes the present state of a root the trusted one and keeps all of its
-// content. A root that an earlier run has enrolled is compared with what was kept
-// instead, and what differs goes through the stages as changed while the daemon
-// was down. It may be called before Run and beside it; roots that are not enrolled
-// must not be fed.
+// content. Of a root that an earlier run has enrolled, what was kept is taken as
+// known instead: Down or Rescan finds what differs. It may be called before Run
+// and beside it; roots that are not enrolled must not be fed.
 func (p *Pipeline) Enrol(ctx context.Context, root string) (Enrolled, error) {
 	if e, ok := p.learn(root); ok {
-		p.scans.begin(&job{trees: []string{root}, reason: reasonDown})
 		return e, nil
 	}
 	n, errs, err := p.states.Enrol(ctx, p.tree(root))
@@ -338,11 +432,12 @@ func (p *Pipeline) learn(root string) (Enrolled, bool) {
 	return e, true
 }
 
-// Rescan compares trees with what is known of them; each difference is a record
-// with an unknown actor. It returns when all of it went through the stages.
+// Rescan compares trees with what is known of them when they are armed; each
+// difference is a record with an unknown actor. It returns when all of it went
+// through the stages.
 func (p *Pipeline) Rescan(ctx context.Context, trees []string, reason string) error {
 	done := make(chan error, 1)
-	p.scans.begin(&job{trees: trees, reason: reason, done: done})
+	p.scans.begin(&job{trees: trees, found: event.FoundArming, reason: reason, done: done})
 	select {
 	case err := <-done:
 		return err

@@ -2,12 +2,14 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/holdfast/holdfast/pkg/coalesce"
+	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/judge"
 	"github.com/holdfast/holdfast/pkg/rehash"
@@ -18,7 +20,7 @@ import (
 func (p *Pipeline) runBack(ctx context.Context, frontDone <-chan struct{}, back func(context.Context, *item) error) error {
 	p.scans.start()
 	defer p.scans.end()
-	ending := false
+	ending, turn := false, false
 	for {
 		now := p.o.Clock.Boot()
 		for _, g := range p.gaps.due(now, ending) {
@@ -26,8 +28,19 @@ func (p *Pipeline) runBack(ctx context.Context, frontDone <-chan struct{}, back 
 				return err
 			}
 		}
-		it := p.delayed.due(now)
+		if !ending && p.yield(ctx) {
+			continue
+		}
+		// In turn, so that looks that have to be repeated do not keep changes waiting.
+		turn = !turn
+		var it *item
+		if turn {
+			it = p.queue.take()
+		}
 		if it == nil {
+			it = p.delayed.due(now)
+		}
+		if it == nil && !turn {
 			it = p.queue.take()
 		}
 		if it != nil {
@@ -63,6 +76,27 @@ func (p *Pipeline) lastLooks(ctx context.Context, back func(context.Context, *it
 	}
 }
 
+// yieldFor is for how long the slow side stands back.
+const yieldFor = time.Millisecond
+
+// yield lets the fast side have the processor while events pile up before it and
+// the queue behind it has room: what is not taken in is lost sooner than what
+// waits to be looked at.
+func (p *Pipeline) yield(ctx context.Context) bool {
+	used, size, _ := p.in.stats()
+	n, _ := p.queue.stats()
+	if used < size/4 || n > p.queue.limit/4*3 {
+		return false
+	}
+	t, stop := p.o.Clock.After(yieldFor)
+	defer stop()
+	select {
+	case <-t:
+	case <-ctx.Done():
+	}
+	return true
+}
+
 // wait sleeps until there is something to do; true: the fast side has ended.
 func (p *Pipeline) wait(ctx context.Context, now uint64, frontDone <-chan struct{}) bool {
 	var due <-chan time.Time
@@ -88,6 +122,7 @@ func (p *Pipeline) wait(ctx context.Context, now uint64, frontDone <-chan struct
 
 // work does one piece of work.
 func (p *Pipeline) work(ctx context.Context, it *item, back func(context.Context, *item) error) error {
+	defer p.working.Store(0)
 	switch {
 	case it.record != nil:
 		return p.append(ctx, it.record)
@@ -99,6 +134,7 @@ func (p *Pipeline) work(ctx context.Context, it *item, back func(context.Context
 	case it.held != nil:
 		return p.holds(ctx, it.held)
 	}
+	p.working.Store(it.change.First)
 	return back(ctx, it)
 }
 
@@ -138,16 +174,27 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 	if f.Err != nil {
 		p.o.Log.Warn("file cannot be read", "stage", "rehash", "path", f.Path, "err", f.Err)
 	}
-	p.followUp(c, &f)
+	p.followUp(it, &f)
 	if n := p.states.Links(); n != p.links {
 		p.links = n
 		p.o.Linked()
+	}
+	if f.Err != nil && !errors.Is(f.Err, digest.ErrUnstable) {
+		// Who keeps changing a file sends events; who cannot be read sends none.
+		if it.rescan != nil {
+			it.rescan.unread.Add(1)
+		} else {
+			p.unreadable(f.Path, c.First)
+		}
+	}
+	if it.rescan != nil && it.rescan.found == event.FoundWhileDown {
+		p.recorded(it, &f)
 	}
 	var out []find
 	if f.Doubted != nil {
 		p.n.unchanged.Add(^uint64(0))
 		d := *it
-		d.change = f.Doubted
+		d.change, d.rescan = f.Doubted, nil // it has had its event
 		out = append(out, find{&d, rehash.Taken(f.Doubted, f.Before)})
 	}
 	switch {
@@ -166,6 +213,24 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 		out = append(out, find{&o, a})
 	}
 	return out, ctx.Err()
+}
+
+// recorded compares what is found at start with the last record of an earlier run
+// about the path: the vault may not have had the time to keep what that tells of.
+func (p *Pipeline) recorded(it *item, f *rehash.Finding) {
+	if p.o.Recorded == nil || !f.Changed {
+		return
+	}
+	s, id, ok := p.o.Recorded(f.Path)
+	if !ok {
+		return
+	}
+	f.Before = s
+	if f.After.Same(&s) {
+		it.told = id
+	} else {
+		f.Op = rehash.OpOf(&f.Before, &f.After)
+	}
 }
 
 // keeps reports whether the content that a change left is worth a version: not
@@ -213,8 +278,13 @@ func (p *Pipeline) lookLater(c *event.Change, path string, d time.Duration) {
 }
 
 // followUp schedules what is to be looked at after a finding.
-func (p *Pipeline) followUp(c *event.Change, f *rehash.Finding) {
-	if f.Again {
+func (p *Pipeline) followUp(it *item, f *rehash.Finding) {
+	c := it.change
+	switch {
+	case f.Again && it.rescan != nil:
+		it.rescan.left.Add(1)
+		p.delay(p.o.SelfDelay, it.rescan.look(f.Path, p.o.Clock.Boot()))
+	case f.Again:
 		p.lookLater(c, f.Path, p.o.SelfDelay)
 	}
 	for _, l := range f.Looks {
@@ -248,7 +318,7 @@ func (p *Pipeline) compare(dir string) {
 			if len(trees) >= compareMany {
 				trees = p.o.Trees()
 			}
-			p.scans.begin(&job{trees: outermost(trees), reason: reasonOrder, compare: true})
+			p.scans.begin(&job{trees: outermost(trees), found: event.FoundOrder, reason: reasonOrder, compare: true})
 		}})
 	}
 	if p.compares == nil {
@@ -336,6 +406,12 @@ func (p *Pipeline) respond(j *judgement) []respond.Step {
 func (p *Pipeline) journal(ctx context.Context, found *find, j *judgement, steps []respond.Step) error {
 	it, f := found.item, &found.Finding
 	rec := p.record(it, f, j)
+	if it.told != "" && !j.Respond {
+		rec.ID = it.told
+		p.n.unchanged.Add(1)
+		p.keep(ctx, it.change, f, j, rec)
+		return nil
+	}
 	if p.justReads(rec, j) {
 		p.n.self.Add(1)
 		return nil
@@ -348,9 +424,13 @@ func (p *Pipeline) journal(ctx context.Context, found *find, j *judgement, steps
 		return nil
 	}
 	p.n.changes.Add(1)
+	if it.rescan != nil {
+		it.rescan.changes.Add(1)
+	}
 	if it.self && f.Before.Exists && !f.After.Exists {
 		// Where has it gone? Nobody has told.
-		p.gaps.unplaced(p.o.Clock.Boot())
+		at := rec.TimeEnd
+		p.gaps.unplaced(1, at, at, event.CauseUnplaced)
 		signal(p.queue.ready)
 	}
 	p.keep(ctx, it.change, f, j, rec)
@@ -361,7 +441,9 @@ func (p *Pipeline) journal(ctx context.Context, found *find, j *judgement, steps
 			return err
 		}
 	}
-	p.inside(it.change, f)
+	if it.rescan == nil { // else what is in a directory is looked at by itself
+		p.inside(it.change, f)
+	}
 	return nil
 }
 

@@ -102,8 +102,35 @@ func (r *Rehash) read(ctx context.Context, path string, in Intake) look {
 		sink = in
 	}
 	l := r.readBy(path, func() (event.State, error) { return r.o.Read(ctx, path, sink) })
+	if l.err != nil && !l.unstable && in != nil && ctx.Err() == nil {
+		// It may be the receiver that failed: what is there is told all the same.
+		derr := in.Discard()
+		l = r.readBy(path, func() (event.State, error) { return r.o.Read(ctx, path, nil) })
+		l.err, in = errors.Join(l.err, derr), nil
+	}
 	l.in = in
 	return l
+}
+
+// glimpse is what can be told of a path that cannot be opened, for want of
+// descriptors for instance.
+func glimpse(path string, err error) (event.State, error) {
+	var st unix.Stat_t
+	serr := unix.Lstat(path, &st)
+	if errors.Is(serr, unix.ENOENT) || errors.Is(serr, unix.ENOTDIR) {
+		return event.State{}, nil
+	}
+	s := event.State{Exists: true, Unread: err.Error()}
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		s.Unread = errno.Error()
+	}
+	if serr == nil {
+		s.Type, s.Mode, s.UID, s.GID = event.TypeOfMode(st.Mode), event.Mode(st.Mode&0o7777), st.Uid, st.Gid
+		s.Size, s.Mtime = uint64(st.Size), event.Time(st.Mtim.Nano())
+		s.Dev, s.Ino, s.Nlink = st.Dev, st.Ino, uint32(st.Nlink)
+	}
+	return s, err
 }
 
 func (r *Rehash) readBy(path string, read func() (event.State, error)) look {
@@ -117,6 +144,8 @@ func (r *Rehash) readBy(path string, read func() (event.State, error)) look {
 		if errors.Is(l.err, unix.ELOOP) && !l.state.Exists {
 			// A directory on the way is a symlink now: the canonical path is not there.
 			l.err = nil
+		} else if !l.state.Exists {
+			l.state, l.err = glimpse(path, l.err)
 		}
 	}
 	if l.unstable {

@@ -363,7 +363,11 @@ func TestSuspectsAreWhatDiffers(t *testing.T) {
 	b.write("d/new", "n")
 	do(t, os.Remove(b.at("d/x")))
 	var got []string
-	do(t, b.Suspects(t.Context(), Tree{Root: b.dir}, func(p string) error { got = append(got, p); return nil }))
+	n, err := b.Suspects(t.Context(), Tree{Root: b.dir}, func(p string) error { got = append(got, p); return nil })
+	do(t, err)
+	if all := b.Known().Len() + 1; n != all { // one is new
+		t.Errorf("%d paths compared, there are %d", n, all)
+	}
 	sort.Strings(got)
 	// d's own times are those of its entries
 	want := []string{b.at("d"), b.at("d/new"), b.at("d/x"), b.at("f")}

@@ -182,7 +182,8 @@ func isMount(path string) bool {
 
 // Suspects lists what may not be as known in a tree: paths that a glance does not
 // prove untouched, new ones parents first, then ones that are gone children first.
-func (r *Rehash) Suspects(ctx context.Context, t Tree, visit func(path string) error) error {
+// It returns how many paths it compared.
+func (r *Rehash) Suspects(ctx context.Context, t Tree, visit func(path string) error) (int, error) {
 	found := make(map[string]bool)
 	err := walk(ctx, t, func(path string, _ bool) error {
 		found[path] = true
@@ -194,7 +195,7 @@ func (r *Rehash) Suspects(ctx context.Context, t Tree, visit func(path string) e
 		return visit(path)
 	})
 	if err != nil {
-		return fmt.Errorf("rescan %q: %w", t.Root, err)
+		return len(found), fmt.Errorf("rescan %q: %w", t.Root, err)
 	}
 	var gone []string
 	r.known.Walk(t.Root, func(path string, _ *event.State) {
@@ -205,8 +206,8 @@ func (r *Rehash) Suspects(ctx context.Context, t Tree, visit func(path string) e
 	slices.Reverse(gone)
 	for _, p := range gone {
 		if err := visit(p); err != nil {
-			return err
+			return len(found), err
 		}
 	}
-	return nil
+	return len(found) + len(gone), nil
 }

@@ -47,6 +47,32 @@ func (s *Sensor) Counters() ([]Counters, error) {
 	return out, nil
 }
 
+// Losses are the counts of Counters that mean that something may be missing.
+type Losses struct {
+	Ring   []uint64 // by CPU
+	Failed uint64
+	Deep   uint64
+}
+
+// Losses reads them; it is cheap enough to be asked each second.
+func (s *Sensor) Losses() (Losses, error) {
+	var l Losses
+	var streams []bpf.TracerStream
+	k := uint32(0)
+	if err := s.maps["streams"].Lookup(&k, &streams); err != nil {
+		return l, fmt.Errorf("read kernel counters: %w", err)
+	}
+	for _, st := range streams {
+		l.Ring = append(l.Ring, st.Lost)
+	}
+	hooks, err := s.Counters()
+	for _, h := range hooks {
+		l.Failed += h.Failed
+		l.Deep += h.Deep
+	}
+	return l, err
+}
+
 // RingUse returns how many bytes wait in the ring, and its size.
 func (s *Sensor) RingUse() (used, size int) {
 	return s.reader.AvailableBytes(), s.reader.BufferSize()

@@ -73,8 +73,11 @@ type Scene struct {
 	Journal *Journal
 	Store   *rollback.Store
 
-	// Options may be changed before Start.
+	// Options may be changed before Start. Down and Open are what a later start is
+	// told of the time before.
 	Options pipeline.Options
+	Down    event.Time
+	Open    []pipeline.Prior
 
 	mu     sync.Mutex // guards all below
 	events []event.Event
@@ -138,6 +141,9 @@ func (s *Scene) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.P.Run(ctx) }()
+	if e.Learned {
+		go func() { _ = s.P.Down(ctx, s.Down, []string{s.Dir}, s.Open) }() // a test that needs it waits for its records
+	}
 	var once sync.Once
 	s.stop = func() {
 		once.Do(func() {
