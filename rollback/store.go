@@ -42,6 +42,9 @@ type Options struct {
 	EvidenceMax  int64            // bytes kept there, the oldest go first; default 1 GiB
 	ReserveBytes int64            // disk space held back for restores on a full disk; default none
 	Disk         cas.Disk         // tests inject faults here
+	// Before is called before versions become durable: the records that they name
+	// must be durable when it returns, or a crash would leave versions of nothing.
+	Before func() error
 }
 
 // Store is an open vault. Its methods may be called from several goroutines.
@@ -54,6 +57,7 @@ type Store struct {
 	enc      cbor.EncMode
 	objects  *cas.Store
 	lock     int // descriptor that holds the lock
+	before   func() error
 	reserve  *reserve
 	evidence *evidence
 	intents  int // directory descriptor
@@ -110,7 +114,7 @@ func open(dir string, o Options, readOnly bool) (_ *Store, err error) {
 	if o.EvidenceMax == 0 {
 		o.EvidenceMax = DefaultEvidenceMax
 	}
-	s := &Store{dir: dir, readOnly: readOnly, now: o.Now, rand: o.Rand, disk: o.Disk, lock: -1, intents: -1,
+	s := &Store{dir: dir, readOnly: readOnly, now: o.Now, rand: o.Rand, disk: o.Disk, before: o.Before, lock: -1, intents: -1,
 		catalog: newCatalog(), checked: map[event.Hash]bool{}}
 	defer func() {
 		if err != nil {
@@ -221,6 +225,9 @@ func (s *Store) Sync() error {
 	frames := s.queue[:len(s.queue):len(s.queue)]
 	s.mu.RUnlock()
 	err := s.reserve.use(s.objects.Flush)
+	if err == nil && len(frames) > 0 && s.before != nil {
+		err = s.before()
+	}
 	if err == nil && len(frames) > 0 {
 		err = s.reserve.use(func() error { return s.log.append(frames) })
 	}

@@ -98,11 +98,36 @@ func (a *app) logLine(r *event.Record) error {
 	b.WriteString(" " + pad(what(r), 10) + " ")
 	b.WriteString(pad(by(r), 32))
 	b.WriteString(object(r))
-	if r.Verdict != "" && r.Reason != "" && r.Verdict != event.VerdictObserved {
+	if r.Found != "" {
+		b.WriteString("  " + a.color(yellow, r.Found))
+	}
+	if r.Verdict != "" && r.Reason != "" && (r.Verdict != event.VerdictObserved || r.Found != "") {
 		b.WriteString("  " + a.color(dim, printableText(r.Reason)))
 	}
 	_, err := io.WriteString(a.buf, strings.TrimRight(b.String(), " ")+"\n")
 	return err
+}
+
+// gapText writes what may be missing, and what came of the rescan.
+func gapText(g *event.Gap) string {
+	lost := plural(g.Lost, "event")
+	if g.Lost == 0 {
+		lost = "what was done"
+	}
+	s := fmt.Sprintf("%s between %s and %s", lost, when(g.From), when(g.To))
+	if len(g.Causes) > 0 {
+		s += " (" + strings.Join(g.Causes, ", ") + ")"
+	}
+	if len(g.Trees) > 0 {
+		s += " under " + quoteAll(g.Trees)
+	}
+	if g.Rescan != "" {
+		s += "; rescan " + g.Rescan
+	}
+	if g.Rescan == event.RescanDone && g.Of != "" {
+		s += fmt.Sprintf(": %s compared, %s found", plural(g.Looked, "path"), plural(g.Changes, "change"))
+	}
+	return s
 }
 
 // what names the operation or, of other records, what they tell of.
@@ -171,14 +196,8 @@ func object(r *event.Record) string {
 			s += ": " + printableText(resp.Error)
 		}
 	}
-	if g := r.Gap; g != nil {
-		s += fmt.Sprintf("%s between %s and %s", plural(g.Lost, "event"), when(g.From), when(g.To))
-		if len(g.Trees) > 0 {
-			s += " under " + quoteAll(g.Trees)
-		}
-		if g.Rescan != "" {
-			s += "; rescan " + g.Rescan
-		}
+	if g := r.Gap; g != nil && r.Kind == event.RecGap {
+		s += gapText(g)
 	}
 	if s == "" {
 		s = printableText(r.Reason)

@@ -171,6 +171,7 @@ func (a *app) printLosses(st *control.Status) {
 		a.linef("losses  %s", a.color(red, strings.Join(parts, "; ")))
 		a.line("        each is declared by a gap record: holdfast log --kind gap")
 	}
+	a.printGaps(&st.Gaps)
 	for _, q := range st.Queues {
 		if q.Len*10 >= q.Limit*8 && q.Limit > 0 {
 			a.linef("queue   %s is filling up: %d of %d", q.Name, q.Len, q.Limit)
@@ -197,6 +198,43 @@ func (a *app) printLosses(st *control.Status) {
 		a.linef("held    %s is %s for writing by %s[%d]%s", shellQuote(string(h.Path)), how, printableText(h.Exe), h.PID, since)
 	}
 	a.printStages(st.Pipeline)
+}
+
+// printGaps says why something may have been missed, and whether that is healed.
+func (a *app) printGaps(g *control.Gaps) {
+	var parts []string
+	for _, cause := range slices.Sorted(maps.Keys(g.Causes)) {
+		parts = append(parts, fmt.Sprintf("%s %d", cause, g.Causes[cause]))
+	}
+	if len(parts) > 0 {
+		a.linef("        lost by cause: %s", strings.Join(parts, ", "))
+	}
+	if g.Last == nil && len(g.Open) == 0 {
+		return
+	}
+	if len(g.Open) == 0 {
+		a.linef("gaps    %s, the last: %s", a.color(green, "all healed"), gapLine(g.Last))
+		return
+	}
+	a.linef("gaps    %s, %d healed", a.color(red, plural(uint64(len(g.Open)), "gap")+" open"), g.Healed)
+	for i := range g.Open {
+		line := gapLine(&g.Open[i])
+		if n := g.Open[i].Tries; n > 0 {
+			line += fmt.Sprintf("; compared %s, not all could be", plural(uint64(n), "time"))
+		}
+		a.linef("        %s", line)
+	}
+}
+
+func gapLine(g *control.Gap) string {
+	s := fmt.Sprintf("%s to %s, %s", when(g.From), when(g.To), strings.Join(g.Causes, ", "))
+	if g.Lost > 0 {
+		s += ", " + plural(g.Lost, "event")
+	}
+	if len(g.Trees) > 0 {
+		s += ", under " + quoteAll(g.Trees)
+	}
+	return s
 }
 
 // printStages prints the counters that moved, a line for each stage.

@@ -30,6 +30,7 @@ type Status struct {
 	Rules    []RuleStatus      `json:"rules"`
 	Events   Events            `json:"events"`
 	Queues   []Queue           `json:"queues"`
+	Gaps     Gaps              `json:"gaps"`
 	Pipeline map[string]uint64 `json:"pipeline"` // counters of the stages, stage_what
 	Journal  Journal           `json:"journal"`
 	Index    Index             `json:"index"`
@@ -114,6 +115,27 @@ type Queue struct {
 	Len     int    `json:"len"`
 	Limit   int    `json:"limit"`
 	Dropped uint64 `json:"dropped"` // each declared by a gap record
+}
+
+// Gaps is what may have been missed since the start, and what came of it.
+type Gaps struct {
+	Causes  map[string]uint64 `json:"causes"`  // events lost, by cause (event.Cause*)
+	Waiting uint64            `json:"waiting"` // of these, not declared by a record yet
+	Healed  uint64            `json:"healed"`  // gaps whose trees were compared since
+	Open    []Gap             `json:"open"`    // declared and not healed
+	Last    *Gap              `json:"last,omitempty"`
+}
+
+// Gap is one declared loss.
+type Gap struct {
+	ID     string     `json:"id"` // of its record
+	From   event.Time `json:"from"`
+	To     event.Time `json:"to"`
+	Lost   uint64     `json:"lost,omitempty"` // events, as far as they were counted
+	Causes []string   `json:"causes"`
+	Trees  []string   `json:"trees,omitempty"` // none: all that are watched
+	Tries  int        `json:"tries,omitempty"` // rescans that could not compare all of it
+	Open   bool       `json:"open"`
 }
 
 // Journal is the state of the record log.

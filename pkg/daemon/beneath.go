@@ -284,7 +284,7 @@ func (d *Daemon) beneathRecord(op event.Op, path, at string, by *pipeline.Beneat
 		r.Verdict = event.VerdictUnauthorized
 	}
 	if by != nil {
-		r.Time = d.wall(by.Time)
+		r.Time = d.clock.Wall(by.Time)
 		r.Actor, r.Process, r.Sensor.Hook = &by.Actor, &by.Process, sense.HookName(by.Hook)
 	}
 	r.TimeEnd = r.Time

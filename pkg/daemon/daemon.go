@@ -50,12 +50,15 @@ type Daemon struct {
 	shipper *ship.Shipper
 	rules   *rules
 	names   *coalesce.Resolver
-	wall    func(boot uint64) event.Time
 	beneath beneath
 	links   map[string]bool // files with names outside the watched trees that are marked; of one goroutine
 	scan    chan struct{}   // look who holds watched files
 	stop    chan struct{}   // somebody asked for the end
 	holds   holds
+
+	clock  clock
+	before before // what an earlier run left
+	marked mark   // of syncVault alone
 
 	shipDown func() error // closes what the shipper uses
 
@@ -156,15 +159,19 @@ func (d *Daemon) build() error {
 		return err
 	}
 	d.names = coalesce.NewResolver(ns, nil)
-	d.wall = newClock().Wall
 	var scan func()
 	if d.sensor.CanScan() {
 		scan = func() { signal(d.scan) }
 	}
+	d.clock = newClock()
+	if d.before, err = d.earlier(); err != nil {
+		return err
+	}
 	var dec decode.Decoder
 	d.pipe = pipeline.New(pipeline.Options{
 		Decode: dec.Decode, Attribute: d.table, Anchors: d.sensor, Resolver: d.names,
-		Rule: d.rules.rule, Trees: d.rules.trees, Journal: d.journal, Clock: newClock(), Vault: d.keeper,
+		Rule: d.rules.rule, Trees: d.rules.trees, Journal: d.journal, Clock: d.clock, Vault: d.keeper, Recorded: d.before.recorded,
+		Kernel: d.lost, Waiting: func() int { used, _ := d.sensor.RingUse(); return used },
 		Self: self, Exe: exe, Reads: filepath.Dir(d.cfg.IndexFile()), Tier: d.tier, Hook: sense.HookName, Appeared: d.beneath.appear, Log: d.log,
 		Beneath: d.beneath.tell, Linked: d.beneath.link, Mount: d.mounted,
 		Queue: d.cfg.Limits.Queue, FlapLimit: d.cfg.Limits.Restores, FlapWindow: d.cfg.Limits.RestoreWindow,
@@ -175,6 +182,28 @@ func (d *Daemon) build() error {
 		return err
 	}
 	return d.buildShipper()
+}
+
+// earlier reads what an earlier run left.
+func (d *Daemon) earlier() (before, error) {
+	o := d.journal.Opened()
+	if o.Created || o.Size == 0 {
+		return before{}, nil
+	}
+	m, err := readMark(d.cfg.State)
+	if err != nil {
+		return before{}, err
+	}
+	if m.Seq > o.Size {
+		m = mark{} // of another log
+	}
+	return readBefore(context.Background(), d.cfg.JournalDir(), m)
+}
+
+// lost is what the kernel side lost, as the stages ask for it.
+func (d *Daemon) lost() (pipeline.KernelLosses, error) {
+	l, err := d.sensor.Losses()
+	return pipeline.KernelLosses(l), err
 }
 
 // roots are the marked places, as the resolver of names compares with.
@@ -299,18 +328,28 @@ func (d *Daemon) end(cause error) error {
 
 // syncVault makes versions durable that were kept since the last time.
 func (d *Daemon) syncVault(ctx context.Context) error {
-	t := time.NewTicker(time.Second)
+	t := time.NewTicker(markEvery)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return d.vault.Sync()
+			at := d.settled()
+			if err := errors.Join(d.vault.Sync(), d.moveMark(at)); err != nil {
+				return err
+			}
+			return d.moveMark(at)
 		case <-t.C:
+			at := d.settled()
 			if err := d.vault.Sync(); err != nil {
 				d.degrade("vault", fmt.Sprintf("versions cannot be made durable: %v", err))
 				continue
 			}
 			d.recover("vault")
+			if err := d.moveMark(at); err != nil {
+				d.degrade("seen", err.Error())
+				continue
+			}
+			d.recover("seen")
 		}
 	}
 }

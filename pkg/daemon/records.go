@@ -15,6 +15,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/attribute"
 	"github.com/holdfast/holdfast/pkg/control"
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/pipeline"
 )
 
 func now() event.Time { return event.TimeOf(time.Now()) }
@@ -43,7 +44,7 @@ func (d *Daemon) recordStart(ctx context.Context) error {
 		t := now()
 		recs = append(recs, &event.Record{
 			Time: t, Kind: event.RecGap, Reason: fmt.Sprintf("the end of the journal was torn: %d bytes were cut off and kept as %s", o.TornBytes, o.TornFile),
-			Gap: &event.Gap{Lost: uint64(o.TornRecords), From: t, To: t, Trees: d.rules.trees(), Rescan: "pending"},
+			Gap: &event.Gap{Lost: uint64(o.TornRecords), From: d.before.from, To: t, Causes: []string{event.CauseJournal}, Trees: d.rules.trees(), Rescan: event.RescanPending},
 		})
 	}
 	recs = append(recs, &event.Record{Time: now(), Kind: event.RecPolicy, Reason: "policy loaded", Detail: d.rules.describe()})
@@ -53,6 +54,9 @@ func (d *Daemon) recordStart(ctx context.Context) error {
 	for _, r := range recs {
 		if _, err := d.journal.Append(r); err != nil {
 			return fmt.Errorf("record the start: %w", err)
+		}
+		if r.Kind == event.RecGap {
+			d.before.open = append(d.before.open, pipeline.Prior{ID: r.ID, Gap: *r.Gap})
 		}
 	}
 	return d.journal.Sync(ctx)

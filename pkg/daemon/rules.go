@@ -121,9 +121,13 @@ func (r *rules) paths() []string {
 }
 
 // arm enrols what exists, marks it in the kernel, and compares once more, so that
-// nothing that happened between the two is missed. It returns the paths that lead
-// to something else than when they were last armed, and were not enrolled now.
+// nothing that happened between the two is missed. The first time, what an earlier
+// run has enrolled is compared with what that run knew. It returns the paths that
+// lead to something else than when they were last armed, and were not enrolled now.
 func (d *Daemon) arm(ctx context.Context, reason string) (moved []string, err error) {
+	d.mu.Lock()
+	first := !d.armed
+	d.mu.Unlock()
 	rs, trees := d.rules.sensed(), d.rules.trees()
 	var fresh []string
 	for _, r := range rs {
@@ -138,6 +142,7 @@ func (d *Daemon) arm(ctx context.Context, reason string) (moved []string, err er
 		}
 	}
 	d.setRoots(rs)
+	var known, enrolled []string // by an earlier run; now
 	for _, p := range fresh {
 		if err := d.finishEnrolment(ctx, p); err != nil {
 			return nil, err
@@ -147,6 +152,11 @@ func (d *Daemon) arm(ctx context.Context, reason string) (moved []string, err er
 			return nil, err
 		}
 		d.noteEnrolled(p, e)
+		if e.Learned && first {
+			known = append(known, p)
+		} else {
+			enrolled = append(enrolled, p)
+		}
 	}
 	before := d.sensor.Anchors()
 	// until it is known whether somebody held a descriptor before
@@ -164,10 +174,15 @@ func (d *Daemon) arm(ctx context.Context, reason string) (moved []string, err er
 	d.names.SetRoots(d.roots())
 	d.noteUnarmed(unarmed)
 	d.scanArmed()
-	if len(fresh) == 0 {
+	if first && (len(known) > 0 || len(d.before.open) > 0) {
+		if err := d.pipe.Down(ctx, d.before.from, known, d.before.open); err != nil {
+			return nil, fmt.Errorf("compare with an earlier run: %w", err)
+		}
+	}
+	if len(enrolled) == 0 {
 		return moved, nil
 	}
-	if err := d.pipe.Rescan(ctx, fresh, reason); err != nil {
+	if err := d.pipe.Rescan(ctx, enrolled, reason); err != nil {
 		return nil, fmt.Errorf("compare after arming: %w", err)
 	}
 	return moved, nil

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -62,13 +63,20 @@ func openState(cfg config.Config, log *slog.Logger) (*state, error) {
 		return nil, err
 	}
 	s.vault, err = rollback.Open(cfg.VaultDir(), rollback.Options{
-		EvidenceDir: cfg.EvidenceDir(), EvidenceMax: int64(cfg.Limits.Evidence), ReserveBytes: int64(cfg.Limits.Reserve),
+		EvidenceDir: cfg.EvidenceDir(), EvidenceMax: int64(cfg.Limits.Evidence), ReserveBytes: int64(cfg.Limits.Reserve), Before: s.recordsFirst,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.journal.Close())
 	}
 	s.keeper = vault.Over(s.vault)
 	return s, nil
+}
+
+// recordsFirst makes the records durable before the versions that name them.
+func (s *state) recordsFirst() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return s.journal.Sync(ctx)
 }
 
 func (s *state) close() error { return errors.Join(s.vault.Close(), s.journal.Close()) }

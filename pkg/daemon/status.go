@@ -2,11 +2,14 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/holdfast/holdfast/pkg/control"
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/pipeline"
 	"github.com/holdfast/holdfast/pkg/sense"
 )
 
@@ -27,6 +30,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 		{Name: "handover", Len: ps.HandoverUsed, Limit: ps.HandoverSize, Dropped: ps.HandoverDropped},
 		{Name: "changes", Len: ps.QueueLen, Limit: ps.QueueLimit, Dropped: ps.QueueDropped},
 	}
+	s.Gaps = gapsOf(d.pipe.Losses())
 	js := d.journal.Stats()
 	s.Journal = control.Journal{
 		Seq: js.Seq, Durable: js.Durable, Bytes: uint64(js.Bytes), Segments: js.Segments, Checkpoint: js.CheckpointSize, Signed: js.CheckpointTime,
@@ -84,8 +88,33 @@ func (d *Daemon) troubles(s *control.Status) []string {
 	if s.Journal.Reserve == 0 {
 		out = append(out, "the disk of the state directory is full: only critical records are written, from the space kept back for them; free some")
 	}
+	if n := len(s.Gaps.Open); n > 0 {
+		g := s.Gaps.Open[0]
+		out = append(out, fmt.Sprintf("%d gaps are not healed: changes since %s may lack their record (%s)", n, g.From, strings.Join(g.Causes, ", ")))
+	} else if n := s.Gaps.Waiting; n > 0 {
+		out = append(out, fmt.Sprintf("%d events were lost and are about to be declared", n))
+	}
 	if s.Ship.Enabled && !s.Ship.Connected && s.Ship.LastError != "" {
 		out = append(out, "records are not shipped: "+s.Ship.LastError)
+	}
+	return out
+}
+
+func gapsOf(l pipeline.Losses) control.Gaps {
+	show := func(g pipeline.Gap) control.Gap {
+		c := control.Gap{ID: g.ID, From: g.From, To: g.To, Lost: g.Lost, Causes: g.Causes, Tries: g.Tries, Open: g.Open}
+		for _, t := range g.Trees {
+			c.Trees = append(c.Trees, event.Text([]byte(t)))
+		}
+		return c
+	}
+	out := control.Gaps{Causes: l.Causes, Waiting: l.Waiting, Healed: l.Healed, Open: []control.Gap{}}
+	for _, g := range l.Open {
+		out.Open = append(out.Open, show(g))
+	}
+	if l.Last != nil {
+		g := show(*l.Last)
+		out.Last = &g
 	}
 	return out
 }

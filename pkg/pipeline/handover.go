@@ -17,45 +17,42 @@ type handover struct {
 	used    int // bytes in use, the gap at the end included
 	n       int
 	dropped uint64
-	waits   bool // somebody waits for room
+	waits   int  // how many wait for room
 	closed  bool // nobody takes records any more
 
 	ready chan struct{} // has one token when there may be records
-	freed chan struct{} // has one token when somebody waited and there may be room
+	freed *sync.Cond    // there may be room
 }
 
 const frame = 4 // bytes of a length
 
 func newHandover(size int) *handover {
-	return &handover{buf: make([]byte, size), ready: make(chan struct{}, 1), freed: make(chan struct{}, 1)}
+	h := &handover{buf: make([]byte, size), ready: make(chan struct{}, 1)}
+	h.freed = sync.NewCond(&h.mu)
+	return h
 }
 
 // put copies raw when there is room. False: there never will be; it was counted.
-// One goroutine calls it.
 func (h *handover) put(raw []byte) bool {
+	h.mu.Lock()
 	for !h.try(raw) {
-		h.mu.Lock()
 		if h.closed || frame+len(raw) > len(h.buf) {
 			h.dropped++
 			h.mu.Unlock()
 			return false
 		}
-		wait := h.n > 0 // else it fits now
-		h.waits = wait
-		h.mu.Unlock()
-		if wait {
-			<-h.freed
-		}
+		h.waits++
+		h.freed.Wait()
+		h.waits--
 	}
+	h.mu.Unlock()
 	signal(h.ready)
 	return true
 }
 
-// try copies raw if there is room now.
+// try copies raw if there is room now. It is called with mu held.
 func (h *handover) try(raw []byte) bool {
 	need := frame + len(raw)
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	at, ok := h.room(need)
 	if !ok {
 		return false
@@ -69,20 +66,12 @@ func (h *handover) try(raw []byte) bool {
 	return true
 }
 
-// free wakes who waits for room. It is called with mu held.
-func (h *handover) free() {
-	if h.waits {
-		h.waits = false
-		signal(h.freed)
-	}
-}
-
 // close ends the taking of records.
 func (h *handover) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
-	h.free()
+	h.freed.Broadcast()
 }
 
 // empty reports whether every record was dealt with.
@@ -144,8 +133,8 @@ func (h *handover) done() {
 	h.tail += n
 	h.used -= n
 	h.n--
-	if h.used <= len(h.buf)/4*3 || h.n == 0 {
-		h.free()
+	if h.waits > 0 && (h.used <= len(h.buf)/4*3 || h.n == 0) {
+		h.freed.Broadcast()
 	}
 }
 

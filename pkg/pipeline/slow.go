@@ -2,14 +2,12 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/holdfast/holdfast/pkg/coalesce"
-	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/judge"
 	"github.com/holdfast/holdfast/pkg/rehash"
@@ -179,7 +177,7 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 		p.links = n
 		p.o.Linked()
 	}
-	if f.Err != nil && !errors.Is(f.Err, digest.ErrUnstable) {
+	if f.Barred {
 		// Who keeps changing a file sends events; who cannot be read sends none.
 		if it.rescan != nil {
 			it.rescan.unread.Add(1)

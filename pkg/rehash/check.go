@@ -34,6 +34,7 @@ type Finding struct {
 	Undone  bool        // the operations took each other back: nothing differs any more
 	Fresh   bool        // the name was new already before this change
 	Err     error       // why Now could not be read
+	Barred  bool        // it could not be read although nobody was changing it
 
 	// Content is what was read of After, nil if it was not asked for or is not all
 	// of it. The receiver ends it.
@@ -171,7 +172,7 @@ func (k *check) read(path string, in Intake) (l look, after Later) {
 }
 
 func (k *check) finding(path string, l look) Finding {
-	return Finding{Path: path, Op: k.c.Op, Now: l.state, Again: l.unstable, Err: l.err, in: l.in}
+	return Finding{Path: path, Op: k.c.Op, Now: l.state, Again: l.unstable, Err: l.err, Barred: l.err != nil && !l.unstable, in: l.in}
 }
 
 // look is for a change without an operation.

@@ -64,7 +64,6 @@ type Sensor struct {
 	links   []link.Link
 	table   []Program
 	reader  *ringbuf.Reader
-	badRing atomic.Uint64
 
 	demands demands
 
@@ -238,22 +237,33 @@ func (s *Sensor) Close() error {
 	return errors.Join(errs...)
 }
 
-// Run reads the ring until ctx ends and calls handle for each record, in the
-// kernel's order. The bytes are reused for the next record.
+// Run reads the ring until ctx ends, and what is in it then, and calls handle for
+// each record, in the kernel's order. The bytes are reused for the next record.
 func (s *Sensor) Run(ctx context.Context, handle func(raw []byte)) error {
-	stop := context.AfterFunc(ctx, func() { s.reader.Close() })
+	stop := context.AfterFunc(ctx, func() {
+		if s.reader.Flush() != nil {
+			s.reader.Close() // ends the reading all the same
+		}
+	})
 	defer stop()
 	var rec ringbuf.Record
-	for {
+	for left := s.reader.BufferSize(); left > 0; {
 		err := s.reader.ReadInto(&rec)
-		if errors.Is(err, ringbuf.ErrClosed) {
+		switch {
+		case err == nil:
+			handle(rec.RawSample)
+			if ctx.Err() != nil {
+				left -= len(rec.RawSample) // the ring is being filled on
+			}
+		case ctx.Err() != nil:
 			return ctx.Err()
-		}
-		if err != nil {
+		case errors.Is(err, ringbuf.ErrClosed):
+			return nil
+		default:
 			return fmt.Errorf("read ring: %w", err)
 		}
-		handle(rec.RawSample)
 	}
+	return ctx.Err()
 }
 
 // Learn sends an event for every process that lives now, and for every

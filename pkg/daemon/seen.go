@@ -1,0 +1,177 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/journal"
+	"github.com/holdfast/holdfast/pkg/pipeline"
+)
+
+// mark says how far everything was seen to its end: changes before Time have their
+// records, up to Seq of the log, the vault knows what these tell of, and no gap
+// among them is open. What is behind it is looked through at the next start.
+type mark struct {
+	Time event.Time
+	Seq  uint64
+}
+
+// markFile holds the mark as one line of text. It is overwritten in place: one that
+// a crash tore is none, and one that is older than the truth costs time alone.
+func markFile(state string) string { return filepath.Join(state, "seen") }
+
+func readMark(state string) (m mark, err error) {
+	b, err := os.ReadFile(markFile(state))
+	if errors.Is(err, fs.ErrNotExist) {
+		return mark{}, nil
+	}
+	if err != nil {
+		return mark{}, fmt.Errorf("read how far was seen: %w", err)
+	}
+	line, whole := strings.CutSuffix(string(b), "\n")
+	if n, _ := fmt.Sscanf(line, "%d %d", &m.Seq, &m.Time); n != 2 || !whole {
+		return mark{}, nil
+	}
+	return m, nil
+}
+
+// write replaces the mark. The line has always the same length.
+func (m mark) write(state string) error {
+	f, err := os.OpenFile(markFile(state), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("write how far was seen: %w", err)
+	}
+	_, err = fmt.Fprintf(f, "%020d %020d\n", m.Seq, m.Time)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write how far was seen: %w", err)
+	}
+	return nil
+}
+
+// markEvery is how often the mark moves while something happens, and at most.
+const markEvery = time.Second
+
+// settled is the mark that holds once everything so far is durable.
+func (d *Daemon) settled() mark {
+	return mark{Seq: d.journal.Stats().Seq, Time: d.clock.Wall(d.pipe.Settled())}
+}
+
+// moveMark writes the mark of the last time, now that what it stands for is
+// durable; next is taken before the vault was synced.
+func (d *Daemon) moveMark(next mark) error {
+	at := d.marked
+	if !d.pipe.Quiet() || d.journal.Stats().Durable < at.Seq {
+		return nil
+	}
+	d.marked = next
+	if at.Seq == 0 {
+		return nil
+	}
+	return at.write(d.cfg.State)
+}
+
+// before is what an earlier run left: what the records behind the mark tell.
+type before struct {
+	from event.Time       // since when nothing was seen, 0 if there was no earlier run
+	open []pipeline.Prior // gaps that were not closed
+	last map[string]told  // by raw path
+}
+
+// told is the last that a record tells of a path.
+type told struct {
+	state event.State
+	id    string
+}
+
+// readBefore reads the end of the log of the earlier run.
+func readBefore(ctx context.Context, dir string, m mark) (before, error) {
+	b := before{from: m.Time, last: make(map[string]told)}
+	r, err := journal.OpenReader(dir)
+	if err != nil {
+		return b, err
+	}
+	defer r.Close()
+	if err := r.Seek(m.Seq + 1); err != nil {
+		return b, err
+	}
+	var newest event.Time
+	for {
+		e, err := r.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if errors.Is(err, journal.ErrCorrupt) {
+			continue // verify tells of it
+		}
+		if err != nil {
+			return b, fmt.Errorf("read the end of the journal: %w", err)
+		}
+		rec, err := journal.Decode(e.Bytes)
+		if err != nil {
+			continue
+		}
+		newest = max(newest, rec.Time, rec.TimeEnd)
+		b.note(rec)
+	}
+	if b.from == 0 {
+		b.from = newest
+	}
+	return b, nil
+}
+
+func (b *before) note(r *event.Record) {
+	switch {
+	case r.Kind == event.RecGap && r.Gap != nil:
+		b.gap(r)
+	case r.Kind == event.RecResponse:
+		delete(b.last, string(event.Untext(r.Path))) // the vault knows what is put back
+	case r.Kind == event.RecChange && r.After != nil:
+		path, to := string(event.Untext(r.Path)), string(event.Untext(r.PathTo))
+		if to == "" {
+			b.last[path] = told{*r.After, r.ID}
+			return
+		}
+		// What moves takes along what is below it: nothing is said of that.
+		if r.Op == event.OpRename.String() {
+			delete(b.last, path)
+			for p := range b.last {
+				if strings.HasPrefix(p, path+"/") || strings.HasPrefix(p, to+"/") {
+					delete(b.last, p)
+				}
+			}
+			b.last[path] = told{event.State{}, r.ID}
+		}
+		b.last[to] = told{*r.After, r.ID}
+	}
+}
+
+func (b *before) gap(r *event.Record) {
+	g := *r.Gap
+	if g.Of == "" {
+		b.open = append(b.open, pipeline.Prior{ID: r.ID, Gap: g})
+		return
+	}
+	if g.Rescan != event.RescanDone {
+		return
+	}
+	for i, o := range b.open {
+		if o.ID == g.Of {
+			b.open = append(b.open[:i], b.open[i+1:]...)
+			return
+		}
+	}
+}
+
+// recorded implements pipeline.Options.Recorded.
+func (b *before) recorded(path string) (event.State, string, bool) {
+	t, ok := b.last[path]
+	return t.state, t.id, ok
+}
