@@ -56,14 +56,14 @@ type Program struct {
 
 // Sensor is the loaded kernel side.
 type Sensor struct {
-	tier    string
-	self    uint32
-	spec    *ebpf.CollectionSpec
-	maps    map[string]*ebpf.Map
-	progs   map[string]*ebpf.Program
-	links   []link.Link
-	table   []Program
-	reader  *ringbuf.Reader
+	tier   string
+	self   uint32
+	spec   *ebpf.CollectionSpec
+	maps   map[string]*ebpf.Map
+	progs  map[string]*ebpf.Program
+	links  []link.Link
+	table  []Program
+	reader *ringbuf.Reader
 
 	demands demands
 
