@@ -97,11 +97,12 @@ func (a *app) logLine(r *event.Record) error {
 	b.WriteString(a.verdict(verdict, 14))
 	b.WriteString(" " + pad(what(r), 10) + " ")
 	b.WriteString(pad(by(r), 32))
-	b.WriteString(object(r))
+	obj := object(r)
+	b.WriteString(obj)
 	if r.Found != "" {
 		b.WriteString("  " + a.color(yellow, r.Found))
 	}
-	if r.Verdict != "" && r.Reason != "" && (r.Verdict != event.VerdictObserved || r.Found != "") {
+	if r.Verdict != "" && r.Reason != "" && obj != printableText(r.Reason) && (r.Verdict != event.VerdictObserved || r.Found != "") {
 		b.WriteString("  " + a.color(dim, printableText(r.Reason)))
 	}
 	_, err := io.WriteString(a.buf, strings.TrimRight(b.String(), " ")+"\n")

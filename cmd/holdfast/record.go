@@ -104,6 +104,12 @@ func done(op string) string {
 		return "given other times"
 	case "setxattr", "removexattr", "setacl", "setflags":
 		return "given other attributes"
+	case "kill":
+		return "sent a signal"
+	case "ptrace":
+		return "attached to"
+	case "limit":
+		return "given other limits"
 	}
 	return "changed"
 }

@@ -76,7 +76,7 @@ func (a *app) printWho(r *event.Record, answers []*event.Record) {
 		target += " → " + pathText(r.PathTo)
 	}
 	verb := "was " + done(r.Op)
-	if r.Kind == event.RecAttempt {
+	if r.Kind == event.RecAttempt && r.Verdict == event.VerdictBlocked {
 		verb = "was nearly " + done(r.Op) + " (refused)"
 	}
 	how := ""
