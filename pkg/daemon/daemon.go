@@ -53,7 +53,7 @@ type Daemon struct {
 	beneath beneath
 	links   map[string]bool // files with names outside the watched trees that are marked; of one goroutine
 	scan    chan struct{}   // look who holds watched files
-	stop    chan struct{}   // somebody asked for the end
+	stop    func()          // begins the end
 	holds   holds
 
 	clock  clock
@@ -86,8 +86,10 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	d := &Daemon{
-		ops: ops{state: st}, o: o, log: o.Log, started: time.Now(), beneath: beneath{wake: make(chan struct{}, 1)}, scan: make(chan struct{}, 1), holds: holds{changed: make(chan struct{}, 1)}, stop: make(chan struct{}, 1),
+		ops: ops{state: st}, o: o, log: o.Log, started: time.Now(), beneath: beneath{wake: make(chan struct{}, 1)}, scan: make(chan struct{}, 1), holds: holds{changed: make(chan struct{}, 1)}, stop: stop,
 		degraded: make(map[string]string), enrolled: make(map[string]pipeline.Enrolled),
 	}
 	defer func() { err = errors.Join(err, d.state.close()) }()
@@ -259,7 +261,6 @@ func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) err
 		start(&front, senseCtx, "demand", d.demand)
 		select {
 		case <-ctx.Done():
-		case <-d.stop:
 		case err = <-failed:
 		}
 	} else if ctx.Err() != nil {

@@ -153,6 +153,6 @@ func (d *Daemon) Stop(ctx context.Context, r control.StopRequest) (control.Outco
 		return control.Outcome{}, fmt.Errorf("record the stop: %w", err)
 	}
 	d.log.Info("stopping", "reason", reason)
-	signal(d.stop)
+	d.stop()
 	return control.Outcome{}, nil
 }
