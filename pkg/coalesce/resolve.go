@@ -113,6 +113,9 @@ func (r *Resolver) Resolve(q Query) (Place, error) {
 	return lexical(set, q, v)
 }
 
+// Elsewhere reports whether a mount namespace is another one than ours.
+func (r *Resolver) Elsewhere(ns uint32) bool { return ns != 0 && r.ns != 0 && ns != r.ns }
+
 // Locate returns the present absolute path that a name leads to. other: the process
 // is in another mount namespace, and it is a path there. "" is a name that says
 // nothing.
@@ -121,7 +124,7 @@ func (r *Resolver) Locate(q Query) (at string, other bool) {
 	if v.name == "" {
 		return "", false
 	}
-	if q.MntNS != 0 && r.ns != 0 && q.MntNS != r.ns {
+	if r.Elsewhere(q.MntNS) {
 		return path.Clean(v.name), true
 	}
 	root, err := v.openRoot()

@@ -156,12 +156,12 @@ func madeBy(c *mountChange, told []pipeline.Beneath) *pipeline.Beneath {
 
 // The time that the event about a call has to come after the change of the table.
 const (
-	tellTime = 500 * time.Millisecond
+	tellTime = 2 * time.Second
 	tellStep = 25 * time.Millisecond
 )
 
-// settle looks at what was collected: it records changes of mounts, arms the rules
-// again where what they lead to may have changed, and has that compared.
+// settle looks at what was collected: it arms the rules again where what they lead
+// to may have changed, records changes of mounts, and has what they show compared.
 func (d *Daemon) settle(ctx context.Context) error {
 	appeared, linked, told := d.beneath.take()
 	table, err := sense.Mounts()
@@ -174,6 +174,15 @@ func (d *Daemon) settle(ctx context.Context) error {
 		if _, ok := concerned(&c, roots, d.rules.watched, table); ok {
 			changes = append(changes, c)
 		}
+	}
+	d.beneath.table = table
+	var moved []string
+	again := false
+	if appeared || len(changes) > 0 {
+		if moved, err = d.arm(ctx, "found when its tree appeared"); err != nil {
+			return err
+		}
+		linked = true
 	}
 	for wait := time.Duration(0); ; wait += tellStep {
 		missing := false
@@ -190,9 +199,8 @@ func (d *Daemon) settle(ctx context.Context) error {
 		case <-time.After(tellStep):
 		}
 		a, l, more := d.beneath.take()
-		appeared, linked, told = appeared || a, linked || l, append(told, more...)
+		again, linked, told = again || a, linked || l, append(told, more...)
 	}
-	d.beneath.table = table
 	for i := range changes {
 		if c := &changes[i]; c.by != nil || !c.renamed() {
 			d.noteMount(c, roots, table)
@@ -206,13 +214,9 @@ func (d *Daemon) settle(ctx context.Context) error {
 			d.noteOther(b)
 		}
 	}
-	if appeared || len(changes) > 0 {
-		moved, err := d.arm(ctx, "found when its tree appeared")
-		if err != nil {
-			return err
-		}
-		d.compareMoved(moved, changes, told)
-		linked = true
+	d.compareMoved(moved, changes, told)
+	if again { // what appeared meanwhile
+		d.beneath.appear()
 	}
 	if linked {
 		return d.link(ctx)

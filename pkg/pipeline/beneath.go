@@ -38,6 +38,8 @@ func (p *Pipeline) beneath(ev *event.Event) {
 		}
 		if ev.Op == event.OpRawWrite {
 			b.Other, b.Device, b.Closed = false, ev.Arg>>1, ev.Arg&1 != 0
+		} else if p.o.Resolver != nil && !p.o.Resolver.Elsewhere(ev.MntNS) {
+			return // another way to the same files: what the watched path leads to stays
 		}
 	} else if len(ev.Base)+len(ev.Path) > 0 && p.o.Resolver != nil {
 		q := coalesce.Query{Base: string(ev.Base), Path: string(ev.Path), Follow: true, PID: ev.Key.PID, TID: ev.TID, MntNS: ev.MntNS}

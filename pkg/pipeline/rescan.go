@@ -297,6 +297,10 @@ func (p *Pipeline) steady(ctx context.Context, it *item) bool {
 
 // dealt notes that an item was carried through the stages.
 func (p *Pipeline) dealt(it *item) {
+	if n := p.states.Links(); n != p.links {
+		p.links = n
+		p.o.Linked()
+	}
 	if it.rescan != nil && it.ready {
 		p.scans.dealt(it.rescan)
 	}

@@ -173,10 +173,6 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 		p.o.Log.Warn("file cannot be read", "stage", "rehash", "path", f.Path, "err", f.Err)
 	}
 	p.followUp(it, &f)
-	if n := p.states.Links(); n != p.links {
-		p.links = n
-		p.o.Linked()
-	}
 	if f.Barred {
 		// Who keeps changing a file sends events; who cannot be read sends none.
 		if it.rescan != nil {

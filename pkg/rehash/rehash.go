@@ -272,7 +272,8 @@ func (r *Rehash) Refresh(ctx context.Context, path string) error {
 	return nil
 }
 
-// Differs reports whether a path is not as known now, without taking notice of it.
+// Differs reports whether a path is not as known now, without taking notice of it
+// if it is not.
 func (r *Rehash) Differs(ctx context.Context, path string) bool {
 	e, _ := r.known.Get(path)
 	if r.untouched(path, e) {
@@ -287,5 +288,12 @@ func (r *Rehash) Differs(ctx context.Context, path string) bool {
 func (r *Rehash) DiffersRead(ctx context.Context, path string) bool {
 	e, _ := r.known.Get(path)
 	l := r.read(ctx, path, nil)
-	return l.err != nil || !l.state.Same(&e.State)
+	if l.err != nil || !l.state.Same(&e.State) {
+		return true
+	}
+	if s := &l.state; s.Dev != e.State.Dev || s.Ino != e.State.Ino || s.Nlink != e.State.Nlink {
+		// the same, but another inode, or with other names
+		r.putEntry(path, Entry{State: l.state, At: e.At, ctime: l.ctime, ours: e.ours, fresh: e.fresh, vague: e.vague})
+	}
+	return false
 }
