@@ -41,6 +41,42 @@ static __always_inline u64 current_call(void)
 }
 
 /*
+ * Where are the mappings of a process? In a list until linux v6.1 (commit
+ * 763ecb035029), and iterators over them exist since v5.12 (commit 3d9ad5b3a5b1).
+ * May go with 5.10. More than VMA_LIST mappings of one process are counted.
+ */
+#define VMA_LIST 4096
+
+struct vm_area_struct___list {
+	struct vm_area_struct___list *vm_next;
+} __attribute__((preserve_access_index));
+
+struct mm_struct___list {
+	struct vm_area_struct___list *mmap;
+} __attribute__((preserve_access_index));
+
+static __always_inline bool has_vma_list(void)
+{
+	struct mm_struct___list *mm = 0;
+
+	return bpf_core_field_exists(mm->mmap);
+}
+
+static __always_inline u64 first_vma(struct task_struct *t)
+{
+	struct mm_struct___list *mm = (void *)BPF_CORE_READ(t, mm);
+
+	return mm ? (u64)BPF_CORE_READ(mm, mmap) : 0;
+}
+
+static __always_inline u64 next_vma(u64 vma)
+{
+	struct vm_area_struct___list *v = (void *)vma;
+
+	return (u64)BPF_CORE_READ(v, vm_next);
+}
+
+/*
  * Is this the only reference to an open file? linux v6.12 (commit 90ee6ed776c0)
  * replaced f_count, which counts from 1, by f_ref, which counts from 0.
  */

@@ -5,6 +5,7 @@
  *
  * iter/task_file   descriptors that are open for writing
  * iter/task_vma    shared mappings that are writable or may be made so
+ * iter/task        the same on kernels without that iterator
  *
  * Each one is an event (EV_HELD) about its owner. Behind the last one comes an
  * event without an operation: the scan is complete, and what it did not tell of
@@ -123,22 +124,22 @@ int held_files(struct bpf_iter__task_file *ctx)
 	return 0;
 }
 
-SEC("iter/task_vma")
-int held_maps(struct bpf_iter__task_vma *ctx)
+/* Tells of a mapping, if it can change a watched file. vma and leader are addresses. */
+__noinline int held_map(u64 vma, u64 leader, u64 session)
 {
-	struct task_struct *t = ctx->task;
-	struct vm_area_struct *vma = ctx->vma;
+	struct vm_area_struct *v = (void *)vma;
+	struct task_struct *t = (void *)leader;
 	struct request r;
 	struct file *f;
 	u64 flags;
 
-	if (!t || !vma)
-		return held_end(OP_MAP_WRITE);
-	flags = BPF_CORE_READ(vma, vm_flags);
-	/* VM_SHARED is set only on a file that is open for writing (linux v6.1 mm/mmap.c:do_mmap) */
-	if (!(flags & VM_SHARED) || !(flags & VM_MAYWRITE) || held_skips(t))
+	if (!v || !t)
 		return 0;
-	f = BPF_CORE_READ(vma, vm_file);
+	flags = BPF_CORE_READ(v, vm_flags);
+	/* VM_SHARED is set only on a file that is open for writing (linux v6.1 mm/mmap.c:do_mmap) */
+	if (!(flags & VM_SHARED) || !(flags & VM_MAYWRITE))
+		return 0;
+	f = BPF_CORE_READ(v, vm_file);
 	if (!f)
 		return 0;
 	request_file(&r, f, OP_MAP_WRITE, HOOK_HELD);
@@ -147,7 +148,48 @@ int held_maps(struct bpf_iter__task_vma *ctx)
 	note_mapper(BPF_CORE_READ(t, tgid));
 	r.flags = EF_MAPPED;
 	r.ret = !!(flags & VM_WRITE);
-	report_held(&r, leader_addr(t), session_of(t), BPF_CORE_READ(vma, vm_end) - BPF_CORE_READ(vma, vm_start));
+	report_held(&r, leader, session, BPF_CORE_READ(v, vm_end) - BPF_CORE_READ(v, vm_start));
+	return 0;
+}
+
+SEC("iter/task_vma")
+int held_maps(struct bpf_iter__task_vma *ctx)
+{
+	struct task_struct *t = ctx->task;
+	struct vm_area_struct *vma = ctx->vma;
+	u64 addr = 0;
+
+	if (!t || !vma)
+		return held_end(OP_MAP_WRITE);
+	if (held_skips(t))
+		return 0;
+	bpf_probe_read_kernel(&addr, sizeof(addr), &vma);	/* as a number: see held_map */
+	return held_map(addr, leader_addr(t), session_of(t));
+}
+
+/* The same where mappings are a list and have no iterator: compat.h. */
+SEC("iter/task")
+int held_maps_list(struct bpf_iter__task *ctx)
+{
+	struct task_struct *t = ctx->task;
+	u64 vma, leader, session;
+
+	if (!t)
+		return held_end(OP_MAP_WRITE);
+	if (!has_vma_list() || BPF_CORE_READ(t, pid) != BPF_CORE_READ(t, tgid) || held_skips(t))
+		return 0;
+	leader = leader_addr(t);
+	session = session_of(t);
+	vma = first_vma(t);
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < VMA_LIST; i++) {
+		if (!vma)
+			return 0;
+		held_map(vma, leader, session);
+		vma = next_vma(vma);
+	}
+	COUNT(HOOK_HELD, seen);
+	COUNT(HOOK_HELD, deep);
 	return 0;
 }
 

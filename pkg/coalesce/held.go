@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast/holdfast/pkg/event"
@@ -75,8 +76,9 @@ type held struct {
 	due     uint64 // when a scan is asked for next, 0: nothing is held
 	asked   uint64 // when a scan was asked for whose end has not come, 0: none
 	looks   bool   // that scan is for looks
-	lost    uint64 // when events were last lost
-	doubted uint64 // the same as of the last round of looks
+	doubted uint64 // when events were last lost, as of the last round of looks
+
+	lost atomic.Uint64 // when events were last lost; not guarded: who tells must not wait
 }
 
 // looseShare is how many times less often descriptors alone are scanned for: their
@@ -87,12 +89,9 @@ const looseShare = 60
 // the kernel side tells of such signs less often than this (bpf/hooks/syscall.h).
 const scanSoon = 200 * time.Millisecond
 
-// Lost tells that events were lost at now: who stored what is not certain then.
-func (t *Table) Lost(now uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.held.lost = max(t.held.lost, now, 1)
-}
+// Lost tells that events were lost at now, which is not 0: who stored what is not
+// certain then. It never waits.
+func (t *Table) Lost(now uint64) { t.held.lost.Store(now) }
 
 // Held lists the live holders, by path and process.
 func (t *Table) Held() []Holding {
@@ -325,7 +324,7 @@ func (t *Table) ended(ev *event.Event) {
 	if ev.Flags&event.FlagMapped != 0 {
 		op = event.OpMapWrite
 	}
-	if t.held.lost < ev.Arg {
+	if t.held.lost.Load() < ev.Arg {
 		t.drop(ev.Time, func(h *holder) bool { return h.Op == op && h.seen < ev.Arg && h.At < ev.Arg })
 	}
 	if op != event.OpMapWrite || t.held.asked == 0 || ev.Flags&event.FlagFirst != 0 {
@@ -364,12 +363,13 @@ func (t *Table) unmapped(ev *event.Event) {
 // lookAll looks at every file that is mapped, or was since the last time.
 func (t *Table) lookAll(now uint64) {
 	t.held.looks = false
+	lost := t.held.lost.Load()
 	for _, f := range t.held.files {
 		if len(f.gone) > 0 || f.mappings() > 0 {
 			t.lookHeld(f, now)
 		}
 	}
-	t.held.doubted = t.held.lost
+	t.held.doubted = lost
 }
 
 // lookHeld has a mapped file read, and forgets who has ended since the last time.
@@ -398,7 +398,7 @@ func (t *Table) storeLook(f *heldFile, now uint64) *event.Change {
 		Actor: *event.Nobody(),
 	}
 	switch {
-	case t.held.lost > t.held.doubted:
+	case t.held.lost.Load() > t.held.doubted:
 		c.Why = "stored through a shared mapping or written while events were lost; mapped by " + names(could)
 	case len(could) > 1:
 		c.Why = fmt.Sprintf("stored through a shared mapping, which no hook sees; any of %d processes may have: %s", len(could), names(could))

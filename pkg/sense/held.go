@@ -11,7 +11,15 @@ import (
 var ErrNoScan = errors.New("the kernel takes no program that finds it")
 
 // CanScan reports whether Scan finds mappings on this kernel.
-func (s *Sensor) CanScan() bool { return s.progs["held_maps"] != nil }
+func (s *Sensor) CanScan() bool { return s.progs[s.mapsScan()] != nil }
+
+// mapsScan names the program that finds mappings here.
+func (s *Sensor) mapsScan() string {
+	if s.progs["held_maps"] == nil {
+		return "held_maps_list"
+	}
+	return "held_maps"
+}
 
 // Scan sends an event for each way in which a process can change a watched file
 // without opening it again (KindHeld): descriptors, and behind the last one an
@@ -35,7 +43,7 @@ func (s *Sensor) Scan(number uint64, arming bool) error {
 		return err
 	}
 	var errs []error
-	for _, name := range []string{"held_files", "held_maps"} {
+	for _, name := range []string{"held_files", s.mapsScan()} {
 		if s.progs[name] == nil {
 			errs = append(errs, fmt.Errorf("scan by %s: %w", name, ErrNoScan))
 			continue

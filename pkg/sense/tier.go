@@ -48,13 +48,15 @@ func (p program) in(tier string) bool {
 }
 
 // hook returns the kernel's function that spec is attached to, "" if it is a
-// tracepoint or an iterator.
+// tracepoint.
 func (p program) hook(spec *ebpf.ProgramSpec) string {
 	switch p.how {
 	case byLSM:
 		return "bpf_lsm_" + spec.AttachTo
 	case byTrampoline:
 		return spec.AttachTo
+	case byIterator:
+		return "bpf_iter_" + spec.AttachTo
 	}
 	return ""
 }
@@ -104,7 +106,8 @@ func table() []program {
 		{name: "learn_tasks", how: byIterator, cost: "processes older than the daemon are read from /proc"},
 		{name: "learn_sockets", how: byIterator, cost: "logins older than the daemon have no source address"},
 		{name: "held_files", how: byIterator, cost: "descriptors that were open for writing before the daemon or a rule are not told of"},
-		{name: "held_maps", how: byIterator, cost: "writable mappings older than the daemon or a rule are not told of, and files mapped later are looked at without knowing who maps them still"},
+		{name: "held_maps", how: byIterator, cost: "writable mappings older than the daemon or a rule are not told of, and files mapped later are looked at without knowing who maps them still", free: true},
+		{name: "held_maps_list", how: byIterator, cost: "the same, on kernels without an iterator over mappings"},
 
 		{name: "sys_enter", how: byTracepoint, tier: TierTracepoint, required: true},
 		{name: "sys_exit", how: byTracepoint, tier: TierTracepoint, required: true},

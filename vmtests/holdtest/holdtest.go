@@ -22,7 +22,8 @@ import (
 //	protect     make it writable
 //	store=TEXT  put TEXT at the start of the mapping
 //	write=TEXT  put TEXT at the start of the file, through the descriptor
-//	unmap, close, sync (msync)
+//	unmap, close, sync (fsync)
+//	end
 func Run(args []string, in io.Reader, out io.Writer) error {
 	if len(args) == 0 {
 		return errors.New("no file is named")
@@ -38,7 +39,7 @@ func Run(args []string, in io.Reader, out io.Writer) error {
 		}
 	}
 	fmt.Fprintln(out, "ok")
-	for sc := bufio.NewScanner(in); sc.Scan(); {
+	for sc := bufio.NewScanner(in); sc.Scan() && sc.Text() != "end"; {
 		if err := h.do(sc.Text()); err != nil {
 			fmt.Fprintln(out, err)
 			continue

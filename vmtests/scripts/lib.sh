@@ -78,6 +78,43 @@ await() {
 	done
 }
 
+# hold NAME FILE WORD... starts a process that holds a file (vmtests/holdtest); its
+# pid is ${pid[NAME]}. tell NAME WORD has it do something and prints its answer.
+declare -A in pid
+hold() {
+	local name=$1 fd
+	shift
+	mkfifo /tmp/$name.in
+	holder "$@" </tmp/$name.in >/tmp/$name.out &
+	pid[$name]=$!
+	exec {fd}>/tmp/$name.in
+	in[$name]=$fd
+	await 60 lines /tmp/$name.out 1
+}
+tell() {
+	local n
+	n=$(wc -l </tmp/$1.out)
+	echo "$2" >&${in[$1]}
+	await 60 lines /tmp/$1.out $((n + 1))
+	tail -n 1 /tmp/$1.out
+}
+finished() {
+	echo end >&${in[$1]}
+	wait ${pid[$1]} || true
+}
+lines() { test "$(wc -l <"$1")" -ge "$2"; }
+
+# sums FILE... prints hashes of what is on the device, past the page cache; where a
+# file system cannot be read so, of what is in it.
+sums() {
+	local f
+	for f in "$@"; do echo "$({ dd if="$f" bs=4096 iflag=direct 2>/dev/null || cat "$f"; } | sha256sum | cut -c1-64)  $f"; done
+}
+
+# told FILTER: there is such a record. says FILTER: status says so.
+told() { hf log --json --limit 0 | jq -es "any(.[]; $1)" >/dev/null; }
+says() { { hf status --json || test $? = 5; } | jq -e "$1" >/dev/null; }
+
 # is_as FILE DIR: the tree is, restored, as the picture in FILE.
 is_as() { diff "$1" <(picture "$2" restored); }
 
