@@ -306,6 +306,7 @@ const (
 	TracerProgFileUpdateTime      = "file_update_time"
 	TracerProgHeldFiles           = "held_files"
 	TracerProgHeldMaps            = "held_maps"
+	TracerProgHeldMapsList        = "held_maps_list"
 	TracerProgInodeCreate         = "inode_create"
 	TracerProgInodeFileSetattr    = "inode_file_setattr"
 	TracerProgInodeLink           = "inode_link"
@@ -461,6 +462,7 @@ type TracerProgramSpecs struct {
 	FileUpdateTime      *ebpf.ProgramSpec `ebpf:"file_update_time"`
 	HeldFiles           *ebpf.ProgramSpec `ebpf:"held_files"`
 	HeldMaps            *ebpf.ProgramSpec `ebpf:"held_maps"`
+	HeldMapsList        *ebpf.ProgramSpec `ebpf:"held_maps_list"`
 	InodeCreate         *ebpf.ProgramSpec `ebpf:"inode_create"`
 	InodeFileSetattr    *ebpf.ProgramSpec `ebpf:"inode_file_setattr"`
 	InodeLink           *ebpf.ProgramSpec `ebpf:"inode_link"`
@@ -691,6 +693,7 @@ type TracerPrograms struct {
 	FileUpdateTime      *ebpf.Program `ebpf:"file_update_time"`
 	HeldFiles           *ebpf.Program `ebpf:"held_files"`
 	HeldMaps            *ebpf.Program `ebpf:"held_maps"`
+	HeldMapsList        *ebpf.Program `ebpf:"held_maps_list"`
 	InodeCreate         *ebpf.Program `ebpf:"inode_create"`
 	InodeFileSetattr    *ebpf.Program `ebpf:"inode_file_setattr"`
 	InodeLink           *ebpf.Program `ebpf:"inode_link"`
@@ -801,6 +804,7 @@ func (p *TracerPrograms) Close() error {
 		p.FileUpdateTime,
 		p.HeldFiles,
 		p.HeldMaps,
+		p.HeldMapsList,
 		p.InodeCreate,
 		p.InodeFileSetattr,
 		p.InodeLink,
