@@ -25,7 +25,7 @@ func newHeld(o Options) *heldTable {
 	o.Emit = func(c *event.Change) { h.looks = append(h.looks, c) }
 	o.Found = func(x Holding) { h.found = append(h.found, x) }
 	o.Scan = func() { h.scans++ }
-	o.Holds = func(m, d int) { h.holds = [2]int{m, d} }
+	o.Holds = func(m, d, _ int) { h.holds = [2]int{m, d} }
 	h.Table = New(o)
 	return h
 }

@@ -127,7 +127,11 @@ func (t *Table) leave(ev *event.Event) {
 	}
 	for o := t.opened.oldest; o != nil; {
 		next := o.newer
-		if o.who.key.PID == pid {
+		switch {
+		case o.who.key.PID != pid:
+		case t.o.Lasting > 0 && !o.wrote:
+			// its close comes later, or a child has it: see lasts
+		default:
 			if o.wrote && o.c != nil {
 				t.send(lookAgain(o, ev.Time))
 			}
@@ -265,6 +269,8 @@ func (t *Table) Tick(now uint64) {
 				o.waits = t.o.MaxHold
 				t.due.set(&o.timer, now+uint64(o.waits))
 			}
+		case !x.o.wrote:
+			t.lasts(x.o, now)
 		default:
 			t.send(lookAgain(x.o, now))
 			x.o.waits = min(2*x.o.waits, 32*t.o.MaxHold)
@@ -273,6 +279,23 @@ func (t *Table) Tick(now uint64) {
 	}
 	t.tickHeld(now)
 	t.emit()
+}
+
+// lasts asks for the writes of an opener that stays open, and when they are told of
+// has the file looked at once: it may have been written before.
+func (t *Table) lasts(o *opener, now uint64) {
+	if !o.lasts {
+		o.lasts = true
+		if len(t.lasting) < t.o.MaxOpen { // more ask for nothing that these do not
+			t.lasting[o.id] = true
+		}
+		t.due.set(&o.timer, now+uint64(t.o.Lasting))
+		return
+	}
+	t.due.drop(&o.timer)
+	if o.c != nil {
+		t.send(lookAgain(o, now))
+	}
 }
 
 // Next returns when Tick has something to do, false if nothing is pending.

@@ -33,9 +33,14 @@ type Options struct {
 	Emit     func(*event.Change)
 	Found    func(Holding) // a scan at arming found it; nil: nobody asks
 	Scan     func()        // asks for a scan of what is held; must not block; nil: there is none
-	// Holds tells how many mappings, and how many descriptors that no event told the
-	// opening of, are held, when that has changed; it must not block; nil: nobody asks.
-	Holds func(mappings, descriptors int)
+	// Holds tells how many mappings, how many descriptors that no event told the
+	// opening of, and how many writers that stay open (Lasting) there are, when that
+	// has changed; it must not block; nil: nobody asks.
+	Holds func(mappings, descriptors, writers int)
+
+	// Lasting is how long a file is open for writing before its writes are asked for,
+	// by Holds: until then its close tells enough. 0: writes are told of in any case.
+	Lasting time.Duration
 
 	Held    time.Duration // settles a change whose opener is still open; default 500 ms
 	Quiet   time.Duration // settles repeated attempts; default 50 ms
@@ -185,6 +190,7 @@ type opener struct {
 	who   actor
 	c     *event.Change // the last change made through it, for who and where
 	wrote bool
+	lasts bool   // it has been open for a while, and no write was told of
 	store bool   // the last thing it did was a store through a mapping
 	first uint64 // time of the first write that was reported
 	count uint64 // writes reported so far
@@ -212,7 +218,8 @@ type Table struct {
 	out     []*event.Change // settled, to be emitted when mu is free
 	found   []Holding       // the same
 	scan    bool            // the same: a scan is to be asked for
-	told    [2]int          // as Holds last told
+	told    [3]int          // as Holds last told
+	lasting map[uint64]bool // openers that stay open, by id; they outlive the process that opened them
 	leaving []*event.Change // being emitted: not pending any more, perhaps not with the receiver yet
 }
 
@@ -223,6 +230,7 @@ func New(o Options) *Table {
 		o:       o,
 		pending: make(map[slot]*entry),
 		openers: make(map[uint64]*opener),
+		lasting: make(map[uint64]bool),
 		procs:   make(map[uint32]int),
 		paths:   make(map[string]int),
 		held:    held{files: make(map[string]*heldFile), procs: make(map[uint32]int)},
@@ -274,7 +282,7 @@ func (t *Table) Add(ev *event.Event, who Who) error {
 // Emit may be slow, and may ask Later.
 func (t *Table) emit() {
 	out, found, scan, told := t.out, t.found, t.scan, t.told
-	now := [2]int{t.held.mapped, t.held.loose}
+	now := [3]int{t.held.mapped, t.held.loose, len(t.lasting)}
 	t.out, t.found, t.scan, t.told = nil, nil, false, now
 	t.leaving = out
 	t.mu.Unlock()
@@ -295,7 +303,7 @@ func (t *Table) emit() {
 		t.o.Scan()
 	}
 	if now != told && t.o.Holds != nil {
-		t.o.Holds(now[0], now[1])
+		t.o.Holds(now[0], now[1], now[2])
 	}
 }
 
@@ -364,10 +372,17 @@ func unnamed(ev *event.Event) bool { return ev.FMode != 0 && ev.Nlink == 0 }
 
 func (t *Table) open(ev *event.Event, at Place, who Who) {
 	t.stats.Opens++
+	delete(t.lasting, ev.Opener)
 	o := t.opener(ev, at.Path)
 	created := ev.Flags&event.FlagCreated != 0
 	truncated := ev.Arg&openTruncate != 0
+	if o != nil && t.o.Lasting > 0 {
+		t.due.set(&o.timer, ev.Time+uint64(t.o.Lasting))
+	}
 	if !created && !truncated {
+		if o != nil && t.o.Lasting > 0 {
+			o.c = change(ev, at, who)
+		}
 		return
 	}
 	e := t.entry(ev, at, who)
@@ -395,6 +410,9 @@ func (t *Table) write(ev *event.Event, at Place, who Who) {
 	e := t.entry(ev, at, who)
 	e.opener = ev.Opener
 	if o := t.opener(ev, at.Path); o != nil {
+		if !o.wrote {
+			t.due.drop(&o.timer) // of open
+		}
 		if !o.wrote || ev.Flags&event.FlagFirst != 0 {
 			o.first, o.count, o.bytes = first(ev), 0, 0
 		}
@@ -415,6 +433,7 @@ func (t *Table) content(ev *event.Event, at Place, who Who) {
 }
 
 func (t *Table) closed(ev *event.Event, at Place, who Who) {
+	delete(t.lasting, ev.Opener)
 	o := t.openers[ev.Opener]
 	if o != nil {
 		t.forget(o)

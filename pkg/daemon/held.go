@@ -58,17 +58,24 @@ const (
 	reasonArming      = "rules are being armed"
 	reasonDescriptors = "descriptors are held whose opening was not seen"
 	reasonMappings    = "watched files are mapped for writing"
+	reasonWriters     = "watched files stay open for writing"
 )
+
+// lasting is how long a watched file is open for writing before file_permission is
+// attached for its sake: that costs every read and write of the machine, and what
+// is closed sooner is told of by its close.
+const lasting = time.Second
 
 // holds is what the stages last told of what is held.
 type holds struct {
-	changed               chan struct{}
-	mappings, descriptors atomic.Int64
+	changed                        chan struct{}
+	mappings, descriptors, writers atomic.Int64
 }
 
-func (h *holds) set(mappings, descriptors int) {
+func (h *holds) set(mappings, descriptors, writers int) {
 	h.mappings.Store(int64(mappings))
 	h.descriptors.Store(int64(descriptors))
+	h.writers.Store(int64(writers))
 	signal(h.changed)
 }
 
@@ -80,6 +87,7 @@ func (d *Daemon) demand(ctx context.Context) error {
 			n               int64
 		}{
 			{filePermission, reasonDescriptors, d.holds.descriptors.Load()},
+			{filePermission, reasonWriters, d.holds.writers.Load()},
 			{fileUpdateTime, reasonMappings, d.holds.mappings.Load()},
 		} {
 			if x.n > 0 {

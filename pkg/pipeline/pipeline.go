@@ -57,7 +57,7 @@ func New(o Options) *Pipeline {
 		Watched: func(path string) bool { _, ok := o.Rule(path); return ok },
 		Found:   func(h coalesce.Holding) { p.put(&item{held: &h}) },
 		Scan:    o.Scan, Holds: o.Holds, MappedEvery: o.MappedEvery,
-		Quiet: o.Quiet, Grace: o.Grace, MaxHold: o.MaxHold, MaxOpen: o.MaxOpen,
+		Quiet: o.Quiet, Grace: o.Grace, MaxHold: o.MaxHold, MaxOpen: o.MaxOpen, Lasting: o.Lasting,
 	})
 	ro := rehash.Options{Now: o.Clock.Boot, Read: o.Read, Workers: o.Workers}
 	if o.Vault != nil {

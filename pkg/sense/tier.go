@@ -113,7 +113,7 @@ func table() []program {
 		{name: "sys_exit", how: byTracepoint, tier: TierTracepoint, required: true},
 
 		{name: "file_open", how: byLSM, tier: tierHooks, required: true},
-		{name: "file_permission", how: byLSM, tier: tierHooks, required: true},
+		{name: "file_permission", how: byLSM, tier: tierHooks, required: true, onDemand: true},
 		{name: "locks_remove_file", how: byTrampoline, tier: tierHooks, required: true},
 		{name: "notify_change", how: byTrampoline, tier: tierHooks, required: true},
 		{name: "inode_setattr", how: byLSM, tier: tierHooks, cost: "chmod, chown, utimes and truncate are not refused", params: 2},
