@@ -99,6 +99,8 @@
 #define EF_DIR 0x080
 #define EF_TRUNCATED 0x100
 #define EF_MAPPED 0x200
+#define EF_AHEAD 0x400
+#define EF_ASTRAY 0x800
 
 /* head.hook: which program saw it, and the index of its counters */
 #define HOOK_NONE 0

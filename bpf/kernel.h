@@ -249,6 +249,7 @@ struct bpf_iter__task_vma {
 
 /* include/linux/fs.h, include/uapi/asm-generic/fcntl.h, v6.1 */
 #define DCACHE_OP_REVALIDATE 0x4	/* include/linux/dcache.h */
+#define DCACHE_DISCONNECTED 0x20
 #define FMODE_WRITE 0x2
 #define FMODE_CREATED 0x100000
 #define O_TRUNC 01000
@@ -292,7 +293,5 @@ struct bpf_iter__task_vma {
 #define MS_MOVE 8192
 #define MS_PROPAGATION (1 << 17 | 1 << 18 | 1 << 19 | 1 << 20)	/* unbindable, private, slave, shared */
 #define FSCONFIG_CMD_RECONFIGURE 7
-#define FS_IOC_SETFLAGS 0x40086602
-#define FS_IOC_FSSETXATTR 0x401c5820
 
 #endif

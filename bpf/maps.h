@@ -295,7 +295,7 @@ struct place {
 	u8 appeared;	/* it is a name that a rule waits for */
 	u8 too_deep;	/* the walk did not come to an end */
 	u8 names;	/* rules name entries of the directory */
-	u8 pad[2];
+	u8 astray;	/* nobody knows where it lies */
 };
 
 /* What a system call was asked to act on. */

@@ -55,6 +55,27 @@ static __always_inline u32 named(struct inode *dir, u64 hash, struct place *p)
 }
 
 /*
+ * Is the topmost dentry d no root? A file that was opened by its handle while its
+ * directory was not in memory has no place (linux v6.1 fs/dcache.c:
+ * __d_obtain_alias). What nobody knows to lie elsewhere is taken for the strictest
+ * tree of the file system.
+ */
+static __always_inline bool astray(struct dentry *d, struct place *p)
+{
+	u64 k = (u64)BPF_CORE_READ(d, d_sb);
+	struct mark *m = bpf_map_lookup_elem(&filesystems, &k);
+
+	if (!m || !(BPF_CORE_READ(d, d_flags) & DCACHE_DISCONNECTED))
+		return false;
+	p->anchor = m->anchor;
+	p->rule = m->rule;
+	p->mode = m->mode;
+	p->depth = 0;
+	p->astray = 1;
+	return p->anchor;
+}
+
+/*
  * Finds where the entries of the directory d lie: the nearest mark from d
  * upwards. Nearest wins, so excepts and nested rules need no order. Sets
  * p->names if d itself has entries that rules name.
@@ -120,8 +141,11 @@ __noinline int find_dir(u64 dentry, struct place *p)
 			}
 		}
 		up = BPF_CORE_READ(d, d_parent);
-		if (up == d)
+		if (up == d) {
+			if (astray(d, p))
+				return 0;
 			goto found;
+		}
 		prev = BPF_CORE_READ(d, d_name.name);
 		d = up;
 	}
@@ -154,6 +178,7 @@ static __always_inline bool find_place(struct dentry *d, u64 leaf, struct place 
 	p->appeared = 0;
 	p->too_deep = 0;
 	p->names = 0;
+	p->astray = 0;
 	if (!d || !on_watched_fs(BPF_CORE_READ(d, d_sb)))
 		return false;
 	if (!leaf) {
@@ -168,7 +193,7 @@ static __always_inline bool find_place(struct dentry *d, u64 leaf, struct place 
 		}
 		dir = BPF_CORE_READ(d, d_parent);
 		if (dir == d)
-			return false;
+			return astray(d, p);
 	}
 	find_dir((u64)dir, p);
 	if (p->names) {

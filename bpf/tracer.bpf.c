@@ -21,6 +21,7 @@
 #include "hooks/process.h"
 #include "hooks/device.h"
 #include "hooks/held.h"
+#include "hooks/ioctl.h"
 #include "hooks/syscall.h"
 #include "hooks/lsm.h"
 #include "hooks/mount.h"

@@ -19,6 +19,7 @@
 #include "hooks/file.h"
 #include "hooks/process.h"
 #include "hooks/device.h"
+#include "hooks/ioctl.h"
 #include "hooks/syscall.h"
 
 char LICENSE[] SEC("license") = "GPL";

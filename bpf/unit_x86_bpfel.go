@@ -245,7 +245,8 @@ type UnitSlot struct {
 			Appeared uint8
 			TooDeep  uint8
 			Names    uint8
-			Pad      [2]uint8
+			Astray   uint8
+			_        [1]byte
 		}
 		Second struct {
 			_        structs.HostLayout
@@ -256,7 +257,8 @@ type UnitSlot struct {
 			Appeared uint8
 			TooDeep  uint8
 			Names    uint8
-			Pad      [2]uint8
+			Astray   uint8
+			_        [1]byte
 		}
 		Request [14]uint64
 		Op      uint32

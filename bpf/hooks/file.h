@@ -32,6 +32,8 @@ static __always_inline void fill_file(struct slot *s, struct request *r)
 	h->ret = r->ret;
 	if (r->place.appeared)
 		h->flags |= EF_APPEARED;
+	if (r->place.astray)
+		h->flags |= EF_ASTRAY;
 	if (r->place.anchor && is_allowed(r->place.rule))
 		h->flags |= EF_ALLOWED;
 	b->anchor = r->place.anchor;

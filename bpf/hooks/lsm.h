@@ -221,14 +221,54 @@ static __always_inline int decide_mprotect(struct vm_area_struct *vma, u64 prot)
 
 DECIDE(file_mprotect, decide_mprotect(vma, prot), struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot)
 
-static __always_inline int decide_ioctl(struct file *f, u32 cmd)
+/* Refuses a command on one file, or tells of it ahead. */
+__noinline int command_on(struct request *r, u32 told)
 {
-	if (cmd != FS_IOC_SETFLAGS && cmd != FS_IOC_FSSETXATTR)
+	int err;
+
+	if (!r)
 		return 0;
-	return deny_dentry(f->f_path.dentry, OP_SETFLAGS, HOOK_IOCTL, cmd);
+	err = refuse(r);
+	if (err || told)
+		return err;
+	r->flags |= EF_AHEAD;
+	done(r);
+	return 0;
 }
 
-DECIDE(file_ioctl, decide_ioctl(f, cmd), struct file *f, unsigned int cmd, unsigned long arg)
+static __always_inline int decide_ioctl(struct file *f, u32 cmd, u64 arg)
+{
+	struct command c = command(cmd);
+	struct request r = {};
+	s32 fd = -1;
+	int err;
+
+	if (c.op == OP_NONE)
+		return 0;
+	r.op = c.op;
+	r.hook = HOOK_IOCTL;
+	r.arg = cmd;
+	r.d = f->f_path.dentry;
+	if (c.name != NO_FIELD)
+		r.leaf = (void *)(arg + c.name);
+	else
+		r.in = f->f_inode;
+	err = command_on(&r, c.told);
+	if (err || c.fd == NO_FIELD)
+		return err;
+	bpf_probe_read_user(&fd, sizeof(fd), (void *)(arg + c.fd));
+	f = file_at(bpf_get_current_task_btf(), (u32)fd);
+	if (!f)
+		return 0;
+	r.flags = 0;
+	r.d = BPF_CORE_READ(f, f_path.dentry);
+	r.in = BPF_CORE_READ(f, f_inode);
+	return command_on(&r, 0);
+}
+
+DECIDE(file_ioctl, decide_ioctl(f, cmd, arg), struct file *f, unsigned int cmd, unsigned long arg)
+/* the same from 32-bit programs, a hook of its own since linux v6.8 (commit f1bb47a31dff) */
+DECIDE(file_ioctl_compat, decide_ioctl(f, cmd, arg), struct file *f, unsigned int cmd, unsigned long arg)
 
 /* file_setattr(2) and the ioctls that do the same, since linux v6.17 */
 DECIDE(inode_file_setattr, deny_dentry(d, OP_SETFLAGS, HOOK_FILEATTR, 0), struct dentry *d, void *fa)
@@ -416,6 +456,19 @@ static __always_inline void above_root(struct request *r)
 	r->place.rule = m->rule;
 	r->place.mode = m->mode;
 	r->place.depth = 0;
+}
+
+/* mknod(2) of a regular file; open(2) does not come here */
+SEC("fexit/vfs_create")
+int BPF_PROG(vfs_create, void *idmap, struct inode *dir, struct dentry *d)
+{
+	return tell_dentry(d, OP_CREATE, HOOK_CREATE, 0, func_ret(ctx));
+}
+
+SEC("fexit/vfs_create")
+int BPF_PROG(vfs_create_d, void *idmap, struct dentry *d)
+{
+	return tell_dentry(d, OP_CREATE, HOOK_CREATE, 0, func_ret(ctx));
 }
 
 /*

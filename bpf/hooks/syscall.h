@@ -401,6 +401,42 @@ static __noinline int on_mounting(struct pt_regs *regs, u32 nr)
 	return 0;
 }
 
+/* A control command made or took the name at str below the directory f. */
+static __noinline int on_entry(struct file *f, u32 op, u64 str)
+{
+	struct slot *s = slot_get(HOOK_SYS_EXIT);
+
+	if (!s)
+		return 0;
+	s->paths.op = op;
+	s->paths.path = str;
+	s->paths.base.d = (u64)BPF_CORE_READ(f, f_path.dentry);
+	report_simple(&s->paths);
+	slot_put(s);
+	return 0;
+}
+
+/* A control command was obeyed: a[] are the descriptor, the command and its argument. */
+static __noinline int on_ioctl(struct task_struct *t, u64 *a)
+{
+	struct command c = command(a[1]);
+	struct file *f;
+	s32 fd = -1;
+
+	if (c.op == OP_NONE)
+		return 0;
+	f = file_at(t, (u32)a[0]);
+	if (!f)
+		return 0;
+	if (c.name != NO_FIELD)
+		return on_entry(f, c.op, a[2] + c.name);
+	on_fd(f, c.op, a[1]);
+	if (c.fd == NO_FIELD)
+		return 0;
+	bpf_probe_read_user(&fd, sizeof(fd), (void *)(a[2] + c.fd));
+	return on_fd(file_at(t, (u32)fd), c.op, a[1]);
+}
+
 /* The flags that a file was opened with: the argument of the call that opens it. */
 static __always_inline u32 open_flags(u64 nr, u64 *a)
 {
@@ -496,8 +532,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 		on_unmap(HOOK_SYS_EXIT);
 		break;
 	case F_IOCTL:
-		if ((u32)a[1] == FS_IOC_SETFLAGS || (u32)a[1] == FS_IOC_FSSETXATTR)
-			on_fd(file_at(t, (u32)a[0]), OP_SETFLAGS, a[1]);
+		on_ioctl(t, a);
 		break;
 	case F_MOUNT:
 		on_mounting(regs, nr);

@@ -1,6 +1,7 @@
 package coalesce
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -63,5 +64,48 @@ func TestWritesAreAskedForWhenAFileStaysOpen(t *testing.T) {
 				t.Errorf("told %q and %v writers, want %q and %v", got, writers, tt.want, tt.writers)
 			}
 		})
+	}
+}
+
+func TestWhatIsToldAheadIsLookedAtLater(t *testing.T) {
+	var got []string
+	tab := New(Options{Anchors: anchors{1: "/t"}, Emit: func(c *event.Change) { got = append(got, show(c)) }})
+	for _, e := range []*event.Event{
+		ev(1, event.OpMkdir, "snapshot", flags(event.FlagAhead)), ev(1, event.OpSetflags, "f", flags(event.FlagAhead)),
+	} {
+		if err := tab.Add(e, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if tab.Tick(400 * ms); len(got) != 0 {
+		t.Errorf("%q was looked at before it can be over", got)
+	}
+	tab.Tick(600 * ms)
+	if want := []string{"10 mkdir /t/snapshot [mkdir] 1/0", "10 setflags /t/f [setflags] 1/0"}; !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+func TestAFileWithoutAPlaceIsFoundByItsInode(t *testing.T) {
+	var got []string
+	known := map[uint64]string{7: "/t/dir/f", 8: "/elsewhere/f"}
+	tab := New(Options{
+		Anchors: anchors{1: "/t"}, Emit: func(c *event.Change) { got = append(got, show(c)) },
+		Watched: func(p string) bool { return p == "/t" || below(p, "/t") },
+		Inode:   func(_, ino uint64) (string, bool) { p, ok := known[ino]; return p, ok },
+	})
+	astray := func(ino uint64) *event.Event {
+		e := ev(1, event.OpChmod, "", flags(event.FlagAstray))
+		e.Ino = ino
+		return e
+	}
+	for ino, want := range map[uint64]error{7: nil, 8: nil, 9: ErrUnresolved} {
+		if err := tab.Add(astray(ino), nil); !errors.Is(err, want) {
+			t.Errorf("inode %d: %v, want %v", ino, err, want)
+		}
+	}
+	tab.Flush()
+	if want := []string{"10 chmod /t/dir/f [chmod] 1/0"}; !slices.Equal(got, want) {
+		t.Errorf("told %q, want %q", got, want)
 	}
 }

@@ -23,6 +23,9 @@ func (t *Table) place(ev *event.Event) (from, to Place, err error) {
 	if ev.Flags&event.FlagTruncated != 0 {
 		return from, to, ErrCut
 	}
+	if ev.Flags&(event.FlagAstray|event.FlagBlocked) == event.FlagAstray { // refused on account of its anchor's tree
+		return t.astray(ev)
+	}
 	two := ev.Op == event.OpRename || ev.Op == event.OpLink
 	if ev.Flags&event.FlagNamed == 0 {
 		if from, err = t.anchored(ev.Anchor, ev.Path); err == nil && two {
@@ -62,6 +65,18 @@ func (t *Table) place(ev *event.Event) (from, to Place, err error) {
 		to = Place{}
 	}
 	return t.watched(from), t.watched(to), nil
+}
+
+// astray places a file of which the kernel knew the inode only.
+func (t *Table) astray(ev *event.Event) (from, to Place, err error) {
+	if t.o.Inode == nil {
+		return from, to, ErrUnresolved
+	}
+	p, ok := t.o.Inode(ev.Dev, ev.Ino)
+	if !ok {
+		return from, to, ErrUnresolved
+	}
+	return t.watched(Place{Anchor: ev.Anchor, Path: p}), Place{}, nil
 }
 
 func (t *Table) anchored(id uint32, below []byte) (Place, error) {

@@ -64,7 +64,7 @@ func (t *Table) touch(e *entry, ev *event.Event) {
 	wait := t.o.Grace
 	if e.slot.op != event.OpNone {
 		wait = t.o.Quiet
-	} else if o := t.openers[e.opener]; o != nil {
+	} else if ev.Flags&event.FlagAhead != 0 || t.openers[e.opener] != nil {
 		wait = t.o.Held
 	}
 	t.due.set(&e.timer, min(ev.Time+uint64(wait), e.begun+uint64(t.o.MaxHold)))

@@ -38,6 +38,10 @@ type Options struct {
 	// has changed; it must not block; nil: nobody asks.
 	Holds func(mappings, descriptors, writers int)
 
+	// Inode returns where the file with a number of the kernel's device dev is known to
+	// lie; nil, or false: it is not known.
+	Inode func(dev, ino uint64) (path string, ok bool)
+
 	// Lasting is how long a file is open for writing before its writes are asked for,
 	// by Holds: until then its close tells enough. 0: writes are told of in any case.
 	Lasting time.Duration
@@ -310,6 +314,14 @@ func (t *Table) emit() {
 func (t *Table) add(ev *event.Event, from, to Place, who Who) {
 	if ev.Flags&event.FlagBlocked != 0 {
 		t.attempt(ev, from, to, who)
+		return
+	}
+	if ev.Flags&event.FlagAhead != 0 {
+		e := t.entry(ev, from, who)
+		if len(e.c.Ops) == 0 {
+			e.c.Count = 0 // fold counts it
+		}
+		t.fold(e, ev)
 		return
 	}
 	switch ev.Op {

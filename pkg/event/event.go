@@ -43,6 +43,11 @@ const (
 	FlagTruncated
 	// FlagMapped: a store through a shared mapping, not a write.
 	FlagMapped
+	// FlagAhead: told before it is done, and perhaps it fails.
+	FlagAhead
+	// FlagAstray: where the object lies is not known, only its inode; the anchor is
+	// the strictest one of its file system.
+	FlagAstray
 )
 
 // What Arg of a KindGuard event holds above the kernel's own numbers

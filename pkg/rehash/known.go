@@ -244,6 +244,30 @@ func (k *Known) Walk(p string, visit func(path string, s *event.State)) {
 	}
 }
 
+// Inode returns a path at which the file with this st_dev and inode number is known.
+// It looks at everything known.
+func (k *Known) Inode(dev, ino uint64) (path string, ok bool) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	n := inodeBelow(&k.root, dev, ino)
+	if n == nil {
+		return "", false
+	}
+	return n.path(), true
+}
+
+func inodeBelow(n *node, dev, ino uint64) *node {
+	if n.entry != nil && n.entry.State.Exists && n.entry.State.Dev == dev && n.entry.State.Ino == ino {
+		return n
+	}
+	for _, kid := range n.kids {
+		if at := inodeBelow(kid, dev, ino); at != nil {
+			return at
+		}
+	}
+	return nil
+}
+
 func walkNode(n *node, p string, visit func(string, *event.State)) {
 	if n.entry != nil && n.entry.State.Exists {
 		visit(p, &n.entry.State)

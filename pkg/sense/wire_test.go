@@ -56,7 +56,7 @@ func TestKindAndFlagNumbersAreThoseOfTheWire(t *testing.T) {
 		"EF_BLOCKED": uint64(event.FlagBlocked), "EF_ALLOWED": uint64(event.FlagAllowed), "EF_NAMED": uint64(event.FlagNamed),
 		"EF_FOLLOW": uint64(event.FlagFollow), "EF_CREATED": uint64(event.FlagCreated), "EF_FIRST": uint64(event.FlagFirst),
 		"EF_APPEARED": uint64(event.FlagAppeared), "EF_DIR": uint64(event.FlagDir), "EF_TRUNCATED": uint64(event.FlagTruncated),
-		"EF_MAPPED": uint64(event.FlagMapped),
+		"EF_MAPPED": uint64(event.FlagMapped), "EF_AHEAD": uint64(event.FlagAhead), "EF_ASTRAY": uint64(event.FlagAstray),
 	}
 	for name, n := range defines(t, "event.h", "E[VF]_") {
 		if names[name] != n {
