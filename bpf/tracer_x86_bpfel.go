@@ -229,7 +229,8 @@ type TracerSlot struct {
 			Appeared uint8
 			TooDeep  uint8
 			Names    uint8
-			Pad      [2]uint8
+			Astray   uint8
+			_        [1]byte
 		}
 		Second struct {
 			_        structs.HostLayout
@@ -240,7 +241,8 @@ type TracerSlot struct {
 			Appeared uint8
 			TooDeep  uint8
 			Names    uint8
-			Pad      [2]uint8
+			Astray   uint8
+			_        [1]byte
 		}
 		Request [14]uint64
 		Op      uint32
@@ -298,6 +300,7 @@ const (
 	TracerProgBpf                 = "bpf"
 	TracerProgBpfK                = "bpf_k"
 	TracerProgFileIoctl           = "file_ioctl"
+	TracerProgFileIoctlCompat     = "file_ioctl_compat"
 	TracerProgFileMprotect        = "file_mprotect"
 	TracerProgFileOpen            = "file_open"
 	TracerProgFilePermission      = "file_permission"
@@ -329,6 +332,7 @@ const (
 	TracerProgM_bpf               = "m_bpf"
 	TracerProgM_bpfK              = "m_bpf_k"
 	TracerProgM_fileIoctl         = "m_file_ioctl"
+	TracerProgM_fileIoctlCompat   = "m_file_ioctl_compat"
 	TracerProgM_fileMprotect      = "m_file_mprotect"
 	TracerProgM_fileOpen          = "m_file_open"
 	TracerProgM_filePermission    = "m_file_permission"
@@ -383,6 +387,8 @@ const (
 	TracerProgTaskSetnice         = "task_setnice"
 	TracerProgTaskSetrlimit       = "task_setrlimit"
 	TracerProgTaskSetscheduler    = "task_setscheduler"
+	TracerProgVfsCreate           = "vfs_create"
+	TracerProgVfsCreateD          = "vfs_create_d"
 	TracerProgVfsFileattrSet      = "vfs_fileattr_set"
 	TracerProgVfsLink             = "vfs_link"
 	TracerProgVfsMkdir            = "vfs_mkdir"
@@ -454,6 +460,7 @@ type TracerProgramSpecs struct {
 	Bpf                 *ebpf.ProgramSpec `ebpf:"bpf"`
 	BpfK                *ebpf.ProgramSpec `ebpf:"bpf_k"`
 	FileIoctl           *ebpf.ProgramSpec `ebpf:"file_ioctl"`
+	FileIoctlCompat     *ebpf.ProgramSpec `ebpf:"file_ioctl_compat"`
 	FileMprotect        *ebpf.ProgramSpec `ebpf:"file_mprotect"`
 	FileOpen            *ebpf.ProgramSpec `ebpf:"file_open"`
 	FilePermission      *ebpf.ProgramSpec `ebpf:"file_permission"`
@@ -485,6 +492,7 @@ type TracerProgramSpecs struct {
 	M_bpf               *ebpf.ProgramSpec `ebpf:"m_bpf"`
 	M_bpfK              *ebpf.ProgramSpec `ebpf:"m_bpf_k"`
 	M_fileIoctl         *ebpf.ProgramSpec `ebpf:"m_file_ioctl"`
+	M_fileIoctlCompat   *ebpf.ProgramSpec `ebpf:"m_file_ioctl_compat"`
 	M_fileMprotect      *ebpf.ProgramSpec `ebpf:"m_file_mprotect"`
 	M_fileOpen          *ebpf.ProgramSpec `ebpf:"m_file_open"`
 	M_filePermission    *ebpf.ProgramSpec `ebpf:"m_file_permission"`
@@ -539,6 +547,8 @@ type TracerProgramSpecs struct {
 	TaskSetnice         *ebpf.ProgramSpec `ebpf:"task_setnice"`
 	TaskSetrlimit       *ebpf.ProgramSpec `ebpf:"task_setrlimit"`
 	TaskSetscheduler    *ebpf.ProgramSpec `ebpf:"task_setscheduler"`
+	VfsCreate           *ebpf.ProgramSpec `ebpf:"vfs_create"`
+	VfsCreateD          *ebpf.ProgramSpec `ebpf:"vfs_create_d"`
 	VfsFileattrSet      *ebpf.ProgramSpec `ebpf:"vfs_fileattr_set"`
 	VfsLink             *ebpf.ProgramSpec `ebpf:"vfs_link"`
 	VfsMkdir            *ebpf.ProgramSpec `ebpf:"vfs_mkdir"`
@@ -685,6 +695,7 @@ type TracerPrograms struct {
 	Bpf                 *ebpf.Program `ebpf:"bpf"`
 	BpfK                *ebpf.Program `ebpf:"bpf_k"`
 	FileIoctl           *ebpf.Program `ebpf:"file_ioctl"`
+	FileIoctlCompat     *ebpf.Program `ebpf:"file_ioctl_compat"`
 	FileMprotect        *ebpf.Program `ebpf:"file_mprotect"`
 	FileOpen            *ebpf.Program `ebpf:"file_open"`
 	FilePermission      *ebpf.Program `ebpf:"file_permission"`
@@ -716,6 +727,7 @@ type TracerPrograms struct {
 	M_bpf               *ebpf.Program `ebpf:"m_bpf"`
 	M_bpfK              *ebpf.Program `ebpf:"m_bpf_k"`
 	M_fileIoctl         *ebpf.Program `ebpf:"m_file_ioctl"`
+	M_fileIoctlCompat   *ebpf.Program `ebpf:"m_file_ioctl_compat"`
 	M_fileMprotect      *ebpf.Program `ebpf:"m_file_mprotect"`
 	M_fileOpen          *ebpf.Program `ebpf:"m_file_open"`
 	M_filePermission    *ebpf.Program `ebpf:"m_file_permission"`
@@ -770,6 +782,8 @@ type TracerPrograms struct {
 	TaskSetnice         *ebpf.Program `ebpf:"task_setnice"`
 	TaskSetrlimit       *ebpf.Program `ebpf:"task_setrlimit"`
 	TaskSetscheduler    *ebpf.Program `ebpf:"task_setscheduler"`
+	VfsCreate           *ebpf.Program `ebpf:"vfs_create"`
+	VfsCreateD          *ebpf.Program `ebpf:"vfs_create_d"`
 	VfsFileattrSet      *ebpf.Program `ebpf:"vfs_fileattr_set"`
 	VfsLink             *ebpf.Program `ebpf:"vfs_link"`
 	VfsMkdir            *ebpf.Program `ebpf:"vfs_mkdir"`
@@ -796,6 +810,7 @@ func (p *TracerPrograms) Close() error {
 		p.Bpf,
 		p.BpfK,
 		p.FileIoctl,
+		p.FileIoctlCompat,
 		p.FileMprotect,
 		p.FileOpen,
 		p.FilePermission,
@@ -827,6 +842,7 @@ func (p *TracerPrograms) Close() error {
 		p.M_bpf,
 		p.M_bpfK,
 		p.M_fileIoctl,
+		p.M_fileIoctlCompat,
 		p.M_fileMprotect,
 		p.M_fileOpen,
 		p.M_filePermission,
@@ -881,6 +897,8 @@ func (p *TracerPrograms) Close() error {
 		p.TaskSetnice,
 		p.TaskSetrlimit,
 		p.TaskSetscheduler,
+		p.VfsCreate,
+		p.VfsCreateD,
 		p.VfsFileattrSet,
 		p.VfsLink,
 		p.VfsMkdir,
