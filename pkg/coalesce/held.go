@@ -410,6 +410,23 @@ func (t *Table) storeLook(f *heldFile, now uint64) *event.Change {
 	return c
 }
 
+// lookMade is what becomes of a change that tells of nothing but a mapping: who made
+// it need not be who stores.
+func (t *Table) lookMade(c *event.Change) {
+	if f := t.held.files[c.Path]; f != nil && f.mappings() > 0 {
+		t.lookHeld(f, c.Last)
+		return
+	}
+	if t.stats.HeldOverflow == 0 {
+		return // it has ended, and was looked at with that
+	}
+	// perhaps there was no room to remember it
+	c.Op, c.Ops, c.Count, c.Bytes = event.OpOpen, nil, 0, 0
+	c.Why = "stored through a shared mapping, which no hook sees; who had it mapped is not known any more"
+	c.Actor, c.Process, c.Key, c.Allowed = *event.Nobody(), event.Process{}, event.ProcKey{}, false
+	t.send(c)
+}
+
 // LookMapped returns a look at a file if it is mapped: what differs there may have
 // been stored, and by whom is known here. nil: it is not.
 func (t *Table) LookMapped(path string, now uint64) *event.Change {

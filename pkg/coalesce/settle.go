@@ -72,6 +72,17 @@ func (t *Table) touch(e *entry, ev *event.Event) {
 
 // settle ends a pending change and emits it.
 func (t *Table) settle(e *entry, held bool) {
+	t.unlist(e)
+	e.c.Partial = held
+	if e.onlyMapped() {
+		t.lookMade(e.c)
+		return
+	}
+	t.send(e.c)
+}
+
+// unlist takes a change out of those that are pending.
+func (t *Table) unlist(e *entry) {
 	delete(t.pending, e.slot)
 	t.due.drop(&e.timer)
 	t.gone(e.who.key.PID)
@@ -86,8 +97,12 @@ func (t *Table) settle(e *entry, held bool) {
 		t.entries.newest = e.older
 	}
 	e.older, e.newer = nil, nil
-	e.c.Partial = held
-	t.send(e.c)
+}
+
+// onlyMapped reports whether all that is known is that a mapping was made.
+func (e *entry) onlyMapped() bool {
+	return e.slot.op == event.OpNone && !e.stored && len(e.c.Ops) > 0 &&
+		!slices.ContainsFunc(e.c.Ops, func(op event.Op) bool { return op != event.OpMapWrite })
 }
 
 // settleBelow ends what is pending below a directory, oldest first.

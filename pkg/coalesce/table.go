@@ -182,6 +182,7 @@ type entry struct {
 	slot   slot
 	opener uint64 // the last opener seen, 0 if none
 	begun  uint64
+	stored bool // through a mapping: who did that is known
 
 	older, newer *entry // in order of beginning
 }
@@ -248,10 +249,10 @@ func (t *Table) Add(ev *event.Event, who Who) error {
 	switch ev.Kind {
 	case event.KindExec, event.KindExit, event.KindFork:
 		t.mu.Lock()
+		t.family(ev, who)
 		if ev.Kind != event.KindFork {
 			t.leave(ev)
 		}
-		t.family(ev, who)
 		t.emit()
 		return nil
 	case event.KindFile:
@@ -421,6 +422,7 @@ func (t *Table) write(ev *event.Event, at Place, who Who) {
 	}
 	e := t.entry(ev, at, who)
 	e.opener = ev.Opener
+	e.stored = e.stored || ev.Op == event.OpMapWrite
 	if o := t.opener(ev, at.Path); o != nil {
 		if !o.wrote {
 			t.due.drop(&o.timer) // of open
@@ -478,8 +480,11 @@ func (t *Table) closed(ev *event.Event, at Place, who Who) {
 		e.c.First = min(e.c.First, first(ev))
 		e.c.Last = max(e.c.Last, ev.Time)
 		t.settle(e, false)
-	case e == nil && t.maps(ev.Opener, at.Path):
+	case (e == nil || e.onlyMapped()) && t.maps(ev.Opener, at.Path):
 		// It is looked at with all who had it mapped.
+		if e != nil {
+			t.unlist(e)
+		}
 	case e == nil:
 		// Nothing was written through it as far as we know, or all of it is
 		// reported: let the next stage see for itself.

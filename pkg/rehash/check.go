@@ -200,7 +200,7 @@ func (k *check) look() Finding {
 	k.r.put(path, l, fresh(&e))
 	f.Changed = true
 	f.Op = OpOf(&f.Before, &f.After)
-	if k.c.Mapped && f.Op == event.OpWrite {
+	if k.c.Mapped && (f.Op == event.OpWrite || f.Op == event.OpUtimes) { // a store moves the time too
 		f.Op = event.OpMapWrite
 	}
 	switch {
