@@ -116,8 +116,8 @@ static __always_inline int decide_at(struct request *r, u64 mnt, u64 d, bool our
 		report_mount(r, mnt, d);
 		return -EPERM;
 	}
-	if (ours)
-		COUNT(r->hook, skipped);	/* told when it is done */
+	if (ours || r->place.rule == RULE_OWN)
+		COUNT(r->hook, skipped);	/* told when it is done; what others see where we live is nothing to us */
 	else
 		report_mount(r, mnt, d);
 	return 0;
