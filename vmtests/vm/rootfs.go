@@ -13,8 +13,8 @@ const rootSuite = "bookworm"
 
 // rootPackages are what the scripts use beyond the essential packages.
 var rootPackages = [...]string{
-	"acl", "attr", "auditd", "b3sum", "bpftool", "btrfs-progs", "e2fsprogs", "ed", "iproute2", "jq", "kmod", "libcap2-bin",
-	"openssh-client", "openssh-server", "procps", "sudo", "vim-tiny", "xfsprogs",
+	"acl", "attr", "auditd", "b3sum", "bpftool", "btrfs-progs", "e2fsprogs", "ed", "git", "iproute2", "jq", "kmod", "libcap2-bin",
+	"openssh-client", "openssh-server", "procps", "rsync", "sqlite3", "stress-ng", "sudo", "vim-tiny", "xfsprogs",
 }
 
 // rootSize is the size of the (sparse) image.

@@ -38,7 +38,7 @@ func operations() []op {
 			return os.MkdirAll(p, 0o755)
 		}},
 		{"rmdir", 3, func(f *fuzzer) error { p := f.subdir(); f.about(p); return unix.Rmdir(p) }},
-		{"rmtree", 1, func(f *fuzzer) error { p := f.subdir(); f.about(p); return os.RemoveAll(p) }},
+		{"rmtree", 1, func(f *fuzzer) error { p := f.subdir(); f.about(p); return removeAll(unix.AT_FDCWD, p) }},
 		{"unlink", 6, func(f *fuzzer) error { p := f.file(); f.about(p); return unix.Unlink(p) }},
 		{"rename", 6, func(f *fuzzer) error { return f.rename(f.file(), f.file(), 0) }},
 		{"noreplace", 2, func(f *fuzzer) error { return f.rename(f.any(), f.any(), unix.RENAME_NOREPLACE) }},
@@ -140,6 +140,23 @@ func operations() []op {
 		{"letgo", 4, (*fuzzer).letGo},
 		{"child", 1, (*fuzzer).child},
 	}
+}
+
+// removeAll removes a directory with all below it, and never waits for a fifo that
+// somebody puts in its place (as os.RemoveAll may).
+func removeAll(at int, name string) error {
+	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	dir := os.NewFile(uintptr(fd), name)
+	list, err := dir.Readdirnames(-1)
+	for _, n := range list {
+		if unix.Unlinkat(fd, n, 0) != nil {
+			err = errors.Join(err, removeAll(fd, n))
+		}
+	}
+	return errors.Join(err, dir.Close(), unix.Unlinkat(at, name, unix.AT_REMOVEDIR))
 }
 
 func (f *fuzzer) mode(mask uint32) uint32 { return (f.r.Uint32() & mask) | 0o600 }
