@@ -1,9 +1,15 @@
 package pipeline
 
-import "container/heap"
+import (
+	"container/heap"
+	"sync/atomic"
+)
 
-// delayed are items for later, soonest first; it belongs to the slow side.
-type delayed struct{ list timed }
+// delayed are items for later, soonest first; but for n it belongs to the slow side.
+type delayed struct {
+	list timed
+	n    atomic.Int64 // of items
+}
 
 type timedItem struct {
 	at uint64
@@ -37,6 +43,7 @@ const maxDelayed = 1 << 16
 func (d *delayed) put(at uint64, it *item) {
 	d.list.n++
 	heap.Push(&d.list, timedItem{at, d.list.n, it})
+	d.n.Add(1)
 }
 
 // due returns the soonest item if its time has come, or if there are too many.
@@ -44,6 +51,7 @@ func (d *delayed) due(now uint64) *item {
 	if len(d.list.items) == 0 || d.list.items[0].at > now && len(d.list.items) <= maxDelayed {
 		return nil
 	}
+	d.n.Add(-1)
 	return heap.Pop(&d.list).(timedItem).it
 }
 

@@ -176,6 +176,13 @@ func (g *gaps) due(now uint64, force bool) []*gap {
 	return out
 }
 
+// waiting returns how many events were lost or not placed that are not given out.
+func (g *gaps) waiting() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.lost.lost + g.named.lost
+}
+
 // next returns when due has something to give, false if that is not known or
 // nothing was collected.
 func (g *gaps) next() (uint64, bool) {

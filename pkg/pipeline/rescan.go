@@ -44,6 +44,7 @@ type scans struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	jobs   chan struct{}
+	open   atomic.Int64 // jobs that are not closed
 
 	mu    sync.Mutex // guards all below
 	next  []*job
@@ -80,6 +81,7 @@ func (s *scans) begin(j *job) {
 		return
 	}
 	s.next = append(s.next, j)
+	s.open.Add(1)
 	signal(s.jobs)
 }
 
@@ -308,6 +310,7 @@ func (p *Pipeline) dealt(it *item) {
 
 // close ends a job: with the record that closes its gap, or to be tried again.
 func (s *scans) close(j *job, err error) {
+	defer s.open.Add(-1)
 	p, g := s.p, j.gap
 	if n := j.unread.Load(); err == nil && n > 0 {
 		err = fmt.Errorf("%d paths could not be read", n)
