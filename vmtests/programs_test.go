@@ -17,7 +17,7 @@ const logs = "../.cache/logs"
 func programs(t *testing.T) map[string]string {
 	t.Helper()
 	bin := map[string]string{"holdfast": os.Getenv("HOLDFAST")}
-	for name, pkg := range map[string]string{"holdfast": "../cmd/holdfast", "acts": "./acts", "holder": "./cmd/holder"} {
+	for name, pkg := range map[string]string{"holdfast": "../cmd/holdfast", "acts": "./acts", "fuzz": "./cmd/fuzz", "replay": "./cmd/replay", "holder": "./cmd/holder"} {
 		if bin[name] == "" {
 			bin[name] = build(t, pkg, filepath.Join(t.TempDir(), name))
 		}

@@ -16,7 +16,8 @@ import (
 
 // TestScripts runs each script in the kernels that it names. VM_KERNEL and VM_RUN
 // select one kernel and the scripts whose name matches a pattern of path.Match;
-// both together run a script in a kernel that it does not name, too.
+// both together run a script in a kernel that it does not name, too. VM_ENV is variables
+// for the script (A=1 B=2), VM_TIME its time limit.
 func TestScripts(t *testing.T) {
 	kernels, err := readKernels()
 	if err != nil {
@@ -73,9 +74,16 @@ func runScript(t *testing.T, k vm.Kernel, s script, bin map[string]string) {
 	if err := os.MkdirAll(keep, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	files := map[string]string{"/run/vm/lib.sh": "scripts/lib.sh", "/run/vm/scene.sh": "../demo/scene.sh"}
+	files := map[string]string{"/run/vm/lib.sh": "scripts/lib.sh", "/run/vm/work.sh": "scripts/work.sh", "/run/vm/scene.sh": "../demo/scene.sh"}
 	for name, host := range bin {
 		files["/usr/local/bin/"+name] = host
+	}
+	limit := 10 * time.Minute
+	if l := os.Getenv("VM_TIME"); l != "" {
+		var err error
+		if limit, err = time.ParseDuration(l); err != nil {
+			t.Fatal(err)
+		}
 	}
 	dir := t.TempDir()
 	for name, text := range s.sections {
@@ -89,8 +97,8 @@ func runScript(t *testing.T, k vm.Kernel, s script, bin map[string]string) {
 		files["/run/vm/files/"+name] = host
 	}
 	res, err := vm.Run(context.Background(), vm.Options{
-		Cache: "../.cache", Kernel: k, Files: files, Out: keep, Log: filepath.Join(keep, "serial.log"), Timeout: 10 * time.Minute,
-		Script: "#!/bin/bash\nset -euo pipefail\n. /run/vm/lib.sh\n" + s.sections["run.sh"],
+		Cache: "../.cache", Kernel: k, Files: files, Out: keep, Log: filepath.Join(keep, "serial.log"), Timeout: limit,
+		Script: "#!/bin/bash\nset -euo pipefail\nexport " + os.Getenv("VM_ENV") + "\n. /run/vm/lib.sh\n" + s.sections["run.sh"],
 	})
 	if err != nil {
 		t.Fatal(err)

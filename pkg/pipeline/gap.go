@@ -122,6 +122,8 @@ type gaps struct {
 	open   []*gap // declared, not closed
 	last   *gap   // the last one that was declared
 	healed uint64
+
+	comparing event.Time // moment of the first of those that were given out, 0 if that is over
 }
 
 // add collects lost events.
@@ -148,6 +150,7 @@ func (g *gaps) compared(now, took uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.doubt = now + max(doubtEvery, doubtShare*took)
+	g.comparing = 0
 }
 
 // due gives out what was collected: losses when the rescan for earlier ones is
@@ -171,16 +174,21 @@ func (g *gaps) due(now uint64, force bool) []*gap {
 	if g.named.lost > 0 && !force && now >= g.doubt {
 		d := g.named
 		out = append(out, &d)
+		g.comparing = g.named.from
 		g.named, g.doubt = gap{}, math.MaxUint64 // until compared
 	}
 	return out
 }
 
-// waiting returns how many events were lost or not placed that are not given out.
-func (g *gaps) waiting() uint64 {
+// waiting returns how many events were lost and not given out and gaps are open, and
+// the moment of the first unplaced event whose comparing is not over, 0 if there is none.
+func (g *gaps) waiting() (n uint64, doubt event.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.lost.lost + g.named.lost
+	if doubt = g.comparing; doubt == 0 && g.named.lost > 0 {
+		doubt = g.named.from
+	}
+	return g.lost.lost + uint64(len(g.open)), doubt
 }
 
 // next returns when due has something to give, false if that is not known or

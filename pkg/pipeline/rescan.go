@@ -36,6 +36,14 @@ type job struct {
 	left atomic.Int64
 }
 
+// told is 1, but 0 for a rescan for unplaced events: gaps tells of these.
+func (j *job) told() int64 {
+	if j.gap != nil && j.gap.unplaced {
+		return 0
+	}
+	return 1
+}
+
 // scans runs rescans beside the slow side, one after the other: they only find
 // out what to look at, the looks go through the queue like changes.
 type scans struct {
@@ -81,7 +89,7 @@ func (s *scans) begin(j *job) {
 		return
 	}
 	s.next = append(s.next, j)
-	s.open.Add(1)
+	s.open.Add(j.told())
 	signal(s.jobs)
 }
 
@@ -310,7 +318,7 @@ func (p *Pipeline) dealt(it *item) {
 
 // close ends a job: with the record that closes its gap, or to be tried again.
 func (s *scans) close(j *job, err error) {
-	defer s.open.Add(-1)
+	defer s.open.Add(-j.told())
 	p, g := s.p, j.gap
 	if n := j.unread.Load(); err == nil && n > 0 {
 		err = fmt.Errorf("%d paths could not be read", n)

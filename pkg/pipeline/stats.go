@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/holdfast/holdfast/pkg/coalesce"
+	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/rehash"
 	"github.com/holdfast/holdfast/pkg/respond"
 )
@@ -36,8 +37,11 @@ type Stats struct {
 	MappedPutOff  uint64 // such looks that waited for their turn
 
 	// Waiting is what is still to be done about what was told so far: events,
-	// changes, second looks and rescans. 0: all of it is recorded.
+	// changes, second looks and rescans. Doubt is the moment of the first operation
+	// whose path could not be followed and for which the trees have not been compared
+	// yet. Both 0: all of it is recorded.
 	Waiting uint64
+	Doubt   event.Time
 
 	HandoverUsed, HandoverSize int
 	HandoverDropped            uint64
@@ -65,7 +69,8 @@ func (p *Pipeline) Stats() Stats {
 	s.HandoverUsed, s.HandoverSize, s.HandoverDropped = p.in.stats()
 	s.Stop = p.stopper.Stats()
 	s.QueueLen, s.QueueDropped = p.queue.stats()
-	s.Waiting = uint64(s.HandoverUsed) + uint64(s.Coalesce.Pending) + uint64(s.QueueLen) + uint64(p.delayed.n.Load()) + uint64(p.scans.open.Load()) + p.gaps.waiting()
+	s.Waiting, s.Doubt = p.gaps.waiting()
+	s.Waiting += uint64(s.HandoverUsed) + uint64(s.Coalesce.Pending) + uint64(s.QueueLen) + uint64(p.delayed.n.Load()) + uint64(p.scans.open.Load())
 	if p.responder != nil {
 		s.Respond = p.responder.Stats()
 	}
@@ -76,7 +81,7 @@ func (p *Pipeline) Stats() Stats {
 func (s Stats) Map() map[string]uint64 {
 	return map[string]uint64{
 		"decode_events": s.Events, "decode_spoilt": s.Spoilt,
-		"pipeline_waiting": s.Waiting, "pipeline_lost": s.Lost, "pipeline_gaps": s.Gaps,
+		"pipeline_waiting": s.Waiting, "pipeline_doubt": uint64(s.Doubt), "pipeline_lost": s.Lost, "pipeline_gaps": s.Gaps,
 		"pipeline_rescans": s.Rescans, "pipeline_rescans_failed": s.RescansFailed,
 		"pipeline_handover_dropped": s.HandoverDropped, "pipeline_queue_dropped": s.QueueDropped,
 		"coalesce_events": s.Coalesce.Events, "coalesce_skipped": s.Coalesce.Skipped, "coalesce_failed": s.Coalesce.Failed,

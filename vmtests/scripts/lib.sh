@@ -41,6 +41,22 @@ settle() {
 	return 1
 }
 
+# settle_all returns when everything that was done until now is recorded: nothing
+# waits on the way to the log, and no tree is yet to be compared on account of it.
+settle_all() {
+	local now last= t n
+	t=$(date +%s%N)
+	for n in $(seq ${1:-300}); do
+		now=$(hf status --json | jq -c --argjson t "$t" '[.pipeline.pipeline_waiting + (.queues | map(.len) | add),
+			(.pipeline.pipeline_doubt | if . > $t then 0 else . end), .journal.seq]')
+		case $now in '[0,0,'*) [ "$now" != "$last" ] || return 0 ;; esac
+		last=$now
+		sleep 1
+	done
+	echo "settle_all: still waiting: $last"
+	return 1
+}
+
 # finish ends every script that started the daemon, however it ends: it keeps what
 # the expectations read, ends the daemon and verifies the log.
 finish() {

@@ -1,17 +1,18 @@
 # work.sh is sourced: mixed work of every kind in a tree, for the completeness oracle.
 # Nothing here knows what Holdfast makes of it.
 
-# mixed_work TREE OUTSIDE ROUNDS SEED: OUTSIDE is a directory on the same file system.
-# It takes the programs fuzz, git, dpkg, tar, rsync, sqlite3 and stress-ng.
+# mixed_work TREE OUTSIDE ROUNDS SEED [MINUTES]: OUTSIDE is a directory on the same file
+# system. With MINUTES it goes on for rounds until they are over. It takes the programs
+# fuzz, git, dpkg, tar, rsync, sqlite3 and stress-ng.
 mixed_work() {
-	local tree=$1 outside=$2 rounds=$3 seed=$4 n w
+	local tree=$1 outside=$2 rounds=$3 seed=$4 end=$((SECONDS + 60 * ${5:-0})) n=0 w pids
 	mkdir -p "$tree"/{fuzz,git,dpkg,tar,rsync,sqlite,stress} "$outside"/{fuzz,src,pkg}
 	some_files "$outside/src"
 	some_packages "$outside/pkg"
-	for n in $(seq "$rounds"); do
-		echo "round $n of $rounds, seed $((seed + n))"
+	while [ $((++n)) -le "$rounds" ] || [ $SECONDS -lt $end ]; do
+		echo "round $n, seed $((seed + n))"
 		fuzz -seed $((seed + n)) -procs 8 -ops "${FUZZ_OPS:-400}" "$tree/fuzz" "$outside/fuzz" >"$outside/fuzz.$n" &
-		local pids=($!)
+		pids=($!)
 		for w in git dpkg tar rsync sqlite stress; do
 			"work_$w" "$tree/$w" "$outside" "$n" >"$outside/$w.log" 2>&1 &
 			pids+=($!)
@@ -125,7 +126,9 @@ work_stress() {
 	stress-ng --quiet --temp-path "$1" --timeout "${STRESS_TIME:-8}" --no-rand-seed \
 		--dentry 1 --dentry-ops 200 --dentries 50 --dir 1 --dir-ops 200 --dir-dirs 64 --fallocate 1 --fallocate-ops 6 --fallocate-bytes 1M --filename 1 --filename-ops "$ops" --fpunch 1 --fpunch-ops 4
 	stress-ng --quiet --temp-path "$1" --timeout "${STRESS_TIME:-8}" --no-rand-seed \
-		--iomix 1 --iomix-bytes 1M --iomix-ops 100 --link 1 --link-ops 4 --mknod 1 --mknod-ops 4 --rename 1 --rename-ops 200 --symlink 1 --symlink-ops 2
+		--iomix 1 --iomix-bytes 1M --iomix-ops 100 --mknod 1 --mknod-ops 4 --rename 1 --rename-ops 200
 	stress-ng --quiet --temp-path "$1" --timeout "${STRESS_TIME:-8}" --no-rand-seed \
 		--touch 1 --touch-ops "$ops" --utime 1 --utime-ops "$ops" --xattr 1 --xattr-ops 2 --fsize 1 --fsize-ops 4 --inode-flags 1 --inode-flags-ops 4 --dirmany 1 --dirmany-ops 100 --open 1 --open-ops "$ops"
+	[ -z "${STRESS_HEAVY:-}" ] || stress-ng --quiet --temp-path "$1" --timeout "${STRESS_TIME:-8}" --no-rand-seed \
+		--link 1 --link-ops 1 --symlink 1 --symlink-ops 1 # thousands of names each
 }
