@@ -22,6 +22,8 @@ type machine struct {
 	dir  string // state, trees and what check reads
 	bin  map[string]string
 	done chan error
+	attr *syscall.SysProcAttr // of the daemon
+	pid  int
 }
 
 func newMachine(t *testing.T) *machine {
@@ -88,10 +90,11 @@ func (m *machine) start(watches ...string) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, m.attr
 	if err := cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}
+	m.pid = cmd.Process.Pid
 	if err := log.Close(); err != nil {
 		m.t.Fatal(err)
 	}

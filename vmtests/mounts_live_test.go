@@ -1,0 +1,93 @@
+//go:build live
+
+package vmtests
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// inside runs a shell script in the daemon's own mount namespace.
+func (m *machine) inside(script string) string {
+	m.t.Helper()
+	return strings.TrimSpace(string(m.must("nsenter", "-t", fmt.Sprint(m.pid), "-m", "sh", "-ec", "cd "+m.dir+"; "+script)))
+}
+
+// What a path leads to changes by mounts, by renames above it and by other names,
+// in a mount namespace of the daemon's own: each is told with who did it, and what
+// is there then is compared.
+func TestLiveMountsRenamesAboveAndOtherNames(t *testing.T) {
+	m := newMachine(t)
+	m.attr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // Go makes its mounts private
+	www := m.path("top/www")
+	for _, d := range []string{filepath.Join(www, "sub"), m.path("out")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, f := range []string{"top/www/a", "top/www/linked", "top/www/sub/inner", "out/other"} {
+		m.write(f, []byte("content of "+f+"\n"))
+	}
+	if err := os.Link(filepath.Join(www, "linked"), m.path("out/linked")); err != nil {
+		t.Fatal(err)
+	}
+	m.start(www + "=observe")
+	var want strings.Builder
+	hash := func(path string) string { return "blake3:" + m.inside("b3sum --no-names "+path) }
+	expect := func(format string, args ...any) { fmt.Fprintf(&want, "record "+format+"\n", args...) }
+
+	m.inside("mount -t tmpfs shown top/www/sub")
+	m.settle()
+	expect("op=mount path=%s/sub process.exe=/usr/bin/mount detail.source=shown", www)
+	expect("op=unlink path=%s/sub/inner found=beneath process.exe=/usr/bin/mount", www)
+	m.inside("echo new >top/www/sub/new")
+	m.settle()
+	expect("op=create path=%s/sub/new after.hash=%s", www, hash("top/www/sub/new"))
+	m.inside("umount top/www/sub")
+	m.settle()
+	expect("op=umount path=%s/sub process.exe=/usr/bin/umount", www)
+	expect("op=create path=%s/sub/inner process.exe=/usr/bin/umount after.hash=%s", www, hash("top/www/sub/inner"))
+
+	m.inside("mount -t tmpfs cover top")
+	m.settle()
+	expect("op=mount path=%s path_seen=%s process.exe=/usr/bin/mount", www, m.path("top"))
+	expect("op=unlink path=%s/a process.exe=/usr/bin/mount", www)
+	m.inside("umount top")
+	m.settle()
+	expect("op=create path=%s/a process.exe=/usr/bin/umount after.hash=%s", www, hash("top/www/a"))
+
+	m.inside("mount --bind top/www top/www")
+	m.settle()
+	m.inside("mount -o remount,bind,ro top/www")
+	m.settle()
+	expect("op=remount path=%s process.exe=/usr/bin/mount", www)
+	m.inside("umount top/www")
+	m.settle()
+
+	m.inside("mv $PWD/top $PWD/moved")
+	m.settle()
+	expect("op=rename path=%s process.exe=/usr/bin/mv", www)
+	m.inside("mv $PWD/moved $PWD/top")
+	m.settle()
+	expect("op=create path=%s/a found=beneath process.exe=/usr/bin/mv after.hash=%s", www, hash("top/www/a"))
+	m.inside("echo again >>top/www/a")
+	m.settle()
+	expect("op=write path=%s/a after.hash=%s", www, hash("top/www/a"))
+
+	m.inside("echo more >>out/linked")
+	m.settle()
+	expect("op=write path=%s/linked after.hash=%s", www, hash("top/www/linked"))
+	m.inside("mount --bind out/other top/www/a")
+	m.settle()
+	expect("op=mount path=%s/a process.exe=/usr/bin/mount", www)
+	m.inside("echo more >>out/other")
+	m.settle()
+	expect("op=write path=%s/a after.hash=%s", www, hash("out/other"))
+	m.inside("umount top/www/a; mkdir elsewhere; mount -t tmpfs t elsewhere; umount elsewhere")
+	m.settle()
+	m.expect(want.String() + "none op=mount path_seen=" + m.path("elsewhere") + "\nnone kind=gap\n")
+}
