@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +43,9 @@ func (d *Daemon) scanHeld(ctx context.Context) error {
 // scanArmed looks who could change what is now watched before it was: the events
 // of that come through the stages like all others.
 func (d *Daemon) scanArmed() {
+	if !d.sensor.Has(mmapBackingFile) && overlays() {
+		d.need(fileUpdateTime, reasonOverlay)
+	}
 	if !d.sensor.CanScan() {
 		return // the missing program says so
 	}
@@ -55,9 +60,12 @@ const (
 	filePermission = "file_permission"
 	fileUpdateTime = "file_update_time"
 
+	mmapBackingFile = "mmap_backing_file" // always attached, where there is such a hook
+
 	reasonArming      = "rules are being armed"
 	reasonDescriptors = "descriptors are held whose opening was not seen"
 	reasonMappings    = "watched files are mapped for writing"
+	reasonOverlay     = "this kernel does not tell what overlayfs maps below"
 	reasonWriters     = "watched files stay open for writing"
 )
 
@@ -110,6 +118,12 @@ func (d *Daemon) need(program, reason string) {
 		return
 	}
 	d.recover("program " + program)
+}
+
+// overlays reports whether this kernel has overlayfs at hand (proc(5), /proc/filesystems).
+func overlays() bool {
+	b, err := os.ReadFile("/proc/filesystems")
+	return err != nil || bytes.Contains(b, []byte("\toverlay\n"))
 }
 
 // unblocked are the reasons why a rule that blocks does not keep everything out:

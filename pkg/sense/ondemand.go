@@ -114,6 +114,11 @@ func (s *Sensor) Need(program, reason string) error {
 	return nil
 }
 
+// Has reports whether a program is loaded, by its name in the table.
+func (s *Sensor) Has(program string) bool {
+	return s.progs[program] != nil || s.progs["m_"+program] != nil
+}
+
 // Done takes a reason back. Behind the last one the program is detached after a
 // little while.
 func (s *Sensor) Done(program, reason string) {
