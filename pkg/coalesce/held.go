@@ -39,7 +39,9 @@ type Holding struct {
 type holder struct {
 	Holding
 	opener uint64
-	seen   uint64 // number of the last scan that told of it
+	seen   uint64        // number of the last scan that told of it
+	copyOf event.ProcKey // who forked it, if it was not seen making the mapping
+	execed bool          // it ended by executing another program
 }
 
 func (h *holder) mapped() bool { return h.Op == event.OpMapWrite }
@@ -285,7 +287,10 @@ func (t *Table) family(ev *event.Event, who Who) {
 		}
 	case event.KindExec:
 		if t.held.procs[ev.Key.PID] > 0 {
-			t.drop(ev.Time, func(h *holder) bool { return h.mapped() && h.Key.PID == ev.Key.PID })
+			t.drop(ev.Time, func(h *holder) bool {
+				h.execed = h.mapped() && h.Key.PID == ev.Key.PID
+				return h.execed
+			})
 		}
 	case event.KindExit:
 		if t.held.procs[ev.Key.PID] > 0 {
@@ -309,7 +314,7 @@ func (t *Table) inherit(ev *event.Event, who Who) {
 				return
 			}
 			c := *h
-			c.Key, c.At, c.seen = ev.Key, ev.Time, 0
+			c.Key, c.At, c.seen, c.copyOf = ev.Key, ev.Time, 0, h.Key
 			c.Actor, c.Process = child.Actor, child.Process
 			f.holders = append(f.holders, &c)
 			t.counted(&c, 1)
@@ -392,6 +397,12 @@ func (t *Table) storeLook(f *heldFile, now uint64) *event.Change {
 	if len(could) == 0 {
 		return nil
 	}
+	// A child that has executed another program since was a copy of its parent while it
+	// had the mapping: the same program, for the same person.
+	all := could
+	could = slices.DeleteFunc(slices.Clone(all), func(h *holder) bool {
+		return h.execed && slices.ContainsFunc(all, func(o *holder) bool { return sameProcess(o.Key, h.copyOf) })
+	})
 	h := could[0]
 	c := &event.Change{
 		Anchor: f.anchor, Path: f.path, Op: event.OpOpen, First: now, Last: now, Hook: h.Hook, Mapped: true,
@@ -404,6 +415,9 @@ func (t *Table) storeLook(f *heldFile, now uint64) *event.Change {
 		c.Why = fmt.Sprintf("stored through a shared mapping, which no hook sees; any of %d processes may have: %s", len(could), names(could))
 	default:
 		c.Why = "stored through a shared mapping, which no hook sees; no other process had it mapped: " + names(could)
+		if len(all) > 1 {
+			c.Why += ", but for children that it forked, until they executed another program"
+		}
 		c.Actor, c.Process, c.Key, c.Allowed = h.Actor, h.Process, h.Key, h.Allowed
 	}
 	t.stats.HeldLooks++

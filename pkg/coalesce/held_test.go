@@ -182,6 +182,8 @@ func TestNobodyIsBlamedWhereSeveralCouldHaveStored(t *testing.T) {
 		{"two map it", []*event.Event{ev(1, mapped, "f", through(5)), ev(2, mapped, "f", through(6), by(11))}, "/t/f by unknown[0]", []string{"/exe[10]", "/exe[11]"}},
 		{"a child shares it", []*event.Event{ev(1, mapped, "f", through(5)), life(2, event.KindFork, 12, 10)}, "/t/f by unknown[0]", []string{"/exe[10]", "/exe[12]"}},
 		{"another one did until now", []*event.Event{ev(1, mapped, "f", through(5)), ev(2, mapped, "f", through(6), by(11)), life(3, event.KindExit, 11, 0)}, "/t/f by unknown[0]", []string{"/exe[10]", "/exe[11]"}},
+		{"a child did until it executed another program", []*event.Event{ev(1, mapped, "f", through(5)), life(2, event.KindFork, 12, 10), life(3, event.KindExec, 12, 0)}, "/t/f by user10[10]", []string{"/exe[10]", "children"}},
+		{"a child did, and its own child until it executed another program", []*event.Event{ev(1, mapped, "f", through(5)), life(2, event.KindFork, 12, 10), life(3, event.KindFork, 13, 12), life(4, event.KindExec, 13, 0)}, "/t/f by unknown[0]", []string{"/exe[10]", "/exe[12]"}},
 		{"one maps it twice", []*event.Event{ev(1, mapped, "f", through(5)), ev(2, mapped, "f", through(6))}, "/t/f by user10[10]", []string{"/exe[10]"}},
 		{"another one writes into it from outside", []*event.Event{ev(1, mapped, "f", through(5)), ev(2, mapped, "f", through(5), by(11), flags(store))}, "/t/f by user10[10]", []string{"/exe[10]"}},
 		{"who stores maps it, whatever was seen", []*event.Event{ev(1, mapped, "f", through(5)), ev(2, mapped, "f", through(7), by(11), flags(store), func(e *event.Event) { e.Ret = 1 })}, "/t/f by unknown[0]", []string{"/exe[10]", "/exe[11]"}},
