@@ -405,6 +405,7 @@ func (t *Table) open(ev *event.Event, at Place, who Who) {
 	} else {
 		addOp(e.c, event.OpTruncate)
 	}
+	e.c.Opened = t.o.Lasting > 0
 	e.c.Count++
 	t.touch(e, ev)
 	if o != nil {

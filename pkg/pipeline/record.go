@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,12 @@ func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Reco
 	}
 	for _, op := range c.Ops {
 		r.Ops = append(r.Ops, op.String())
+	}
+	if written(c, f) {
+		r.Ops = append(r.Ops, event.OpWrite.String())
+		if f.Op == event.OpTruncate {
+			r.Op = event.OpWrite.String()
+		}
 	}
 	if len(r.Ops) == 0 {
 		r.Ops = []string{r.Op}
@@ -94,6 +101,12 @@ func (p *Pipeline) foreign(it *item, f *rehash.Finding) bool {
 
 // opExchange is among the ops of a rename that swapped its two names.
 const opExchange = "exchange"
+
+// written reports whether a file that an open emptied or made, and whose writes are
+// not told of, has been written: it is not empty any more.
+func written(c *event.Change, f *rehash.Finding) bool {
+	return c.Opened && !slices.Contains(c.Ops, event.OpWrite) && f.After.Unread == "" && f.After.Type == event.TypeRegular && f.After.Size > 0
+}
 
 func text(s string) string { return event.Text([]byte(s)) }
 
