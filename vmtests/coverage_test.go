@@ -1,0 +1,555 @@
+package vmtests
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// place is one column of the coverage.
+type place struct{ Kernel, Tier, FS string }
+
+func (p place) String() string { return p.Kernel + " " + p.Tier + " " + p.FS }
+
+// cell is what one run says of one act: a line of the results.
+type cell struct {
+	Act     string `json:"act"`
+	Kernel  string `json:"kernel"`
+	Release string `json:"release"`
+	Tier    string `json:"tier"`
+	FS      string `json:"fs"`
+	Is      string `json:"is"`              // one of the words below
+	Lacks   string `json:"lacks,omitempty"` // unseen, unattributed or unblocked, if the tier could do better
+	Note    string `json:"note,omitempty"`  // why there is no effect; what is missing or wrong
+	PutBack bool   `json:"put_back,omitempty"`
+	Broken  string `json:"broken,omitempty"` // what no known limit excuses: a false record, a change in spite of a refusal
+}
+
+// The words of a cell, the best last. A check compares by this order.
+var words = []string{"error", "unseen", "seen?", "seen", "blocked", "–"}
+
+// limit is a row of acts/limits.txt: something that is known to be lacking.
+type limit struct {
+	act, lacks, kernel, tier, fs string // patterns of path.Match
+	why                          string
+}
+
+func readLimits(file string) ([]limit, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var all []limit
+	for n, line := range strings.Split(string(b), "\n") {
+		f := strings.Fields(line)
+		if len(f) == 0 || strings.HasPrefix(f[0], "#") {
+			continue
+		}
+		if len(f) < 6 || !slices.Contains([]string{"unseen", "unattributed", "unblocked"}, f[1]) {
+			return nil, fmt.Errorf("%s:%d: want VECTOR unseen|unattributed|unblocked KERNEL TIER FS WHY", file, n+1)
+		}
+		all = append(all, limit{f[0], f[1], f[2], f[3], f[4], strings.Join(f[5:], " ")})
+	}
+	return all, nil
+}
+
+func (l limit) holdsFor(c cell) bool {
+	for pattern, s := range map[string]string{l.act: c.Act, l.lacks: c.Lacks, l.kernel: c.Kernel, l.tier: c.Tier, l.fs: c.FS} {
+		ok := false
+		for p := range strings.SplitSeq(pattern, ",") {
+			if m, err := path.Match(p, s); err == nil && m {
+				ok = true
+			}
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func excuse(limits []limit, c cell) (limit, bool) {
+	for _, l := range limits {
+		if l.holdsFor(c) {
+			return l, true
+		}
+	}
+	return limit{}, false
+}
+
+// pass is what a guest left of one mode.
+type pass struct {
+	truth, records []object
+	before, after  map[string]string // act → its picture
+}
+
+func readPass(dir, mode string) (p pass, err error) {
+	if p.truth, err = readObjects(filepath.Join(dir, mode+".truth")); err != nil {
+		return p, err
+	}
+	if p.records, err = readObjects(filepath.Join(dir, mode+".log")); err != nil {
+		return p, err
+	}
+	if p.before, err = readPictures(filepath.Join(dir, mode+".before")); err != nil {
+		return p, err
+	}
+	p.after, err = readPictures(filepath.Join(dir, mode+".after"))
+	return p, err
+}
+
+func readPictures(file string) (map[string]string, error) {
+	lines, err := readObjects(file)
+	if err != nil {
+		return nil, err
+	}
+	m := map[string]string{}
+	for _, l := range lines {
+		m[l.text("act")] = l.text("view")
+	}
+	return m, nil
+}
+
+// cover compares what the acts say with what the records say. blocked is nil in a
+// tier that cannot block.
+func cover(at place, release string, observed pass, blocked *pass) []cell {
+	var cells []cell
+	for _, t := range observed.truth {
+		c := cell{Act: t.text("act"), Kernel: at.Kernel, Tier: at.Tier, FS: at.FS, Release: release}
+		c.observe(t, observed.records)
+		if blocked != nil {
+			i := slices.IndexFunc(blocked.truth, func(o object) bool { return o.text("act") == c.Act })
+			if i < 0 {
+				c.Is, c.Broken = "error", "it was not run in a blocked tree"
+			} else {
+				c.block(blocked.truth[i], *blocked)
+			}
+		}
+		cells = append(cells, c)
+	}
+	return cells
+}
+
+// observe fills in what an observed tree's records tell of t.
+func (c *cell) observe(t object, records []object) {
+	switch t.text("effect") {
+	case "changed":
+	case "none":
+		c.Is, c.Note = "–", t.text("why")
+		return
+	default:
+		c.Is, c.Broken = "error", orElse(t.text("why"), t.text("effect"))
+		return
+	}
+	var best object
+	rank := 0
+	for _, r := range records {
+		if n := r.seenAs(t); n > rank {
+			best, rank = r, n
+		}
+	}
+	switch {
+	case rank == 0:
+		c.Is, c.Lacks = "unseen", "unseen"
+	case rank < 4:
+		c.Is, c.Lacks, c.Note = "seen?", "unattributed", best.whoInstead(t)
+	default:
+		c.Is = "seen"
+	}
+	if want, got := t.text("after.hash"), best.text("after.hash"); rank > 0 && want != "" && got != "" && got != want && best.text("op") != "link" {
+		c.Broken = fmt.Sprintf("the record's content is %s, the file's %s", got, want)
+	}
+}
+
+// seenAs tells how well r tells t: 0 not at all, 1 the path, 2 the path and the
+// operation, plus 2 if it names the right actor.
+func (r object) seenAs(t object) int {
+	if k := r.text("kind"); k != "change" && k != "attempt" {
+		return 0
+	}
+	ops := strings.Split(t.text("op"), ",")
+	named := slices.ContainsFunc(ops, func(op string) bool { return op == r.text("op") || slices.Contains(r.list("ops"), op) })
+	rank := 1
+	if named {
+		rank = 2
+	}
+	switch names := t.names(); {
+	case t["names"] == nil:
+		if !named || !r.by(t) {
+			return 0
+		}
+	case !slices.Contains(names, r.text("path")) && !slices.Contains(names, r.text("path_to")):
+		return 0
+	}
+	if r.by(t) {
+		rank += 2
+	}
+	if rank == 3 && r.text("after.hash") == t.text("after.hash") {
+		rank = 4 // not the operation, but its effect
+	}
+	return rank
+}
+
+// by tells whether r names who did t.
+func (r object) by(t object) bool {
+	if t.text("kernel") == "true" {
+		// a worker of the kernel, or the process on whose behalf it acts; never somebody else
+		return r.text("actor.origin") == "kernel" || r.text("process.exe") == t.text("exe") || r.text("actor.evidence") == "none"
+	}
+	pids := append(t.list("pids"), t.text("pid"))
+	return r.text("actor.uid") == t.text("uid") && r.text("process.exe") == t.text("exe") && slices.Contains(pids, r.text("process.pid"))
+}
+
+func (r object) whoInstead(t object) string {
+	return fmt.Sprintf("the record says %s of pid %s, uid %s, %q by %s %s; it was pid %s, uid %s", r.text("op"), r.text("process.pid"), r.text("actor.uid"), r.text("process.exe"),
+		r.text("sensor.hook"), r.text("actor.evidence"), orElse(t.text("pid"), t.text("pids")), t.text("uid"))
+}
+
+// list returns the strings of a list.
+func (o object) list(key string) []string {
+	l, _ := o[key].([]any)
+	var all []string
+	for _, v := range l {
+		all = append(all, fmt.Sprint(v))
+	}
+	return all
+}
+
+// block fills in what became of t in a blocked tree.
+func (c *cell) block(t object, p pass) {
+	same := p.before[c.Act] == p.after[c.Act]
+	switch t.text("effect") {
+	case "changed":
+		if c.Is == "seen" || c.Is == "seen?" {
+			c.Lacks = orElse(c.Lacks, "unblocked")
+		}
+		c.PutBack = slices.ContainsFunc(p.records, func(r object) bool { return r.text("verdict") == "restored" && r.about(t) })
+	case "refused":
+		if !same {
+			c.Is, c.Broken = "error", "refused, and yet the state after a new mount is another"
+			return
+		}
+		told := slices.ContainsFunc(p.records, func(r object) bool { return r.text("verdict") == "blocked" && r.tellsRefusal(t) })
+		if !told {
+			c.Broken = orElse(c.Broken, "refused without a record of it")
+			return
+		}
+		if c.Is == "unseen" {
+			c.Note = "refused, but not seen where it is not"
+			return
+		}
+		c.Is = "blocked"
+	case "none":
+		if c.Is != "–" {
+			c.Is, c.Broken = "error", fmt.Sprintf("a blocked tree: no effect: %s", t.text("why"))
+		}
+	default:
+		c.Is, c.Broken = "error", "in a blocked tree: "+t.text("why")
+	}
+}
+
+func (r object) tellsRefusal(t object) bool {
+	if t["names"] != nil && !r.about(t) {
+		return false
+	}
+	return r.by(t)
+}
+
+func orElse(s, d string) string {
+	if s == "" {
+		return d
+	}
+	return s
+}
+
+// failures are what a run may not leave unexplained.
+func failures(cells []cell, limits []limit) []error {
+	var errs []error
+	for _, c := range cells {
+		if c.Broken != "" {
+			errs = append(errs, fmt.Errorf("%s: %s: %s", c.at(), c.Act, c.Broken))
+		}
+		if c.Lacks == "" {
+			continue
+		}
+		if _, ok := excuse(limits, c); !ok {
+			errs = append(errs, fmt.Errorf("%s: %s: %s, and acts/limits.txt does not say why: %s", c.at(), c.Act, c.Lacks, c.Note))
+		}
+	}
+	return errs
+}
+
+func (c cell) at() place { return place{c.Kernel, c.Tier, c.FS} }
+
+// worse compares cells with what docs/coverage.md says of the same place.
+func worse(cells []cell, document string) []error {
+	var errs []error
+	for _, c := range cells {
+		was, ok := documented(document, c.at(), c.Act)
+		if !ok {
+			errs = append(errs, fmt.Errorf("docs/coverage.md says nothing of %s on %s: run make coverage", c.Act, c.at()))
+			continue
+		}
+		if slices.Index(words, c.Is) < slices.Index(words, was) || was == "–" != (c.Is == "–") {
+			errs = append(errs, fmt.Errorf("%s on %s: was %s, is %s: %s%s", c.Act, c.at(), was, c.Is, c.Broken, c.Note))
+		}
+	}
+	return errs
+}
+
+// documented looks up one cell of the document's table.
+func documented(document string, at place, act string) (string, bool) {
+	column := -1
+	for line := range strings.Lines(document) {
+		f := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		for i := range f {
+			f[i] = strings.TrimSpace(f[i])
+		}
+		if f[0] == "vector" {
+			column = slices.Index(f, at.String())
+		}
+		if column > 0 && f[0] == act && column < len(f) {
+			return f[column], true
+		}
+	}
+	return "", false
+}
+
+// readCells reads the results of every run in dir.
+func readCells(dir string) ([]cell, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.ndjson"))
+	if err != nil {
+		return nil, err
+	}
+	var all []cell
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return nil, err
+		}
+		sc := bufio.NewScanner(bytes.NewReader(b))
+		for sc.Scan() {
+			var c cell
+			if err := json.Unmarshal(sc.Bytes(), &c); err != nil {
+				return nil, fmt.Errorf("read %s: %w", f, err)
+			}
+			all = append(all, c)
+		}
+	}
+	return all, nil
+}
+
+func writeCells(file string, cells []cell) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	for _, c := range cells {
+		if err := enc.Encode(c); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(file, b.Bytes(), 0o644)
+}
+
+// document is the text of docs/coverage.md.
+func document(cells []cell, columns []place, limits []limit) string {
+	byPlace := map[place]map[string]cell{}
+	release := map[place]string{}
+	var acts []string
+	for _, c := range cells {
+		if byPlace[c.at()] == nil {
+			byPlace[c.at()] = map[string]cell{}
+		}
+		byPlace[c.at()][c.Act], release[c.at()] = c, c.Release
+		if !slices.Contains(acts, c.Act) {
+			acts = append(acts, c.Act)
+		}
+	}
+	columns = slices.DeleteFunc(slices.Clone(columns), func(p place) bool { return byPlace[p] == nil })
+	var b strings.Builder
+	b.WriteString(`# Coverage
+
+Generated by ` + "`make coverage`" + ` from runs in virtual machines; do not edit. Each row is a program of ` + "`vmtests/acts`" + ` that makes
+one change and says what it did. A column is a kernel, a tier and a file system. Every act was done twice: in an observed
+tree and, where the tier can block, in a blocked one, whose content and metadata were read again after a new mount.
+
+- **blocked**: seen, and in a blocked tree refused with EPERM, unchanged, and recorded as refused.
+- **seen**: a record names the path, the operation or its effect, the user, the program and the process.
+- **seen?**: a record names the path, but not who it was.
+- **unseen**: no record. *Known limits* says why.
+- **–**: the act changes no watched file there: *Without effect* says why.
+
+`)
+	b.WriteString("| column | kernel | blocked | seen | seen? | unseen | – |\n|---|---|---|---|---|---|---|\n")
+	for _, p := range columns {
+		n := map[string]int{}
+		for _, c := range byPlace[p] {
+			n[c.Is]++
+		}
+		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d | %d |\n", p, release[p], n["blocked"], n["seen"], n["seen?"], n["unseen"]+n["error"], n["–"])
+	}
+	b.WriteString("\n## Vectors\n\n| vector |")
+	for _, p := range columns {
+		fmt.Fprintf(&b, " %s |", p)
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---|", len(columns)) + "\n")
+	for _, a := range acts {
+		fmt.Fprintf(&b, "| %s |", a)
+		for _, p := range columns {
+			fmt.Fprintf(&b, " %s |", orElse(byPlace[p][a].Is, " "))
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("\n## Known limits\n\nWhat the acts above lack where they lack it, from `vmtests/acts/limits.txt`. A run that finds another fails.\n\n| vector | lacks | where | because |\n|---|---|---|---|\n")
+	for _, l := range limits {
+		var found []string
+		for _, p := range columns {
+			for _, a := range acts {
+				if c := byPlace[p][a]; c.Lacks != "" && l.holdsFor(c) && !slices.Contains(found, p.String()) {
+					found = append(found, p.String())
+				}
+			}
+		}
+		if len(found) == 0 {
+			continue
+		}
+		where := strings.Join(found, ", ")
+		if len(found) == len(columns) {
+			where = "everywhere"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", strings.ReplaceAll(l.act, ",", ", "), l.lacks, where, l.why)
+	}
+	b.WriteString("\n## Without effect\n\n| vector | why, and where |\n|---|---|\n")
+	for _, a := range acts {
+		var whys []string
+		at := map[string][]string{}
+		for _, p := range columns {
+			if c := byPlace[p][a]; c.Is == "–" {
+				if at[c.Note] == nil {
+					whys = append(whys, c.Note)
+				}
+				at[c.Note] = append(at[c.Note], p.String())
+			}
+		}
+		for i, w := range whys {
+			where := strings.Join(at[w], ", ")
+			if len(at[w]) == len(columns) {
+				where = "everywhere"
+			}
+			whys[i] = fmt.Sprintf("%s (%s)", orElse(w, "nothing is different afterwards"), where)
+		}
+		if len(whys) > 0 {
+			fmt.Fprintf(&b, "| %s | %s |\n", a, strings.Join(whys, "; "))
+		}
+	}
+	return b.String()
+}
+
+func TestCoverageTellsTheTruth(t *testing.T) {
+	parse := func(text string) object {
+		var o object
+		if err := json.Unmarshal([]byte(text), &o); err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	const did = `{"act":"a","op":"write","names":["/t/a/it"],"pid":7,"uid":0,"exe":"/x","effect":"changed","ok":true,"after":{"hash":"h"}}`
+	const refused = `{"act":"a","op":"write","names":["/t/a/it"],"pid":7,"uid":0,"exe":"/x","effect":"refused","errno":"EPERM"}`
+	record := func(kind, op, verdict, pid, hash string) string {
+		return fmt.Sprintf(`{"kind":%q,"op":%q,"verdict":%q,"path":"/t/a/it","actor":{"uid":0},"process":{"pid":%s,"exe":"/x"},"after":{"hash":%q}}`, kind, op, verdict, pid, hash)
+	}
+	for _, tt := range []struct {
+		name, truth, record     string
+		blockTruth, blockRecord string
+		after                   string
+		is, lacks               string
+		broken                  bool
+	}{
+		{name: "a change without a record is unseen", truth: did, is: "unseen", lacks: "unseen"},
+		{name: "a right record is seen", truth: did, record: record("change", "write", "observed", "7", "h"), is: "seen"},
+		{name: "another process is not the actor", truth: did, record: record("change", "write", "observed", "8", "h"), is: "seen?", lacks: "unattributed"},
+		{name: "another operation with the same effect is seen", truth: did, record: record("change", "truncate", "observed", "7", "h"), is: "seen"},
+		{name: "a wrong hash is false", truth: did, record: record("change", "write", "observed", "7", "g"), is: "seen", broken: true},
+		{name: "an exec record is no record of a change", truth: did, record: record("exec", "write", "observed", "7", "h"), is: "unseen", lacks: "unseen"},
+		{name: "a refusal that is told and holds is blocked", truth: did, record: record("change", "write", "observed", "7", "h"), blockTruth: refused, blockRecord: record("attempt", "write", "blocked", "7", ""), is: "blocked"},
+		{name: "a refusal without a record is not blocked", truth: did, record: record("change", "write", "observed", "7", "h"), blockTruth: refused, is: "seen", broken: true},
+		{name: "a refusal after which the state differs is an error", truth: did, record: record("change", "write", "observed", "7", "h"), blockTruth: refused, blockRecord: record("attempt", "write", "blocked", "7", ""), after: "other", is: "error", broken: true},
+		{name: "a change of a blocked tree is unblocked", truth: did, record: record("change", "write", "observed", "7", "h"), blockTruth: did, is: "seen", lacks: "unblocked"},
+		{name: "an act that could not be told is an error", truth: `{"act":"a","effect":"error","why":"x"}`, is: "error", broken: true},
+		{name: "an act without effect needs no record", truth: `{"act":"a","effect":"none","why":"ENOSYS"}`, is: "–"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			read := func(truth, record string) pass {
+				p := pass{truth: []object{parse(truth)}, before: map[string]string{"a": "state"}, after: map[string]string{"a": orElse(tt.after, "state")}}
+				if record != "" {
+					p.records = append(p.records, parse(record))
+				}
+				return p
+			}
+			var blocked *pass
+			if tt.blockTruth != "" {
+				p := read(tt.blockTruth, tt.blockRecord)
+				blocked = &p
+			}
+			c := cover(place{"6.1", "lsm", "ext4"}, "6.1.0", read(tt.truth, tt.record), blocked)[0]
+			if c.Is != tt.is || c.Lacks != tt.lacks || (c.Broken != "") != tt.broken {
+				t.Errorf("is %q, lacks %q, broken %q; want %q, %q, %v", c.Is, c.Lacks, c.Broken, tt.is, tt.lacks, tt.broken)
+			}
+		})
+	}
+}
+
+func TestCoverageIsReadBackFromItsDocument(t *testing.T) {
+	at, other := place{"6.1", "lsm", "ext4"}, place{"6.12", "lsm", "ext4"}
+	cells := []cell{
+		{Act: "a", Kernel: "6.1", Tier: "lsm", FS: "ext4", Is: "blocked"},
+		{Act: "b", Kernel: "6.1", Tier: "lsm", FS: "ext4", Is: "unseen", Lacks: "unseen"},
+		{Act: "c", Kernel: "6.1", Tier: "lsm", FS: "ext4", Is: "–", Note: "ENOSYS"},
+		{Act: "a", Kernel: "6.12", Tier: "lsm", FS: "ext4", Is: "seen", Lacks: "unblocked"},
+	}
+	limits := []limit{{"b", "unseen", "6.1", "*", "*", "nobody tells"}, {"a", "unblocked", "6.12", "lsm,modify_return", "*", "no hook refuses"}}
+	text := document(cells, []place{at, other}, limits)
+	for _, c := range cells {
+		if got, ok := documented(text, c.at(), c.Act); !ok || got != c.Is {
+			t.Errorf("%s of %s reads back as %q, want %q", c.Act, c.at(), got, c.Is)
+		}
+	}
+	for _, want := range []string{"nobody tells", "no hook refuses", "ENOSYS (6.1 lsm ext4)"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the document does not say %q", want)
+		}
+	}
+	if errs := append(worse(cells, text), failures(cells, limits)...); len(errs) > 0 {
+		t.Errorf("a run that is as documented fails: %v", errs)
+	}
+	if errs := failures(cells, nil); len(errs) != 2 {
+		t.Errorf("without known limits there are %d failures, want 2: %v", len(errs), errs)
+	}
+	fallen := []cell{cells[0], {Act: "c", Kernel: "6.1", Tier: "lsm", FS: "ext4", Is: "seen"}, {Act: "new", Kernel: "6.1", Tier: "lsm", FS: "ext4", Is: "seen"}}
+	fallen[0].Is = "seen"
+	if errs := worse(fallen, text); len(errs) != 3 {
+		t.Errorf("%d of 3 cells that are not as documented are told: %v", len(errs), errs)
+	}
+}
+
+func TestKnownLimitsNameActs(t *testing.T) {
+	limits, err := readLimits("acts/limits.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range limits {
+		for _, p := range []string{l.act, l.kernel, l.tier, l.fs} {
+			for q := range strings.SplitSeq(p, ",") {
+				if _, err := path.Match(q, "x"); err != nil {
+					t.Errorf("%s: pattern %q: %v", l.act, q, err)
+				}
+			}
+		}
+	}
+}
