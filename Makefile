@@ -15,6 +15,8 @@ STAMP   := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false
 PREFIX  ?= /usr/local
 KERNEL  ?=
 RUN     ?=
+TIER    ?=
+FS      ?=
 STATE   ?= /var/lib/holdfast
 WATCH   ?= /etc=observe
 
@@ -74,7 +76,7 @@ test: ## everything: check, Go tests, tests on this kernel, tests in VMs; ends w
 		'build=$(MAKE) build' \
 		'unit=$(GOTEST) ./...' \
 		'live=$(GOTEST) -p 1 -tags live -run "^TestLive" $$(grep -rl --include="*_test.go" "^//go:build live" . | xargs -r dirname | sort -u)' \
-		'vm=$(GOTEST) -timeout 25m -tags vm -run "^TestScripts$$" ./vmtests'
+		'vm=$(GOTEST) -timeout 60m -tags vm -run "^Test(Scripts|Coverage)$$" ./vmtests'
 
 .PHONY: check
 check: ## formatting, vet, import rules, and: the committed BPF objects are what the sources give
@@ -97,6 +99,12 @@ oracle: ## random mixed work in a VM, then: records replayed = scan. KERNEL=6.1 
 	@VM_KERNEL='$(or $(KERNEL),6.1)' VM_RUN=oracle VM_TIME=$$(($(or $(MINUTES),10) * 8 + 20))m \
 		VM_ENV='$(if $(TIER),TIER=$(TIER)) MINUTES=$(or $(MINUTES),10) SEED=$(or $(SEED),1)' \
 		go test -count=1 -v -timeout 12h -tags vm -run '^TestScripts$$' ./vmtests
+
+.PHONY: coverage
+coverage: ## docs/coverage.md from every act on every kernel, tier and file system: KERNEL= TIER= FS= for some
+	@.ci/tools.sh
+	@$(MAKE) $(TALLY)
+	@COVERAGE=write VM_KERNEL='$(KERNEL)' VM_TIER='$(TIER)' VM_FS='$(FS)' $(TALLY) 'vm=$(GOTEST) -timeout 12h -tags vm -run "^TestCoverage$$" ./vmtests'
 
 .PHONY: bench
 bench: engine ## Go benchmarks, then b3sum on the same kind of files

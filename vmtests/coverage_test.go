@@ -104,6 +104,17 @@ func readPass(dir, mode string) (p pass, err error) {
 	return p, err
 }
 
+// byPID tells which act a process did.
+func (p pass) byPID() map[string]string {
+	m := map[string]string{}
+	for _, t := range p.truth {
+		if pid := t.text("pid"); pid != "" && pid != "0" {
+			m[pid] = t.text("act")
+		}
+	}
+	return m
+}
+
 func readPictures(file string) (map[string]string, error) {
 	lines, err := readObjects(file)
 	if err != nil {
@@ -120,9 +131,14 @@ func readPictures(file string) (map[string]string, error) {
 // tier that cannot block.
 func cover(at place, release string, observed pass, blocked *pass) []cell {
 	var cells []cell
+	mine := observed.byPID()
 	for _, t := range observed.truth {
 		c := cell{Act: t.text("act"), Kernel: at.Kernel, Tier: at.Tier, FS: at.FS, Release: release}
-		c.observe(t, observed.records)
+		c.observe(t, slices.DeleteFunc(slices.Clone(observed.records), func(r object) bool {
+			// what names the process of another act is about that act, such as a tree that was renamed
+			act, ok := mine[r.text("process.pid")]
+			return ok && act != c.Act
+		}))
 		if blocked != nil {
 			i := slices.IndexFunc(blocked.truth, func(o object) bool { return o.text("act") == c.Act })
 			if i < 0 {
@@ -157,43 +173,53 @@ func (c *cell) observe(t object, records []object) {
 	switch {
 	case rank == 0:
 		c.Is, c.Lacks = "unseen", "unseen"
-	case rank < 4:
+	case rank < 3:
 		c.Is, c.Lacks, c.Note = "seen?", "unattributed", best.whoInstead(t)
 	default:
 		c.Is = "seen"
 	}
-	if want, got := t.text("after.hash"), best.text("after.hash"); rank > 0 && want != "" && got != "" && got != want && best.text("op") != "link" {
+	if want, got := t.text("after.hash"), best.text("after.hash"); rank > 0 && want != "" && got != "" && got != want {
 		c.Broken = fmt.Sprintf("the record's content is %s, the file's %s", got, want)
 	}
 }
 
-// seenAs tells how well r tells t: 0 not at all, 1 the path, 2 the path and the
-// operation, plus 2 if it names the right actor.
+// seenAs tells how well r tells t: 0 not at all, 1 the path and the effect, 2 the
+// path and the operation, plus 2 if it names the right actor.
 func (r object) seenAs(t object) int {
 	if k := r.text("kind"); k != "change" && k != "attempt" {
 		return 0
 	}
 	ops := strings.Split(t.text("op"), ",")
 	named := slices.ContainsFunc(ops, func(op string) bool { return op == r.text("op") || slices.Contains(r.list("ops"), op) })
-	rank := 1
-	if named {
-		rank = 2
-	}
-	switch names := t.names(); {
-	case t["names"] == nil:
-		if !named || !r.by(t) {
-			return 0
-		}
-	case !slices.Contains(names, r.text("path")) && !slices.Contains(names, r.text("path_to")):
+	switch hash := t.text("after.hash"); {
+	case !r.concerns(t):
 		return 0
+	case t["names"] == nil && !(named && r.by(t)):
+		return 0
+	case named && r.by(t):
+		return 4
+	case named:
+		return 2
+	case r.by(t):
+		return 3 // another name for the same deed
+	case hash != "" && r.text("after.hash") == hash:
+		return 1
 	}
-	if r.by(t) {
-		rank += 2
+	return 0
+}
+
+// concerns tells whether r names a path of t; t without any is upon the daemon.
+func (r object) concerns(t object) bool {
+	if t["names"] == nil {
+		return true
 	}
-	if rank == 3 && r.text("after.hash") == t.text("after.hash") {
-		rank = 4 // not the operation, but its effect
+	path, to := r.text("path"), r.text("path_to")
+	for _, n := range append(t.names(), t.list("also")...) {
+		if n == path || n == to || strings.HasSuffix(n, "/") && strings.HasPrefix(path, n) {
+			return true
+		}
 	}
-	return rank
+	return false
 }
 
 // by tells whether r names who did t.
@@ -229,7 +255,7 @@ func (c *cell) block(t object, p pass) {
 		if c.Is == "seen" || c.Is == "seen?" {
 			c.Lacks = orElse(c.Lacks, "unblocked")
 		}
-		c.PutBack = slices.ContainsFunc(p.records, func(r object) bool { return r.text("verdict") == "restored" && r.about(t) })
+		c.PutBack = slices.ContainsFunc(p.records, func(r object) bool { return r.text("verdict") == "restored" && r.concerns(t) })
 	case "refused":
 		if !same {
 			c.Is, c.Broken = "error", "refused, and yet the state after a new mount is another"
@@ -246,20 +272,19 @@ func (c *cell) block(t object, p pass) {
 		}
 		c.Is = "blocked"
 	case "none":
-		if c.Is != "–" {
-			c.Is, c.Broken = "error", fmt.Sprintf("a blocked tree: no effect: %s", t.text("why"))
+		refused := slices.ContainsFunc(p.records, func(r object) bool { return r.text("verdict") == "blocked" && r.tellsRefusal(t) })
+		switch {
+		case refused && same: // the kernel, or another program, was refused, and the act was told otherwise or not at all
+			c.Is = "blocked"
+		case c.Is != "–":
+			c.Is, c.Broken = "error", fmt.Sprintf("in a blocked tree: no effect: %s", t.text("why"))
 		}
 	default:
 		c.Is, c.Broken = "error", "in a blocked tree: "+t.text("why")
 	}
 }
 
-func (r object) tellsRefusal(t object) bool {
-	if t["names"] != nil && !r.about(t) {
-		return false
-	}
-	return r.by(t)
-}
+func (r object) tellsRefusal(t object) bool { return r.concerns(t) && r.by(t) }
 
 func orElse(s, d string) string {
 	if s == "" {

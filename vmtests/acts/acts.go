@@ -25,7 +25,10 @@ type act struct {
 	// what is refused is then the open before it.
 	refused string
 	root    bool // others are refused before any hook is asked
-	do      func(*scene) (outcome, error)
+	// also is what a record may name instead of the path: the tree, where the act
+	// is upon all of it, or, with inTree, anything in the act's directory.
+	also place
+	do   func(*scene) (outcome, error)
 	// hold does what comes before the rule (open, map, mount) and returns the act.
 	hold func(*scene) (func() (outcome, error), error)
 }

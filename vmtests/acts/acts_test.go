@@ -91,7 +91,7 @@ func TestAViewShowsEveryKindOfChange(t *testing.T) {
 }
 
 func TestPathsAreEncodedAsRecordsDo(t *testing.T) {
-	if got, want := encode("/a/caf\xe9/é"), `/a/caf\xe9/é`; got != want {
+	if got, want := encode("/a/caf\xe9/é\n"), `/a/caf\xE9/é\x0A`; got != want {
 		t.Errorf("encode is %q, want %q", got, want)
 	}
 }

@@ -388,7 +388,7 @@ func deviceActs() []act {
 		}},
 	}
 	for i := range list {
-		list[i].op, list[i].have, list[i].from = "raw_write,write", blocks, inTree
+		list[i].op, list[i].have, list[i].from, list[i].also = "raw_write,write", blocks, inTree, theTree
 	}
 	return list
 }
@@ -546,9 +546,9 @@ func mountActs() []act {
 			s.later(func() error { return unix.Mount("", root, "", unix.MS_REMOUNT|unix.MS_BIND, "") })
 			return did("the mount takes no changes"), nil
 		}},
-		{name: "mount_over_anc", op: "mount", from: theAncestor, do: over("a new file system hides the tree", tmpfs)},
+		{name: "mount_over_anc", op: "mount", from: theAncestor, also: theTree, do: over("a new file system hides the tree", tmpfs)},
 		{name: "rename_root", op: "rename", from: theTree, do: renamed},
-		{name: "rename_ancestor", op: "rename", from: theAncestor, do: renamed},
+		{name: "rename_ancestor", op: "rename", from: theAncestor, also: theTree, do: renamed},
 		{name: "umount_detach_fs", op: "umount", from: theTree, do: func(s *scene) (outcome, error) {
 			root, kind, err := mountOf(s.tree)
 			if err != nil {

@@ -270,6 +270,8 @@ type truth struct {
 	Held    bool     `json:"held,omitempty"`
 	PIDs    []int    `json:"pids,omitempty"` // who may be named, if that is not PID; none and kernel: nobody
 	Kernel  bool     `json:"kernel,omitempty"`
+	Also    []string `json:"also,omitempty"`   // paths that a record may name instead; one that ends in / stands for all below
+	Undone  string   `json:"undone,omitempty"` // what could not be put back
 }
 
 // noEffect is an act's own word that nothing can happen here, and why.
@@ -292,6 +294,12 @@ func performTo(w interface{ Write([]byte) (int, error) }, a act, s *scene, betwe
 	names := a.names(s)
 	for _, n := range names {
 		t.Names = append(t.Names, encode(n))
+	}
+	switch a.also {
+	case inTree:
+		t.Also = []string{encode(s.dir) + "/"}
+	case theTree:
+		t.Also = []string{encode(s.tree)}
 	}
 	if s.content, err = contentOf(s.path); err != nil {
 		return err
@@ -329,9 +337,11 @@ func performTo(w interface{ Write([]byte) (int, error) }, a act, s *scene, betwe
 	if after.did != "" {
 		t.Differs = append(t.Differs, after.did)
 	}
-	undone := s.restore()
+	if err := s.restore(); err != nil { // a blocked tree may refuse this, too
+		t.Undone = err.Error()
+	}
 	if err := t.tell(a, after, err); err != nil {
-		return errors.Join(err, undone)
+		return err
 	}
 	t.UID, t.Exe = s.uid, s.exe
 	switch {
@@ -344,10 +354,10 @@ func performTo(w interface{ Write([]byte) (int, error) }, a act, s *scene, betwe
 	}
 	line, err := json.Marshal(t)
 	if err != nil {
-		return errors.Join(err, undone)
+		return err
 	}
 	_, err = w.Write(append(line, '\n'))
-	return errors.Join(err, undone)
+	return err
 }
 
 // tell fills in how the act ended.

@@ -51,7 +51,7 @@ func moreContentActs() []act {
 			}
 			return but("the file has no name"), errors.Join(put(fd), unix.Close(fd))
 		}},
-		{name: "tmpfile_linkat", op: "link,create", do: func(s *scene) (outcome, error) {
+		{name: "tmpfile_linkat", op: "link,create", refused: "write,create", do: func(s *scene) (outcome, error) {
 			fd, err := unix.Open(s.dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 			if err == nil {
 				err = put(fd)
@@ -97,7 +97,9 @@ func moreContentActs() []act {
 		if list[i].op == "" {
 			list[i].op = "write"
 		}
-		if !strings.HasPrefix(list[i].name, "tmpfile") {
+		if strings.HasPrefix(list[i].name, "tmpfile") {
+			list[i].also = inTree // before the link it is #INODE
+		} else {
 			list[i].have = file
 		}
 	}
@@ -222,10 +224,13 @@ func moreMetaActs() []act {
 	}
 	list := []act{
 		{name: "chmod_root", op: "chmod", from: theTree, do: func(s *scene) (outcome, error) {
-			s.later(func() error { return os.Chmod(s.tree, 0o755) })
+			if err := unix.Chmod(s.tree, 0o775); err != nil {
+				return outcome{}, err
+			}
+			s.later(func() error { return unix.Chmod(s.tree, 0o755) })
 			o := did("the mode of the tree")
 			o.mode = 0o775
-			return o, unix.Chmod(s.tree, 0o775)
+			return o, nil
 		}},
 		{name: "fchmodat2", op: "chmod", have: file, do: func(s *scene) (outcome, error) {
 			p, err := unix.BytePtrFromString(s.path)

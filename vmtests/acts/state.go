@@ -105,13 +105,14 @@ func contentOf(path string) ([]byte, error) {
 
 func modeText(m uint32) string { return fmt.Sprintf("%04o", m) }
 
-// encode writes a path as records do: bytes that are not UTF-8 as \xNN.
+// encode writes a path as records do: bytes that are not UTF-8, or that a terminal
+// would act upon, as \xNN.
 func encode(path string) string {
 	var b strings.Builder
 	for len(path) > 0 {
 		r, n := utf8.DecodeRuneInString(path)
-		if r == utf8.RuneError && n == 1 {
-			fmt.Fprintf(&b, `\x%02x`, path[0])
+		if r == utf8.RuneError && n == 1 || r < ' ' {
+			fmt.Fprintf(&b, `\x%02X`, path[0])
 		} else {
 			b.WriteString(path[:n])
 		}
