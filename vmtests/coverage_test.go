@@ -159,6 +159,12 @@ func (c *cell) observe(t object, records []object) {
 	case "none":
 		c.Is, c.Note = "–", t.text("why")
 		return
+	case "refused": // what is upon the daemon is refused everywhere
+		c.Is = "blocked"
+		if !slices.ContainsFunc(records, func(r object) bool { return r.text("verdict") == "blocked" && r.tellsRefusal(t) }) {
+			c.Is, c.Broken = "error", "refused without a record of it"
+		}
+		return
 	default:
 		c.Is, c.Broken = "error", orElse(t.text("why"), t.text("effect"))
 		return
@@ -284,7 +290,13 @@ func (c *cell) block(t object, p pass) {
 	}
 }
 
-func (r object) tellsRefusal(t object) bool { return r.concerns(t) && r.by(t) }
+// tellsRefusal tells whether r, a refusal, is about t.
+func (r object) tellsRefusal(t object) bool {
+	if t["names"] == nil && !slices.Contains(strings.Split(t.text("op"), ","), r.text("op")) {
+		return false
+	}
+	return r.concerns(t) && r.by(t)
+}
 
 func orElse(s, d string) string {
 	if s == "" {
@@ -507,6 +519,8 @@ func TestCoverageTellsTheTruth(t *testing.T) {
 		{name: "a refusal after which the state differs is an error", truth: did, record: record("change", "write", "observed", "7", "h"), blockTruth: refused, blockRecord: record("attempt", "write", "blocked", "7", ""), after: "other", is: "error", broken: true},
 		{name: "a change of a blocked tree is unblocked", truth: did, record: record("change", "write", "observed", "7", "h"), blockTruth: did, is: "seen", lacks: "unblocked"},
 		{name: "an act that could not be told is an error", truth: `{"act":"a","effect":"error","why":"x"}`, is: "error", broken: true},
+		{name: "a refusal in an observed tree must be told", truth: refused, is: "error", broken: true},
+		{name: "what is refused everywhere is blocked", truth: refused, record: record("attempt", "write", "blocked", "7", ""), is: "blocked"},
 		{name: "an act without effect needs no record", truth: `{"act":"a","effect":"none","why":"ENOSYS"}`, is: "–"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -51,7 +51,8 @@ func btoi(b bool) int {
 //
 // With COVERAGE=write it runs every place (VM_KERNEL, VM_TIER and VM_FS select
 // some), keeps the results in .cache/coverage and writes docs/coverage.md from
-// all the results that are there.
+// all the results that are there. COVERAGE=again boots nothing: it reads what the
+// last runs left in .cache/logs.
 func TestCoverage(t *testing.T) {
 	kernels, err := readKernels()
 	if err != nil {
@@ -62,8 +63,12 @@ func TestCoverage(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := everyPlace(kernels)
-	bin := programs(t)
-	if os.Getenv("COVERAGE") != "write" {
+	how := os.Getenv("COVERAGE")
+	bin := map[string]string{}
+	if how != "again" {
+		bin = programs(t)
+	}
+	if how == "" {
 		text, err := os.ReadFile(coverageDocument)
 		if err != nil {
 			t.Fatal(err)
@@ -82,8 +87,18 @@ func TestCoverage(t *testing.T) {
 		if !wanted("VM_KERNEL", p.Kernel) || !wanted("VM_TIER", p.Tier) || !wanted("VM_FS", p.FS) {
 			continue
 		}
+		if how == "again" {
+			if _, err := os.Stat(filepath.Join(keptOf(p), "release")); err != nil {
+				continue
+			}
+		}
 		t.Run(strings.ReplaceAll(p.String(), " ", "-"), func(t *testing.T) {
-			cells := runCoverage(t, kernels, p, bin)
+			var cells []cell
+			if how == "again" {
+				cells = compare(t, p)
+			} else {
+				cells = runCoverage(t, kernels, p, bin)
+			}
 			file := filepath.Join(coverageResults, strings.ReplaceAll(p.String(), " ", "-")+".ndjson")
 			if err := writeCells(file, cells); err != nil {
 				t.Fatal(err)
@@ -102,15 +117,20 @@ func TestCoverage(t *testing.T) {
 	}
 }
 
+// keptOf is where the guest's files of a run stay until the next one.
+func keptOf(p place) string {
+	return filepath.Join(logs, p.Kernel, "coverage-"+p.Tier+"-"+p.FS)
+}
+
 // runCoverage boots p's kernel, does every act on p's file system in p's tier and
-// compares. The files of the guest stay in .cache/logs if that fails.
+// compares.
 func runCoverage(t *testing.T, kernels []vm.Kernel, p place, bin map[string]string) []cell {
 	t.Helper()
 	k, err := vm.Find(kernels, p.Kernel)
 	if err != nil {
 		t.Fatal(err)
 	}
-	keep := filepath.Join(logs, p.Kernel, "coverage-"+p.Tier+"-"+p.FS)
+	keep := keptOf(p)
 	if err := os.RemoveAll(keep); err != nil {
 		t.Fatal(err)
 	}
@@ -137,6 +157,20 @@ func runCoverage(t *testing.T, kernels []vm.Kernel, p place, bin map[string]stri
 	if res.Exit != 0 {
 		t.Fatalf("exit code %d; kept: vmtests/%s", res.Exit, keep)
 	}
+	if err := os.WriteFile(filepath.Join(keep, "release"), []byte(res.Release), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return compare(t, p)
+}
+
+// compare reads what a run of p left.
+func compare(t *testing.T, p place) []cell {
+	t.Helper()
+	keep := keptOf(p)
+	release, err := os.ReadFile(filepath.Join(keep, "release"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	observed, err := readPass(keep, "observe")
 	if err != nil {
 		t.Fatal(err)
@@ -149,5 +183,5 @@ func runCoverage(t *testing.T, kernels []vm.Kernel, p place, bin map[string]stri
 		}
 		blocked = &b
 	}
-	return cover(p, res.Release, observed, blocked)
+	return cover(p, string(release), observed, blocked)
 }

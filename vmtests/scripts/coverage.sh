@@ -45,7 +45,7 @@ over_it() {
 unmount() {
 	local d
 	for d in "$1" ${BELOW:-}; do
-		while mountpoint -q "$d"; do umount "$d" || { umount -l "$d"; echo "unmount: somebody held $d"; }; done
+		while mountpoint -q "$d"; do umount -R "$d" || { umount -l "$d"; echo "unmount: somebody held $d"; }; done
 	done
 }
 
