@@ -71,6 +71,8 @@ type scene struct {
 	exe  string
 	uid  int
 
+	brief bool // say nothing of the content before: matrix has no use for it
+
 	undo []func() error // what puts the machine back, the last first
 }
 

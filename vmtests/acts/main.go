@@ -70,12 +70,14 @@ func run(args []string) error {
 			s.to = rest[2]
 		}
 		return perform(a, s, nil)
-	case verb == "run" && len(rest) == 3:
+	case (verb == "run" || verb == "brief") && len(rest) == 3:
 		a, err := find(rest[0])
 		if err != nil {
 			return err
 		}
-		return perform(a, newScene(a, rest[1], rest[2]), nil)
+		s := newScene(a, rest[1], rest[2])
+		s.brief = verb == "brief"
+		return perform(a, s, nil)
 	case verb == "all" && len(rest) == 2:
 		return runAll(rest[0], rest[1])
 	case verb == "hold" && len(rest) == 3:
@@ -98,7 +100,7 @@ func runAll(tree, outside string) error {
 		if a.root && os.Getuid() != 0 {
 			continue
 		}
-		line, err := runOne(a.name, tree, outside)
+		line, err := runOne("run", a.name, tree, outside)
 		if err != nil {
 			return err
 		}
@@ -109,13 +111,13 @@ func runAll(tree, outside string) error {
 	return nil
 }
 
-func runOne(name, tree, outside string) ([]byte, error) {
+func runOne(how, name, tree, outside string) ([]byte, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	var errs bytes.Buffer
-	cmd := exec.Command(self, "run", name, tree, outside)
+	cmd := exec.Command(self, how, name, tree, outside)
 	cmd.Stderr = &errs
 	line, err := cmd.Output()
 	if err != nil {
@@ -182,6 +184,7 @@ func wait(name, tree, outside, ctl string) error {
 	}
 	var line bytes.Buffer
 	s := newScene(a, tree, outside)
+	s.brief = true
 	err = performTo(&line, a, s, func() error {
 		if err := os.WriteFile(heldOf(ctl, name), nil, 0o600); err != nil {
 			return err
@@ -206,7 +209,7 @@ func matrix(tree, outside, ctl string) error {
 		var line []byte
 		var err error
 		if a.hold == nil {
-			line, err = runOne(a.name, tree, outside)
+			line, err = runOne("brief", a.name, tree, outside)
 		} else {
 			line, err = letGo(a.name, ctl)
 		}
@@ -318,7 +321,7 @@ func performTo(w interface{ Write([]byte) (int, error) }, a act, s *scene, betwe
 	if len(names) > 0 {
 		decisive = names[len(names)-1]
 	}
-	if t.Before, err = stateOf(decisive); err != nil {
+	if t.Before, err = stateOf(decisive, !s.brief); err != nil {
 		return err
 	}
 	before := lookAt(s.dir, true)

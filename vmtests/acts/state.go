@@ -69,8 +69,8 @@ func (o outcome) fields() (map[string]any, error) {
 	return m, nil
 }
 
-// stateOf tells what is at path before an act.
-func stateOf(path string) (map[string]any, error) {
+// stateOf tells what is at path before an act, with its hash if that is wanted.
+func stateOf(path string, hash bool) (map[string]any, error) {
 	fi, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return map[string]any{"exists": false}, nil
@@ -83,7 +83,7 @@ func stateOf(path string) (map[string]any, error) {
 		return nil, fmt.Errorf("stat %s: no owner in the answer", path)
 	}
 	m := map[string]any{"exists": true, "mode": modeText(st.Mode & 0o7777), "uid": st.Uid, "gid": st.Gid}
-	if !fi.Mode().IsRegular() {
+	if !fi.Mode().IsRegular() || !hash {
 		return m, nil
 	}
 	b, err := os.ReadFile(path)

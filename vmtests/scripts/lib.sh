@@ -15,7 +15,7 @@ start_daemon() {
 	holdfast --state $STATE --socket $SOCKET run "${args[@]}" >/out/daemon.log 2>&1 &
 	DAEMON=$!
 	trap finish EXIT
-	hf status --wait armed --timeout 300s >/tmp/status || code=$?
+	hf status --wait armed --timeout 600s >/tmp/status || code=$?
 	[ $code = 0 ] || { echo "status --wait armed: exit code $code"; cat /tmp/status; tail -n 20 /out/daemon.log; return 1; }
 }
 
