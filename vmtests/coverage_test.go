@@ -52,8 +52,13 @@ func readLimits(file string) ([]limit, error) {
 		if len(f) == 0 || strings.HasPrefix(f[0], "#") {
 			continue
 		}
-		if len(f) < 6 || !slices.Contains([]string{"unseen", "unattributed", "unblocked"}, f[1]) {
+		if len(f) < 6 {
 			return nil, fmt.Errorf("%s:%d: want VECTOR unseen|unattributed|unblocked KERNEL TIER FS WHY", file, n+1)
+		}
+		for lack := range strings.SplitSeq(f[1], ",") {
+			if !slices.Contains([]string{"unseen", "unattributed", "unblocked"}, lack) {
+				return nil, fmt.Errorf("%s:%d: %q is no lack", file, n+1, lack)
+			}
 		}
 		all = append(all, limit{f[0], f[1], f[2], f[3], f[4], strings.Join(f[5:], " ")})
 	}

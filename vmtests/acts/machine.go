@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -432,6 +433,7 @@ func mountActs() []act {
 			})(s)
 		}},
 		{name: "mount_tmpfs_over", op: "mount", have: dir, do: over("a new file system hides the directory", tmpfs)},
+		{name: "mount_brief", op: "mount", have: dir, do: over("a new file system hid the directory", tmpfs)},
 		{name: "mount_bind_over_dir", op: "mount", have: dir, do: func(s *scene) (outcome, error) {
 			return over("another directory hides the directory", func(at string) error { return unix.Mount(s.aside, at, "", unix.MS_BIND, "") })(s)
 		}},
@@ -575,6 +577,9 @@ func mountActs() []act {
 	for i := range list {
 		if list[i].from == none && list[i].have != nothing {
 			list[i].from = inTree
+		}
+		if list[i].name != "mount_brief" {
+			list[i].linger = 2 * time.Second
 		}
 	}
 	return list

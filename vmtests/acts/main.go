@@ -340,6 +340,9 @@ func performTo(w interface{ Write([]byte) (int, error) }, a act, s *scene, betwe
 	if after.did != "" {
 		t.Differs = append(t.Differs, after.did)
 	}
+	if err == nil {
+		time.Sleep(a.linger)
+	}
 	if err := s.restore(); err != nil { // a blocked tree may refuse this, too
 		t.Undone = err.Error()
 	}
