@@ -99,7 +99,7 @@ func readPass(dir, mode string) (p pass, err error) {
 	if p.truth, err = readObjects(filepath.Join(dir, mode+".truth")); err != nil {
 		return p, err
 	}
-	if p.records, err = readObjects(filepath.Join(dir, mode+".log")); err != nil {
+	if p.records, err = readObjects(filepath.Join(dir, "log.ndjson")); err != nil {
 		return p, err
 	}
 	if p.before, err = readPictures(filepath.Join(dir, mode+".before")); err != nil {
@@ -285,6 +285,8 @@ func (c *cell) block(t object, p pass) {
 	case "none":
 		refused := slices.ContainsFunc(p.records, func(r object) bool { return r.text("verdict") == "blocked" && r.tellsRefusal(t) })
 		switch {
+		case strings.HasPrefix(t.text("why"), "untried: "):
+			c.Lacks = orElse(c.Lacks, "unblocked")
 		case refused && same: // the kernel, or another program, was refused, and the act was told otherwise or not at all
 			c.Is = "blocked"
 		case c.Is != "–":

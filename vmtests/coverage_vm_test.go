@@ -117,6 +117,14 @@ func TestCoverage(t *testing.T) {
 	}
 }
 
+// modes are those of the trees that a run has.
+func (p place) modes() []string {
+	if p.Tier == "tracepoint" {
+		return []string{"observe"}
+	}
+	return []string{"observe", "block"}
+}
+
 // keptOf is where the guest's files of a run stay until the next one.
 func keptOf(p place) string {
 	return filepath.Join(logs, p.Kernel, "coverage-"+p.Tier+"-"+p.FS)
@@ -143,12 +151,9 @@ func runCoverage(t *testing.T, kernels []vm.Kernel, p place, bin map[string]stri
 	}
 	// What modify_return is for is a kernel without bpf among its modules.
 	params := map[string]string{"modify_return": "lsm=lockdown,capability"}[p.Tier]
-	script := fmt.Sprintf("#!/bin/bash\nset -euo pipefail\n. /run/vm/lib.sh\n. /run/vm/coverage.sh\nTIER=%s FS=%s\nacts_in observe\n", p.Tier, p.FS)
-	if p.Tier != "tracepoint" {
-		script += "acts_in block\n"
-	}
+	script := fmt.Sprintf("#!/bin/bash\nset -euo pipefail\n. /run/vm/lib.sh\n. /run/vm/coverage.sh\nTIER=%s FS=%s\ncoverage %s\n", p.Tier, p.FS, strings.Join(p.modes(), " "))
 	res, err := vm.Run(context.Background(), vm.Options{
-		Cache: "../.cache", Kernel: k, Files: files, Out: keep, Log: filepath.Join(keep, "serial.log"), Timeout: 30 * time.Minute, Append: params, Script: script,
+		Cache: "../.cache", Kernel: k, Files: files, Out: keep, Log: filepath.Join(keep, "serial.log"), Timeout: 30 * time.Minute, Append: params, Script: script, MiB: 2048,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +181,7 @@ func compare(t *testing.T, p place) []cell {
 		t.Fatal(err)
 	}
 	var blocked *pass
-	if p.Tier != "tracepoint" {
+	if slices.Contains(p.modes(), "block") {
 		b, err := readPass(keep, "block")
 		if err != nil {
 			t.Fatal(err)

@@ -146,12 +146,21 @@ func kernelActs() []act {
 		return exec.Command(sh, "-c", "ulimit -c unlimited; kill -SEGV $$"), sh, err
 	}
 	account := func(s *scene) (outcome, error) {
+		was, err := os.Stat(s.path)
+		if err != nil {
+			return outcome{}, err
+		}
 		cmd := exec.Command("/bin/true")
 		if err := cmd.Run(); err != nil {
 			return outcome{}, err
 		}
 		s.pids = nil // the ending process or a worker of the kernel, as the kernel likes
-		return same(), nil
+		for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			if is, err := os.Stat(s.path); err != nil || is.Size() != was.Size() {
+				return same(), err
+			}
+		}
+		return outcome{}, noEffect("untried: the machine accounts to another file, or to none")
 	}
 	const page = 4096
 	return []act{

@@ -1,82 +1,82 @@
-# coverage.sh is what a run of the coverage does in the guest, after lib.sh: every
-# act, on the file system $FS, in the tier $TIER, first in an observed tree, then,
-# in a tier that can block, in a blocked one. For each of both it leaves in /out:
-# MODE.truth (what the acts say), MODE.before and MODE.after (pictures by the acts'
-# own code, the second after a new mount), MODE.log (records), MODE.status.
+# coverage.sh is what a run of the coverage does in the guest, after lib.sh:
+# every act, on file systems of the kind $FS, in the tier $TIER, in an observed tree
+# and, in a tier that can block, in a blocked one. For each of both it leaves in
+# /out: MODE.truth (what the acts say), MODE.before and MODE.after (pictures by the
+# acts' own code, the second after a new mount); and the daemon's log.
 
-IMAGE=/var/coverage.img
+# The trees of a mode: /srv/MODE is the mount, MODE/top/tree is watched.
+declare -A DEVICE BELOW
+tree_of() { echo "/srv/$1/top/tree"; }
+outside_of() { echo "/srv/$1/outside"; }
 
-# make_fs mounts a new file system of kind $FS at $1. Below an overlay it is ext4.
+# make_fs MODE mounts a new file system at /srv/MODE and makes the fixture in it.
+# Below an overlay, where the fixture is all in the lower directory, is ext4.
 make_fs() {
-	local kind=${FS/overlay/ext4}
-	mkdir -p "$1"
-	case $kind in
-	tmpfs) mount -t tmpfs -o size=256m coverage "$1"; return ;;
-	ext4) set -- "$1" mkfs.ext4 -q -F -O verity,encrypt,project -I 256 ;;
-	xfs) set -- "$1" mkfs.xfs -q -f ;;
-	btrfs) set -- "$1" mkfs.btrfs -q -f ;;
+	local mode=$1 image=/var/coverage.$1.img
+	BELOW[$mode]=/srv/$mode
+	mkdir -p "/srv/$mode" "/below/$mode"
+	[ $FS != overlay ] || BELOW[$mode]=/below/$mode
+	[ $FS = tmpfs ] || truncate -s 600M "$image"
+	case $FS in
+	tmpfs) mount -t tmpfs -o size=128m coverage "/srv/$mode" ;;
+	ext4 | overlay) mkfs.ext4 -q -F -O verity,encrypt,project -I 256 "$image" ;;
+	xfs) mkfs.xfs -q "$image" ;;
+	btrfs) mkfs.btrfs -q "$image" ;;
 	esac
-	rm -f $IMAGE
-	truncate -s 600M $IMAGE
-	"${@:2}" $IMAGE
-	BELOW=$1
-	[ $FS = overlay ] && BELOW=/below && mkdir -p $BELOW
-	DEVICE=$(losetup --find --show $IMAGE)
-	mount "$DEVICE" $BELOW
-	[ $FS != overlay ] || mkdir $BELOW/lower $BELOW/upper $BELOW/work
+	if [ $FS != tmpfs ]; then
+		DEVICE[$mode]=$(losetup --find --show "$image")
+		mount "${DEVICE[$mode]}" "${BELOW[$mode]}"
+	fi
+	if [ $FS = overlay ]; then
+		mkdir "${BELOW[$mode]}/upper" "${BELOW[$mode]}/work"
+		acts fixture "${BELOW[$mode]}/lower/top/tree" "${BELOW[$mode]}/lower/outside"
+		over_it "$mode"
+	else
+		acts fixture "$(tree_of "$mode")" "$(outside_of "$mode")"
+	fi
 }
 
-# mount_again mounts the file system anew, so that nothing of it is remembered.
+over_it() {
+	mount -t overlay -o "lowerdir=${BELOW[$1]}/lower,upperdir=${BELOW[$1]}/upper,workdir=${BELOW[$1]}/work" overlay "/srv/$1"
+}
+
+# mount_again MODE mounts it anew, so that nothing of it is remembered.
 mount_again() {
+	local d
 	sync
 	echo 3 >/proc/sys/vm/drop_caches
 	[ $FS != tmpfs ] || return 0
-	unmount "$1"
-	mount "$DEVICE" $BELOW
-	over_it "$1"
-}
-
-# over_it puts the overlay over what is below it, if that is what is wanted.
-over_it() {
-	[ $FS = overlay ] || return 0
-	mount -t overlay -o lowerdir=$BELOW/lower,upperdir=$BELOW/upper,workdir=$BELOW/work overlay "$1"
-}
-
-unmount() {
-	local d
-	for d in "$1" ${BELOW:-}; do
-		while mountpoint -q "$d"; do umount -R "$d" || { umount -l "$d"; echo "unmount: somebody held $d"; }; done
+	for d in "/srv/$1" "${BELOW[$1]}"; do
+		while mountpoint -q "$d"; do umount -R "$d" || { umount -l "$d"; echo "mount_again: somebody held $d"; }; done
 	done
+	mount "${DEVICE[$1]}" "${BELOW[$1]}"
+	[ $FS != overlay ] || over_it "$1"
 }
 
-# acts_in MODE does everything for one mode.
-acts_in() {
-	local mode=$1 root=/srv/$1 tree outside ctl=/run/coverage.$1
-	tree=$root/top/tree outside=$root/outside
-	STATE=/var/lib/holdfast.$mode
-	make_fs "$root"
-	if [ $FS = overlay ]; then
-		acts fixture $BELOW/lower/top/tree $BELOW/lower/outside
-		over_it "$root"
-	else
-		acts fixture $tree $outside
-	fi
-	acts hold $tree $outside $ctl
-	if [ "$mode" != plain ]; then
-		start_daemon $tree=$mode
-		trap - EXIT
-		export DAEMON
-	fi
-	acts picture $tree >/out/$mode.before
-	acts matrix $tree $outside $ctl >/out/$mode.truth
-	if [ "$mode" != plain ]; then
-		settle
-		hf status --json >/out/$mode.status || true
-		hf log --json --limit 0 >/out/$mode.log
-		stop_daemon
-	fi
-	mount_again "$root"
-	acts picture $tree >/out/$mode.after
-	unmount "$root"
-	[ -z "${DEVICE:-}" ] || losetup -d "$DEVICE"
+# coverage MODE... does everything. What there is but one of on a machine, such as
+# the file of process accounting, is held for the first mode.
+coverage() {
+	local mode watches=() i
+	for mode in "$@"; do
+		make_fs "$mode"
+		watches+=("$(tree_of "$mode")=$mode")
+	done
+	for ((i = $#; i > 0; i--)); do acts hold "$(tree_of "${!i}")" "$(outside_of "${!i}")" "/run/coverage.${!i}"; done
+	DEGRADED_IS_ARMED=yes # mappings that are held keep a blocked tree degraded
+	start_daemon "${watches[@]}"
+	export DAEMON
+	for mode in "$@"; do
+		acts picture "$(tree_of "$mode")" >"/out/$mode.before"
+		acts matrix "$(tree_of "$mode")" "$(outside_of "$mode")" "/run/coverage.$mode" >"/out/$mode.truth"
+	done
+	settle
+	hf status --json >/out/status.json || true
+	hf log --json --limit 0 >/out/log.ndjson
+	stop_daemon
+	trap - EXIT
+	hf verify
+	for mode in "$@"; do
+		mount_again "$mode"
+		acts picture "$(tree_of "$mode")" >"/out/$mode.after"
+	done
 }
