@@ -332,6 +332,9 @@ func (t *Table) ended(ev *event.Event) {
 	if t.held.lost.Load() < ev.Arg {
 		t.drop(ev.Time, func(h *holder) bool { return h.Op == op && h.seen < ev.Arg && h.At < ev.Arg })
 	}
+	if op == event.OpOpen && ev.Flags&event.FlagFirst != 0 {
+		t.armed = true
+	}
 	if op != event.OpMapWrite || t.held.asked == 0 || ev.Flags&event.FlagFirst != 0 {
 		return
 	}

@@ -109,6 +109,19 @@ func TestWhatWasThereBeforeIsToldOfOnce(t *testing.T) {
 	}
 }
 
+func TestAnArmingIsOverWhenAllDescriptorsAreTold(t *testing.T) {
+	h := newHeld(Options{})
+	var told []string
+	h.o.Holds = func(_, d, _ int) { told = append(told, fmt.Sprint("holds ", d)) }
+	h.o.Armed = func() { told = append(told, "armed") }
+	h.add(t, scan(2, event.OpOpen, "fd", through(5), arming))
+	h.add(t, scanEnds(2, arming)...)
+	h.add(t, scanEnds(3)...) // a later scan arms nothing
+	if want := []string{"holds 1", "armed", "holds 0"}; !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
+}
+
 func TestWhatALaterScanFindsIsNotCalledOlderThanTheRule(t *testing.T) {
 	h := newHeld(Options{})
 	h.add(t, scan(1, mapped, "f", through(5)), scan(1, event.OpOpen, "g", through(6)))

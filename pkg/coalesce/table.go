@@ -37,6 +37,9 @@ type Options struct {
 	// opening of, and how many writers that stay open (Lasting) there are, when that
 	// has changed; it must not block; nil: nobody asks.
 	Holds func(mappings, descriptors, writers int)
+	// Armed tells that Holds has told of all descriptors that a scan at arming found;
+	// it must not block; nil: nobody asks.
+	Armed func()
 
 	// Inode returns where the file with a number of the kernel's device dev is known to
 	// lie; nil, or false: it is not known.
@@ -223,6 +226,7 @@ type Table struct {
 	out     []*event.Change // settled, to be emitted when mu is free
 	found   []Holding       // the same
 	scan    bool            // the same: a scan is to be asked for
+	armed   bool            // the same: a scan at arming has told of all descriptors
 	told    [3]int          // as Holds last told
 	lasting map[uint64]bool // openers that stay open, by id; they outlive the process that opened them
 	leaving []*event.Change // being emitted: not pending any more, perhaps not with the receiver yet
@@ -286,9 +290,9 @@ func (t *Table) Add(ev *event.Event, who Who) error {
 // emit hands over what was settled. It is called with mu held and gives it up:
 // Emit may be slow, and may ask Later.
 func (t *Table) emit() {
-	out, found, scan, told := t.out, t.found, t.scan, t.told
+	out, found, scan, told, armed := t.out, t.found, t.scan, t.told, t.armed
 	now := [3]int{t.held.mapped, t.held.loose, len(t.lasting)}
-	t.out, t.found, t.scan, t.told = nil, nil, false, now
+	t.out, t.found, t.scan, t.told, t.armed = nil, nil, false, now, false
 	t.leaving = out
 	t.mu.Unlock()
 	for _, h := range found {
@@ -309,6 +313,9 @@ func (t *Table) emit() {
 	}
 	if now != told && t.o.Holds != nil {
 		t.o.Holds(now[0], now[1], now[2])
+	}
+	if armed && t.o.Armed != nil {
+		t.o.Armed()
 	}
 }
 

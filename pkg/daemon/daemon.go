@@ -181,7 +181,7 @@ func (d *Daemon) build() error {
 		Self: self, Exe: exe, Reads: filepath.Dir(d.cfg.IndexFile()), Tier: d.tier, Hook: sense.HookName, Appeared: d.beneath.appear, Log: d.log,
 		Beneath: d.beneath.tell, Linked: d.beneath.link, Mount: d.mounted,
 		Queue: d.cfg.Limits.Queue, FlapLimit: d.cfg.Limits.Restores, FlapWindow: d.cfg.Limits.RestoreWindow,
-		Scan: scan, Holds: d.holds.set, Lasting: writers, MappedEvery: d.cfg.Limits.MappedInterval, MappedRate: uint64(d.cfg.Limits.MappedRate),
+		Scan: scan, Holds: d.holds.set, Armed: d.holds.armed, Lasting: writers, MappedEvery: d.cfg.Limits.MappedInterval, MappedRate: uint64(d.cfg.Limits.MappedRate),
 	})
 	d.took, d.who = d.pipe.Took, d.pipe.Who
 	if d.index, err = index.Open(d.cfg.IndexFile(), d.cfg.JournalDir(), index.Options{Logger: d.log}); err != nil {

@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -46,10 +47,12 @@ func (d *Daemon) scanArmed() {
 	if !d.sensor.Has(mmapBackingFile) && overlays() {
 		d.need(fileUpdateTime, reasonOverlay)
 	}
-	if !d.sensor.CanScan() {
-		return // the missing program says so
+	err := d.sensor.Scan(newClock().Boot(), true)
+	if err == nil {
+		return // its events say when Armed is due
 	}
-	if err := d.sensor.Scan(newClock().Boot(), true); err != nil {
+	d.holds.armed()
+	if !errors.Is(err, sense.ErrNoScan) { // else the missing program says so
 		d.degrade("held", fmt.Sprintf("who held watched files before is not known: %v", err))
 	}
 }
@@ -78,6 +81,15 @@ const lasting = time.Second
 type holds struct {
 	changed                        chan struct{}
 	mappings, descriptors, writers atomic.Int64
+
+	arming atomic.Int64 // times that rules were armed whose scan has not told of all descriptors
+	ended  atomic.Int64 // such scans that have, but are not taken off arming
+}
+
+// armed tells that a scan at arming has told of all descriptors.
+func (h *holds) armed() {
+	h.ended.Add(1)
+	signal(h.changed)
 }
 
 func (h *holds) set(mappings, descriptors, writers int) {
@@ -90,6 +102,7 @@ func (h *holds) set(mappings, descriptors, writers int) {
 // demand has programs attached while what is held asks for them.
 func (d *Daemon) demand(ctx context.Context) error {
 	for {
+		ended := d.holds.ended.Swap(0)
 		for _, x := range []struct {
 			program, reason string
 			n               int64
@@ -103,6 +116,9 @@ func (d *Daemon) demand(ctx context.Context) error {
 			} else {
 				d.sensor.Done(x.program, x.reason)
 			}
+		}
+		if d.holds.arming.Add(-ended) == 0 { // what was found is a reason of its own by now
+			d.sensor.Done(filePermission, reasonArming)
 		}
 		select {
 		case <-ctx.Done():

@@ -160,10 +160,11 @@ func (d *Daemon) arm(ctx context.Context, reason string) (moved []string, err er
 	}
 	before := d.sensor.Anchors()
 	// until it is known whether somebody held a descriptor before
+	d.holds.arming.Add(1)
 	d.need(filePermission, reasonArming)
-	defer d.sensor.Done(filePermission, reasonArming)
 	unarmed, err := d.sensor.Arm(append(d.rules.guard(), rs...))
 	if err != nil {
+		d.holds.armed()
 		return nil, fmt.Errorf("arm: %w", err)
 	}
 	for _, p := range movedAnchors(before, d.sensor.Anchors()) {

@@ -101,6 +101,7 @@ type Options struct {
 	Hook     func(n uint16) string                    // sensor.hook of records
 	Scan     func()                                   // asks for a scan of what is held (coalesce.Options.Scan); nil: there is none
 	Holds    func(mappings, descriptors, writers int) // see coalesce.Options
+	Armed    func()                                   // the same
 	Lasting  time.Duration                            // see coalesce.Options
 	Signal   respond.Signal                           // nil: respond.Send
 	Appeared func()                                   // a name that a rule waits for appeared or went; must not block

@@ -59,7 +59,7 @@ func New(o Options) *Pipeline {
 			return p.states.Known().Inode(unix.Mkdev(uint32(dev>>20), uint32(dev&0xfffff)), ino) // linux include/linux/kdev_t.h
 		},
 		Found: func(h coalesce.Holding) { p.put(&item{held: &h}) },
-		Scan:  o.Scan, Holds: o.Holds, MappedEvery: o.MappedEvery,
+		Scan:  o.Scan, Holds: o.Holds, Armed: o.Armed, MappedEvery: o.MappedEvery,
 		Quiet: o.Quiet, Grace: o.Grace, MaxHold: o.MaxHold, MaxOpen: o.MaxOpen, Lasting: o.Lasting,
 	})
 	ro := rehash.Options{Now: o.Clock.Boot, Read: o.Read, Workers: o.Workers}
