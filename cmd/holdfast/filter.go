@@ -30,6 +30,7 @@ func filterFlags() []cli.Flag {
 		&cli.StringFlag{Name: "kind", Usage: "of kind `KIND`: " + list(kinds())},
 		&cli.StringFlag{Name: "verdict", Usage: "with verdict `VERDICT`: " + list(verdicts())},
 		&cli.StringFlag{Name: "rule", Usage: "of rule `NAME`"},
+		&cli.StringFlag{Name: "found", Usage: "found without an event, `HOW`: " + list(founds())},
 		&cli.StringFlag{Name: "host", Usage: "of host `NAME`"},
 	}
 }
@@ -42,12 +43,16 @@ func verdicts() []string {
 	return []string{event.VerdictObserved, event.VerdictExpected, event.VerdictUnauthorized, event.VerdictBlocked, event.VerdictRestored, event.VerdictRestoreFailed, event.VerdictPromoted}
 }
 
+func founds() []string {
+	return []string{event.FoundAfterGap, event.FoundWhileDown, event.FoundArming, event.FoundOrder, event.FoundUnplaced}
+}
+
 // filter reads the filter flags. A word that no record can have is a mistake and
 // not an empty answer.
 func (a *app) filter(c *cli.Context) (query.Filter, error) {
 	f := query.Filter{
 		User: c.String("user"), Source: c.String("source"), Session: c.String("session"), Exec: c.String("exec"),
-		Op: c.String("op"), Kind: c.String("kind"), Verdict: c.String("verdict"), Rule: c.String("rule"), Host: c.String("host"),
+		Op: c.String("op"), Kind: c.String("kind"), Verdict: c.String("verdict"), Rule: c.String("rule"), Found: c.String("found"), Host: c.String("host"),
 		Exe: event.Text([]byte(c.String("exe"))),
 	}
 	var err error
@@ -68,7 +73,7 @@ func (a *app) filter(c *cli.Context) (query.Filter, error) {
 	for _, w := range []struct {
 		flag, value string
 		known       []string
-	}{{"op", f.Op, event.OpNames()}, {"kind", f.Kind, kinds()}, {"verdict", f.Verdict, verdicts()}} {
+	}{{"op", f.Op, event.OpNames()}, {"kind", f.Kind, kinds()}, {"verdict", f.Verdict, verdicts()}, {"found", f.Found, founds()}} {
 		if w.value != "" && !slices.Contains(w.known, w.value) {
 			return f, hint(usagef("--%s: unknown %s %q", w.flag, w.flag, w.value), "use one of "+list(w.known))
 		}

@@ -249,7 +249,7 @@ func where(f *query.Filter) conditions {
 	var c conditions
 	// Numbers, not times: the driver writes times of a query in whole seconds.
 	if f.Since != 0 {
-		c.and("time >= fromUnixTimestamp64Nano(toInt64(?), 'UTC')", int64(f.Since))
+		c.and("greatest(time, time_end) >= fromUnixTimestamp64Nano(toInt64(?), 'UTC')", int64(f.Since))
 	}
 	if f.Until != 0 {
 		c.and("time < fromUnixTimestamp64Nano(toInt64(?), 'UTC')", int64(f.Until))
@@ -261,6 +261,7 @@ func where(f *query.Filter) conditions {
 	c.is("kind", f.Kind)
 	c.is("verdict", f.Verdict)
 	c.is("rule", f.Rule)
+	c.is("found", f.Found)
 	c.is("actor_user", f.User)
 	c.is("actor_session", f.Session)
 	c.is("process_exec_id", f.Exec)

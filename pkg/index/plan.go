@@ -62,7 +62,7 @@ func makePlan(ctx context.Context, tx *sql.Tx, f *query.Filter, indexed uint64) 
 		exe, base = "", exe // without a slash it means the last element, which is all there is of a name without one
 	}
 	for _, e := range []eq{{"exec", f.Exec}, {"session", f.Session}, {"source", ip}, {"user", f.User}, {"exe", exe}, {"base", base},
-		{"rule", f.Rule}, {"op", f.Op}, {"verdict", f.Verdict}, {"kind", f.Kind}} {
+		{"found", f.Found}, {"rule", f.Rule}, {"op", f.Op}, {"verdict", f.Verdict}, {"kind", f.Kind}} {
 		if e.value == "" {
 			continue
 		}
@@ -198,7 +198,7 @@ func (p *plan) byTime(ctx context.Context, tx *sql.Tx, since, until event.Time) 
 			end = int64(until)
 		}
 		var n int
-		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM rec INDEXED BY rec_time WHERE time >= ? AND time < ? LIMIT ?)", int64(since), end, fewTimes+1).Scan(&n); err != nil {
+		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM rec INDEXED BY rec_time WHERE till >= ? AND time < ? LIMIT ?)", int64(since), end, fewTimes+1).Scan(&n); err != nil {
 			return err
 		}
 		if n == 0 {
@@ -207,12 +207,12 @@ func (p *plan) byTime(ctx context.Context, tx *sql.Tx, since, until event.Time) 
 		}
 		if n <= fewTimes {
 			var lo, hi uint64
-			if err := tx.QueryRowContext(ctx, "SELECT min(seq), max(seq) FROM rec INDEXED BY rec_time WHERE time >= ? AND time < ?", int64(since), end).Scan(&lo, &hi); err != nil {
+			if err := tx.QueryRowContext(ctx, "SELECT min(seq), max(seq) FROM rec INDEXED BY rec_time WHERE till >= ? AND time < ?", int64(since), end).Scan(&lo, &hi); err != nil {
 				return err
 			}
 			p.lo, p.hi = max(p.lo, lo), min(p.hi, hi)
 		}
-		p.conds, p.args = append(p.conds, "+r.time >= ?"), append(p.args, int64(since))
+		p.conds, p.args = append(p.conds, "+r.till >= ?"), append(p.args, int64(since))
 	}
 	if until != 0 {
 		p.conds, p.args = append(p.conds, "+r.time < ?"), append(p.args, int64(until))

@@ -10,7 +10,7 @@ import (
 // Filter selects records. All fields that are set must hold; the zero Filter
 // selects everything.
 type Filter struct {
-	Since event.Time // Time is this or later
+	Since event.Time // Time, or TimeEnd if that is later, is this or later
 	Until event.Time // Time is before this
 
 	// Path selects by path and path_to, as records write them (event.Text): an exact
@@ -27,6 +27,7 @@ type Filter struct {
 	Kind    string
 	Verdict string
 	Rule    string
+	Found   string // how a change was found that no event told of
 	Host    string // host or host_id
 
 	AfterSeq uint64 // Seq is above this
@@ -42,9 +43,9 @@ func (f *Filter) Match(r *event.Record) bool {
 func (f *Filter) matchRecord(r *event.Record) bool {
 	is := func(want, have string) bool { return want == "" || want == have }
 	switch {
-	case f.Since != 0 && r.Time < f.Since, f.Until != 0 && r.Time >= f.Until, r.Seq <= f.AfterSeq && f.AfterSeq != 0:
+	case f.Since != 0 && max(r.Time, r.TimeEnd) < f.Since, f.Until != 0 && r.Time >= f.Until, r.Seq <= f.AfterSeq && f.AfterSeq != 0:
 		return false
-	case !is(f.Op, r.Op), !is(f.Kind, r.Kind), !is(f.Verdict, r.Verdict), !is(f.Rule, r.Rule):
+	case !is(f.Op, r.Op), !is(f.Kind, r.Kind), !is(f.Verdict, r.Verdict), !is(f.Rule, r.Rule), !is(f.Found, r.Found):
 		return false
 	case f.Host != "" && f.Host != r.Host && f.Host != r.HostID:
 		return false

@@ -67,10 +67,14 @@ func record(r *rand.Rand, i int) *event.Record {
 		if x.Kind == event.RecAttempt {
 			x.Verdict = event.VerdictBlocked
 		}
+		if r.IntN(10) == 0 { // a window instead of a moment
+			x.Found = choose(r, event.FoundAfterGap, event.FoundWhileDown)
+			x.TimeEnd, x.Gap = x.Time+event.Time(r.IntN(100))*1_000_000_000, &event.Gap{Of: hostID + "/boot-a/1"}
+		}
 		x.Before = &event.State{Exists: true, Type: event.TypeRegular, Size: uint64(i), Mode: 0o644, Mtime: x.Time - 5}
 		x.After = &event.State{Exists: true, Type: event.TypeRegular, Hash: event.Hash{1, byte(i)}, Size: uint64(i), Mode: 0o600, Mtime: x.Time}
 	case event.RecGap:
-		x.Gap = &event.Gap{Lost: uint64(i), From: x.Time - 10, To: x.Time, Trees: []string{"/etc"}}
+		x.Gap = &event.Gap{Lost: uint64(i), From: x.Time - 10, To: x.Time, Causes: []string{event.CauseRing}, Trees: []string{"/etc"}, Rescan: event.RescanDone, Looked: 7, Changes: uint64(i % 3)}
 		return x
 	case event.RecAgent:
 		x.Reason, x.Detail = "started", map[string]string{"version": "0.1", "tier": "lsm"}
