@@ -333,12 +333,15 @@ struct {
 } slots SEC(".maps");
 
 /*
- * Renames between hook and result, by thread. More than this many threads inside
- * rename(2) at one moment: the oldest event goes, its tree is found by the next scan.
+ * Renames between hook and result, by thread. Full, or no memory: the event is sent
+ * before the result is known, user space looks. Not an LRU: of so few entries it
+ * throws out live ones (linux v6.1 kernel/bpf/bpf_lru_list.c moves free ones to a
+ * CPU by the 128).
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 128);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, u64);
 	__type(value, struct slot);
 } renames SEC(".maps");

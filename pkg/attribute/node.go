@@ -45,6 +45,7 @@ type node struct {
 	since      uint64 // ns since boot at which it began, 0 if before the daemon
 	exited     uint64 // ns since boot, 0 while it lives
 	ids        ids
+	said       said
 	refs       int32
 	depth      uint16
 	flags      uint8

@@ -1,6 +1,7 @@
 package attribute
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,8 +16,9 @@ const (
 	CutArg = "(cut)"
 )
 
-// Who tells who is behind a file event. The answer shares no memory with the
-// table or the event. It may read /proc about a process whose fork or exec was
+// Who tells who is behind a file event. The answer shares no memory with the event;
+// its lists are shared with other answers and must not be changed, so that many
+// changes by one program take little memory. It may read /proc about a process whose fork or exec was
 // not reported, and hash the executable of a program at its first change.
 func (t *Table) Who(ev *event.Event) (event.Actor, event.Process) {
 	n, known := t.ensure(ev)
@@ -39,8 +41,34 @@ func (t *Table) Who(ev *event.Event) (event.Actor, event.Process) {
 	}
 	a := t.actor(ev, n, s, c)
 	p := t.process(ev, n, c, true)
+	n.share(&a, &p)
 	t.expire(ev.Time)
 	return a, p
+}
+
+// said are the lists of the last answer about a program.
+type said struct {
+	via       []string
+	argv      []string
+	ancestors []event.Ancestor
+}
+
+// share replaces lists of an answer by those of the one before where they are equal.
+func (n *node) share(a *event.Actor, p *event.Process) {
+	s := &n.said
+	if slices.Equal(s.via, a.Via) {
+		a.Via = s.via
+	}
+	if slices.Equal(s.argv, p.Argv) {
+		p.Argv = s.argv
+	}
+	same := func(x, y event.Ancestor) bool {
+		return x.PID == y.PID && x.ExecID == y.ExecID && x.Exe == y.Exe && x.User == y.User && slices.Equal(x.Argv, y.Argv)
+	}
+	if slices.EqualFunc(s.ancestors, p.Ancestors, same) {
+		p.Ancestors = s.ancestors
+	}
+	*s = said{a.Via, p.Argv, p.Ancestors}
 }
 
 // ensure returns the program that an event is about; if it was never reported,

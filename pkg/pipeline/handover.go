@@ -1,10 +1,15 @@
 package pipeline
 
-import "sync"
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
 
 // handover passes raw records from the ring reader to the fast side: a ring of
-// bytes allocated once. Each record lies in one piece behind its length; where it
-// does not fit before the end, the rest of the ring is left out.
+// bytes. Each record lies in one piece behind its length; where it does not fit
+// before the end, the rest of the ring is left out. It is made for bursts: memory
+// that was not needed is not there, and what a burst took is given back after it.
 //
 //	0        tail            head      len(buf)
 //	|  free  | len rec len rec |  free  |
@@ -15,6 +20,8 @@ type handover struct {
 	tail    int // the oldest record
 	wrap    int // end of the records before the start, when head < tail
 	used    int // bytes in use, the gap at the end included
+	high    int // end of the bytes that were ever written since memory was given back
+	size    int
 	n       int
 	dropped uint64
 	waits   int  // how many wait for room
@@ -26,9 +33,17 @@ type handover struct {
 
 const frame = 4 // bytes of a length
 
+// keptBytes of memory are not given back: a multiple of any page size.
+const keptBytes = 1 << 20
+
 func newHandover(size int) *handover {
-	h := &handover{buf: make([]byte, size), ready: make(chan struct{}, 1)}
+	h := &handover{size: size, ready: make(chan struct{}, 1)}
 	h.freed = sync.NewCond(&h.mu)
+	var err error
+	h.buf, err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil { // less address space than that is odd, but no reason to give up
+		h.buf = make([]byte, size)
+	}
 	return h
 }
 
@@ -61,6 +76,7 @@ func (h *handover) try(raw []byte) bool {
 	b[0], b[1], b[2], b[3] = byte(len(raw)), byte(len(raw)>>8), byte(len(raw)>>16), byte(len(raw)>>24)
 	copy(b[frame:], raw)
 	h.head = at + need
+	h.high = max(h.high, h.head)
 	h.used += need
 	h.n++
 	return true
@@ -72,6 +88,10 @@ func (h *handover) close() {
 	defer h.mu.Unlock()
 	h.closed = true
 	h.freed.Broadcast()
+	if h.n == 0 && h.buf != nil {
+		_ = unix.Munmap(h.buf) // fails for memory of the heap alone
+		h.buf = nil
+	}
 }
 
 // empty reports whether every record was dealt with.
@@ -133,6 +153,10 @@ func (h *handover) done() {
 	h.tail += n
 	h.used -= n
 	h.n--
+	if h.n == 0 && h.high > keptBytes {
+		_ = unix.Madvise(h.buf[keptBytes:], unix.MADV_DONTNEED) // else it stays: no harm
+		h.high = 0
+	}
 	if h.waits > 0 && (h.used <= len(h.buf)/4*3 || h.n == 0) {
 		h.freed.Broadcast()
 	}
@@ -142,5 +166,5 @@ func (h *handover) done() {
 func (h *handover) stats() (used, size int, dropped uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.used, len(h.buf), h.dropped
+	return h.used, h.size, h.dropped
 }

@@ -110,7 +110,7 @@ type Options struct {
 	Mount    func(at string) bool                     // do rules reach into what is mounted there? nil: no
 	Log      *slog.Logger
 
-	HandoverBytes int           // default 8 MiB
+	HandoverBytes int           // default 64 MiB
 	Queue         int           // changes waiting for the slow side; default 16,384
 	Quiet         time.Duration // see coalesce.Options
 	Grace         time.Duration
@@ -128,7 +128,7 @@ type Options struct {
 
 func (o *Options) defaults() {
 	if o.HandoverBytes <= 0 {
-		o.HandoverBytes = 8 << 20
+		o.HandoverBytes = 64 << 20
 	}
 	if o.Queue <= 0 {
 		o.Queue = 16384

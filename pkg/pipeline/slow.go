@@ -83,7 +83,7 @@ const yieldFor = time.Millisecond
 func (p *Pipeline) yield(ctx context.Context) bool {
 	used, size, _ := p.in.stats()
 	n, _ := p.queue.stats()
-	if used < size/4 || n > p.queue.limit/4*3 {
+	if used < min(size/4, 1<<20) || n > p.queue.limit/4*3 {
 		return false
 	}
 	t, stop := p.o.Clock.After(yieldFor)
