@@ -21,6 +21,8 @@ type machine struct {
 	t    *testing.T
 	dir  string // state, trees and what check reads
 	bin  map[string]string
+	conf string      // configuration file, "" for none
+	proc *os.Process // of the daemon, nil after kill
 	done chan error
 	attr *syscall.SysProcAttr // of the daemon
 	pid  int
@@ -58,7 +60,11 @@ func newMachine(t *testing.T) *machine {
 func (m *machine) path(name string) string { return filepath.Join(m.dir, name) }
 
 func (m *machine) command(args ...string) *exec.Cmd {
-	return exec.Command(m.bin["holdfast"], append([]string{"--state", m.path("state"), "--socket", m.path("socket")}, args...)...)
+	flags := []string{"--state", m.path("state"), "--socket", m.path("socket")}
+	if m.conf != "" {
+		flags = append(flags, "--config", m.conf)
+	}
+	return exec.Command(m.bin["holdfast"], append(flags, args...)...)
 }
 
 // must runs a program that has to succeed and returns its standard output.
@@ -98,13 +104,17 @@ func (m *machine) start(watches ...string) {
 	if err := log.Close(); err != nil {
 		m.t.Fatal(err)
 	}
-	m.done = make(chan error, 1)
-	go func() { m.done <- cmd.Wait() }()
+	done := make(chan error, 1)
+	m.proc, m.done = cmd.Process, done
+	go func() { done <- cmd.Wait() }()
 	m.t.Cleanup(func() {
+		if m.proc != cmd.Process {
+			return
+		}
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			m.t.Error(err)
 		}
-		if err := <-m.done; err != nil {
+		if err := <-done; err != nil {
 			m.t.Errorf("the daemon ended: %v", err)
 		}
 	})
@@ -113,6 +123,16 @@ func (m *machine) start(watches ...string) {
 	if out, err := armed.CombinedOutput(); err != nil && armed.ProcessState.ExitCode() != 5 {
 		m.t.Fatalf("status --wait armed: %v\n%s", err, out)
 	}
+}
+
+// kill ends the daemon without asking it.
+func (m *machine) kill() {
+	m.t.Helper()
+	if err := m.proc.Kill(); err != nil {
+		m.t.Fatal(err)
+	}
+	<-m.done
+	m.proc = nil
 }
 
 // settle returns when no record has been added for a second.

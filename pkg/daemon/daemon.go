@@ -176,7 +176,7 @@ func (d *Daemon) build() error {
 	var dec decode.Decoder
 	d.pipe = pipeline.New(pipeline.Options{
 		Decode: dec.Decode, Attribute: d.table, Anchors: d.sensor, Resolver: d.names,
-		Rule: d.rules.rule, Trees: d.rules.trees, Journal: d.journal, Clock: d.clock, Vault: d.keeper, Recorded: d.before.recorded,
+		Rule: d.rules.rule, Trees: d.rules.trees, Journal: d.journal, Clock: d.clock, Vault: d.keeper, Told: d.before.told,
 		Kernel: d.lost, Waiting: func() int { used, _ := d.sensor.RingUse(); return used },
 		Self: self, Exe: exe, Reads: filepath.Dir(d.cfg.IndexFile()), Tier: d.tier, Hook: sense.HookName, Appeared: d.beneath.appear, Log: d.log,
 		Beneath: d.beneath.tell, Linked: d.beneath.link, Mount: d.mounted,

@@ -8,12 +8,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/journal"
 	"github.com/holdfast/holdfast/pkg/pipeline"
+	"github.com/holdfast/holdfast/pkg/rehash"
 )
 
 // mark says how far everything was seen to its end: changes before Time have their
@@ -82,18 +84,12 @@ func (d *Daemon) moveMark(next mark) error {
 type before struct {
 	from event.Time       // since when nothing was seen, 0 if there was no earlier run
 	open []pipeline.Prior // gaps that were not closed
-	last map[string]told  // by raw path
-}
-
-// told is the last that a record tells of a path.
-type told struct {
-	state event.State
-	id    string
+	told []rehash.Told    // what its last records tell
 }
 
 // readBefore reads the end of the log of the earlier run.
 func readBefore(ctx context.Context, dir string, m mark) (before, error) {
-	b := before{from: m.Time, last: make(map[string]told)}
+	b := before{from: m.Time}
 	r, err := journal.OpenReader(dir)
 	if err != nil {
 		return b, err
@@ -131,25 +127,11 @@ func (b *before) note(r *event.Record) {
 	switch {
 	case r.Kind == event.RecGap && r.Gap != nil:
 		b.gap(r)
-	case r.Kind == event.RecResponse:
-		delete(b.last, string(event.Untext(r.Path))) // the vault knows what is put back
-	case r.Kind == event.RecChange && r.After != nil:
-		path, to := string(event.Untext(r.Path)), string(event.Untext(r.PathTo))
-		if to == "" {
-			b.last[path] = told{*r.After, r.ID}
-			return
-		}
-		// What moves takes along what is below it: nothing is said of that.
-		if r.Op == event.OpRename.String() {
-			delete(b.last, path)
-			for p := range b.last {
-				if strings.HasPrefix(p, path+"/") || strings.HasPrefix(p, to+"/") {
-					delete(b.last, p)
-				}
-			}
-			b.last[path] = told{event.State{}, r.ID}
-		}
-		b.last[to] = told{*r.After, r.ID}
+	case r.After != nil && (r.Kind == event.RecChange || r.Kind == event.RecResponse):
+		b.told = append(b.told, rehash.Told{
+			Path: string(event.Untext(r.Path)), To: string(event.Untext(r.PathTo)), After: *r.After, ID: r.ID,
+			Moved: r.Op == event.OpRename.String(), Exchanged: slices.Contains(r.Ops, "exchange"),
+		})
 	}
 }
 
@@ -168,10 +150,4 @@ func (b *before) gap(r *event.Record) {
 			return
 		}
 	}
-}
-
-// recorded implements pipeline.Options.Recorded.
-func (b *before) recorded(path string) (event.State, string, bool) {
-	t, ok := b.last[path]
-	return t.state, t.id, ok
 }

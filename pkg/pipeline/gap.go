@@ -359,10 +359,15 @@ func (p *Pipeline) Down(ctx context.Context, from event.Time, trees []string, op
 	p.scans.begin(j)
 	select {
 	case <-done: // a failure is in its record and in Losses
-		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if p.o.Vault == nil {
+		return nil
+	}
+	told := p.told
+	p.told = nil
+	return p.scans.put(&item{call: func() { p.catchUp(told) }})
 }
 
 // tell writes a record about a job's gap: the first one declares it.

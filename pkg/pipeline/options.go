@@ -88,9 +88,9 @@ type Options struct {
 
 	Kernel  func() (KernelLosses, error) // nil: events alone tell of losses
 	Waiting func() int                   // bytes in the ring; nil: they are in Feed at once
-	// Recorded returns what the last record of an earlier run left at a path, and
-	// that record's id, as far as the vault may not know it; nil: it knows all.
-	Recorded func(path string) (s event.State, id string, ok bool)
+	// Told is what the last records of an earlier run tell, oldest first, as far as
+	// the vault may not know it yet.
+	Told []rehash.Told
 	// Read is that of rehash.Options.
 	Read func(ctx context.Context, path string, sink io.Writer) (event.State, error)
 

@@ -43,6 +43,8 @@ type Pipeline struct {
 	last    atomic.Uint64 // time of the last good event
 	working atomic.Uint64 // first moment of the change that the slow side works on, 0 if none
 
+	told []rehash.Told // of who calls Enrol and Down
+
 	ask chan func() // what others want of the fast side's stages
 
 	n counters
@@ -76,7 +78,7 @@ func New(o Options) *Pipeline {
 	p.stopper = respond.NewStopper(respond.StopOptions{Journal: patient{p}, Now: o.Clock.Boot, Wall: o.Clock.Wall, Self: o.Self, Signal: o.Signal})
 	p.pace = newPace(o.MappedRate, o.MappedEvery, o.Clock.Boot())
 	p.states = rehash.New(ro)
-	p.scans = newScans(p)
+	p.scans, p.told = newScans(p), o.Told
 	p.gaps.every, p.gaps.pause = uint64(o.GapEvery), uint64(o.GapEvery)
 	p.polled = o.Clock.Boot()
 	p.last.Store(p.polled)

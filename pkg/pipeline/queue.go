@@ -15,9 +15,6 @@ type item struct {
 	call   func()            // something to be done in turn
 	held   *coalesce.Holding // somebody can change a file without opening it
 
-	// told is the record that tells of the change already.
-	told string
-
 	// reason is why a look is made, when nobody is known to have done anything.
 	reason string
 	rescan *job // the rescan that it belongs to, nil if none

@@ -444,7 +444,44 @@ func (p *Pipeline) learn(root string) (Enrolled, bool) {
 			e.Paths++
 		}
 	}
+	for i := range p.told {
+		if told := &p.told[i]; p.observes(root, told.Path) || p.observes(root, told.To) {
+			p.states.Follow(told)
+		}
+	}
 	return e, true
+}
+
+// observes reports whether a path is in a tree, and nothing there is put back: else
+// the vault knows what belongs there.
+func (p *Pipeline) observes(root, path string) bool {
+	if path == "" || !coalesce.Within(root, path) {
+		return false
+	}
+	rule, ok := p.o.Rule(path)
+	return ok && rule.Mode == event.ModeObserve
+}
+
+// catchUp lets the vault follow the last records of an earlier run, as far as what
+// they tell is still so. It runs in the slow side's turn.
+func (p *Pipeline) catchUp(told []rehash.Told) {
+	keep := func(path, id string) {
+		e, ok := p.states.Known().Get(path)
+		if rule, watched := p.o.Rule(path); !ok || !watched || rule.Mode != event.ModeObserve || e.State.Unread != "" {
+			return
+		}
+		if v, kept := p.o.Vault.Latest(path); kept && v.Same(&e.State) || !kept && !e.State.Exists {
+			return
+		}
+		p.kept(path, p.o.Vault.Keep(path, e.State, nil, Provenance{Record: id, Reason: "was not kept when it was recorded"}))
+	}
+	for i := range told {
+		t := &told[i]
+		keep(t.Path, t.ID)
+		if t.To != "" {
+			keep(t.To, t.ID)
+		}
+	}
 }
 
 // Rescan compares trees with what is known of them when they are armed; each

@@ -181,9 +181,6 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 			p.unreadable(f.Path, c.First)
 		}
 	}
-	if it.rescan != nil && it.rescan.found == event.FoundWhileDown {
-		p.recorded(it, &f)
-	}
 	var out []find
 	if f.Doubted != nil {
 		p.n.unchanged.Add(^uint64(0))
@@ -207,24 +204,6 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 		out = append(out, find{&o, a})
 	}
 	return out, ctx.Err()
-}
-
-// recorded compares what is found at start with the last record of an earlier run
-// about the path: the vault may not have had the time to keep what that tells of.
-func (p *Pipeline) recorded(it *item, f *rehash.Finding) {
-	if p.o.Recorded == nil || !f.Changed {
-		return
-	}
-	s, id, ok := p.o.Recorded(f.Path)
-	if !ok {
-		return
-	}
-	f.Before = s
-	if f.After.Same(&s) {
-		it.told = id
-	} else {
-		f.Op = rehash.OpOf(&f.Before, &f.After)
-	}
 }
 
 // keeps reports whether the content that a change left is worth a version: not
@@ -400,12 +379,6 @@ func (p *Pipeline) respond(j *judgement) []respond.Step {
 func (p *Pipeline) journal(ctx context.Context, found *find, j *judgement, steps []respond.Step) error {
 	it, f := found.item, &found.Finding
 	rec := p.record(it, f, j)
-	if it.told != "" && !j.Respond {
-		rec.ID = it.told
-		p.n.unchanged.Add(1)
-		p.keep(ctx, it.change, f, j, rec)
-		return nil
-	}
 	if p.justReads(rec, j) {
 		p.n.self.Add(1)
 		return nil

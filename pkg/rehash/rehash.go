@@ -238,6 +238,34 @@ func (r *Rehash) Learn(path string, s event.State) {
 	r.putEntry(path, Entry{State: s})
 }
 
+// Told is what a record of an earlier run tells of names.
+type Told struct {
+	Path, To  string // To: the other name of a rename or link, which After is of then
+	Moved     bool   // what was at and below Path went to To
+	Exchanged bool   // and the other way round
+	After     event.State
+	ID        string // of the record
+}
+
+// Follow lets what was learned follow a record that may be newer.
+func (r *Rehash) Follow(t *Told) {
+	at := t.Path
+	if t.To != "" {
+		at = t.To
+	}
+	from, ok := r.known.Get(t.Path)
+	switch {
+	case t.To == "" || !t.Moved:
+	case t.Exchanged:
+		r.known.exchange(t.Path, t.To)
+	case ok && from.State.Exists:
+		r.known.move(t.Path, t.To, 0)
+	default: // it followed already
+		r.Learn(t.Path, event.State{})
+	}
+	r.Learn(at, t.After)
+}
+
 // Refresh reads a path, and all below it that is known or there, and takes what
 // it finds as Holdfast's own work.
 func (r *Rehash) Refresh(ctx context.Context, path string) error {
