@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/pipeline"
+	"github.com/holdfast/holdfast/pkg/rehash"
 	"github.com/holdfast/holdfast/pkg/vault"
 	"github.com/holdfast/holdfast/rollback"
 )
@@ -158,6 +159,11 @@ func (s *Scene) Start() {
 
 // Stop ends the pipeline after all that was fed has gone through.
 func (s *Scene) Stop() { s.stop() }
+
+// Told is what a record of an earlier run tells of a path.
+func (s *Scene) Told(path string, after event.State) rehash.Told {
+	return rehash.Told{Path: s.At(path), After: after, ID: "told"}
+}
 
 // At is a path in the tree.
 func (s *Scene) At(p string) string { return filepath.Join(s.Dir, p) }
