@@ -56,10 +56,8 @@ func (m *machine) idle() (l losses) {
 	last := uint64(0)
 	for range 600 {
 		l = m.losses()
-		busy := l.Pipeline["coalesce_pending"] > 0 || l.Gaps.Waiting > 0 || len(l.Gaps.Open) > 0 || l.Journal.Durable < l.Journal.Seq
-		for _, q := range l.Queues {
-			busy = busy || q.Len > 0 && q.Name != "ring" // other people's events are always on their way
-		}
+		// other people's events are always on their way: what is in the ring is no sign
+		busy := l.Pipeline["pipeline_waiting"] > 0 || len(l.Gaps.Open) > 0 || l.Journal.Durable < l.Journal.Seq
 		if !busy && l.Journal.Seq == last {
 			return l
 		}

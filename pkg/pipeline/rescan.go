@@ -152,6 +152,7 @@ func (s *scans) take() (*job, uint64) {
 		if l.at <= s.p.o.Clock.Boot() {
 			s.later = slices.Delete(s.later, i, i+1)
 			l.j.noted = l.at
+			s.open.Add(1)
 			return l.j, 0
 		}
 		if at == 0 || l.at < at {
