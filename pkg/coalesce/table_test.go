@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -334,4 +335,47 @@ func BenchmarkCreateWriteClose(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/3, "ns/event")
+}
+
+func TestWhatIsBeingHandedOnIsStillToldOf(t *testing.T) {
+	var tab *Table
+	var seen []Later
+	tab = New(Options{Anchors: anchors{1: "/t"}, Emit: func(c *event.Change) {
+		seen = append(seen, tab.Later("/t/a"), tab.Later("/t/b"))
+	}})
+	if err := tab.Add(ev(1, event.OpRename, "a", to("b"), arg(renameExchange)), nil); err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) != 2 || seen[0].MovedTo != "/t/b" || seen[1].MovedTo != "/t/a" || !seen[1].Name {
+		t.Errorf("%+v", seen)
+	}
+	if l := tab.Later("/t/a"); l.Any {
+		t.Errorf("afterwards: %+v", l)
+	}
+}
+
+func TestAWriterIsFollowedWithTheDirectoryThatItIsIn(t *testing.T) {
+	var looks []string
+	tab := New(Options{Held: 50 * time.Millisecond, Anchors: anchors{1: "/t"}, MaxHold: time.Second, Emit: func(c *event.Change) {
+		if c.Op == event.OpOpen {
+			looks = append(looks, c.Path)
+		}
+	}})
+	for _, e := range []*event.Event{
+		ev(0, event.OpWrite, "d/f", through(5)),
+		ev(1, event.OpWrite, "e/g", through(6)),
+		ev(200, event.OpRename, "d", to("e"), flags(event.FlagDir), arg(renameExchange)),
+	} {
+		tab.Tick(e.Time) // both writers are known to stay by then
+		if err := tab.Add(e, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for now := uint64(200); now < 2000; now += 50 {
+		tab.Tick(now * ms)
+	}
+	slices.Sort(looks)
+	if want := []string{"/t/d/g", "/t/e/f"}; !slices.Equal(slices.Compact(looks), want) {
+		t.Errorf("looks at %v, want %v", looks, want)
+	}
 }

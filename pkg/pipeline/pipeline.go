@@ -31,6 +31,7 @@ type Pipeline struct {
 	links     uint64  // of the slow side alone: rehash.Links when it was told
 	scans     *scans
 
+	idle      atomic.Bool     // the slow side waits for work
 	closing   bool            // no look is put off any more; of the slow side alone
 	compares  map[string]bool // directories to be compared soon; of the slow side alone
 	compareAt atomic.Uint64   // when that may be done again

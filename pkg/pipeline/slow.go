@@ -50,7 +50,10 @@ func (p *Pipeline) runBack(ctx context.Context, frontDone <-chan struct{}, back 
 		if ending {
 			return p.lastLooks(ctx, back)
 		}
-		if p.wait(ctx, now, frontDone) {
+		p.idle.Store(true)
+		ended := p.wait(ctx, now, frontDone)
+		p.idle.Store(false)
+		if ended {
 			ending = true
 			p.scans.end()
 		}
@@ -239,7 +242,7 @@ func (p *Pipeline) ownWork(ctx context.Context, c *event.Change) {
 func lookAt(c *event.Change, path string) *event.Change {
 	c.Path, c.PathTo = path, ""
 	c.Op, c.Ops, c.Count, c.Bytes = event.OpOpen, nil, 0, 0
-	c.Ino, c.Gen, c.Nlink, c.FMode, c.Dir = 0, 0, 0, 0, false
+	c.Ino, c.Gen, c.Nlink, c.FMode, c.Dir, c.Exchange = 0, 0, 0, 0, false, false
 	return c
 }
 
@@ -266,8 +269,8 @@ func (p *Pipeline) followUp(it *item, f *rehash.Finding) {
 		}
 		p.lookLater(l.By, l.Path, p.o.SelfDelay)
 	}
-	if f.Compare != "" {
-		p.compare(f.Compare)
+	for _, dir := range f.Compare {
+		p.compare(dir)
 	}
 }
 

@@ -71,6 +71,9 @@ func (p *Pipeline) Stats() Stats {
 	s.QueueLen, s.QueueDropped = p.queue.stats()
 	s.Waiting, s.Doubt = p.gaps.waiting()
 	s.Waiting += uint64(s.HandoverUsed) + uint64(s.Coalesce.Pending) + uint64(s.QueueLen) + uint64(p.delayed.n.Load()) + uint64(p.scans.open.Load())
+	if !p.idle.Load() {
+		s.Waiting++
+	}
 	if p.responder != nil {
 		s.Respond = p.responder.Stats()
 	}

@@ -48,10 +48,10 @@ type Finding struct {
 
 	// Looks are paths that ought to be looked at once more, a little later.
 	Looks []Look
-	// Compare is a directory whose inside ought to be compared with what is known:
-	// operations in it and on its name may have been told in another order than
-	// they were done. "" if there is none.
-	Compare string
+	// Compare are directories whose inside ought to be compared with what is known:
+	// operations in them and on their names may have been told in another order than
+	// they were done.
+	Compare []string
 
 	// Alias is the name that the kernel gave, if Path is another one of that file.
 	Alias string
@@ -112,9 +112,7 @@ func (r *Rehash) Check(ctx context.Context, c *event.Change, later func(path str
 	if f.Changed || f.Op == event.OpOpen {
 		f.Aliases = k.aliases(&f)
 	}
-	if k.compare != "" {
-		f.Compare = k.compare
-	}
+	f.Compare = k.compare
 	if f.After.Unread != "" {
 		r.unread.Add(1)
 	}
@@ -149,7 +147,7 @@ type check struct {
 	keep  bool
 	lost  event.State // of a file whose name has gone on before it was looked at
 
-	compare string // Finding.Compare
+	compare []string // Finding.Compare
 }
 
 // main reads the path that the finding is of.
@@ -208,7 +206,7 @@ func (k *check) look() Finding {
 	case !e.State.Exists:
 		f.Inside = children(path)
 	case e.State.Ino != l.state.Ino:
-		f.Compare = path
+		k.compare = append(k.compare, path)
 	}
 	return f
 }
@@ -224,7 +222,7 @@ func (k *check) modified() Finding {
 	late := e.At >= c.First && e.At != 0
 	f.Doubted = k.r.doubted(path, c)
 	if l.state.Type == event.TypeDir && (e.State.Type != event.TypeDir || e.State.Ino != l.state.Ino) {
-		k.compare = path // what is in it is not known
+		k.compare = append(k.compare, path) // what is in it is not known
 	}
 
 	switch {
@@ -317,7 +315,7 @@ func (k *check) remember(path string, s event.State, fresh bool) {
 // is told to be none any more, or another one.
 func (k *check) lookBelow(path string, was *Entry) {
 	if was.State.Exists && was.State.Type == event.TypeDir && pathExists(path) {
-		k.compare = path
+		k.compare = append(k.compare, path)
 	}
 }
 
@@ -397,7 +395,7 @@ func (k *check) appeared(path string) Finding {
 	case !after.Any:
 		f.Inside = children(path)
 	default:
-		f.Compare = path
+		k.compare = append(k.compare, path)
 	}
 	return f
 }
@@ -526,12 +524,18 @@ func (k *check) rename() Finding {
 	default:
 		k.r.put(to, l, fresh(&b))
 	}
-	if f.After.Type == event.TypeDir || moved.Type == event.TypeDir || b.State.Type == event.TypeDir {
+	if mayBeDir(&f.After) || mayBeDir(&moved) || mayBeDir(&b.State) {
 		f.Looks = append(f.Looks, k.r.known.owing(to)...)
-		f.Compare = to
+		k.compare = append(k.compare, to)
+		if c.Exchange {
+			k.compare = append(k.compare, from)
+		}
 	}
 	return f
 }
+
+// mayBeDir reports whether a state is one of a directory, as far as that is known.
+func mayBeDir(s *event.State) bool { return s.Type == event.TypeDir || s.Type == "" && s.Exists }
 
 // twoNames reports whether both names of a rename were, and still are, those of
 // one file.

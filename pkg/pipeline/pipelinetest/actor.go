@@ -120,6 +120,17 @@ func (a *Actor) Rename(from, to string) error {
 	return nil
 }
 
+// Exchange swaps two names.
+func (a *Actor) Exchange(one, other string) error {
+	if err := unix.Renameat2(unix.AT_FDCWD, a.S.At(one), unix.AT_FDCWD, a.S.At(other), unix.RENAME_EXCHANGE); err != nil {
+		return err
+	}
+	ev := a.event(event.OpRename, one)
+	ev.Anchor2, ev.Path2, ev.Arg = 1, []byte(other), unix.RENAME_EXCHANGE
+	a.S.Feed(ev)
+	return nil
+}
+
 // MoveIn renames from outside, MoveOut to outside.
 func (a *Actor) MoveIn(outside, to string) error {
 	if err := os.Rename(a.S.Outside+"/"+outside, a.S.At(to)); err != nil {

@@ -3,6 +3,7 @@ package pipelinetest
 import (
 	"context"
 	"encoding/binary"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,7 +81,12 @@ type Scene struct {
 	Down    event.Time
 	Open    []pipeline.Prior
 
+	// Late, if set, chooses events that are told one later than they happened, as
+	// when a process loses its CPU at the end of a system call.
+	Late *rand.Rand
+
 	mu     sync.Mutex // guards all below
+	late   *event.Event
 	events []event.Event
 	mute   bool // feed nothing
 	stop   func()
@@ -182,6 +188,33 @@ func (s *Scene) Feed(ev event.Event) {
 		s.mu.Unlock()
 		return
 	}
+	late := s.late
+	if s.Late != nil && late == nil && s.Late.IntN(6) == 0 {
+		s.late = &ev
+		s.mu.Unlock()
+		return
+	}
+	s.late = nil
+	s.mu.Unlock()
+	s.feed(ev)
+	if late != nil {
+		s.feed(*late)
+	}
+}
+
+// Told feeds an event that is still held back.
+func (s *Scene) Told() {
+	s.mu.Lock()
+	late := s.late
+	s.late = nil
+	s.mu.Unlock()
+	if late != nil {
+		s.feed(*late)
+	}
+}
+
+func (s *Scene) feed(ev event.Event) {
+	s.mu.Lock()
 	s.events = append(s.events, ev)
 	var raw [8]byte
 	binary.LittleEndian.PutUint64(raw[:], uint64(len(s.events)-1))
