@@ -112,7 +112,10 @@ __noinline int fill_current(struct slot *s, u32 kind, u32 op, u32 hook)
 	if (!s)
 		return 0;
 	begin(s, kind, op, hook);
-	fill_typed(head_of(s), bpf_get_current_task_btf());
+	if (HAS_HELPER(get_current_task_btf))
+		fill_typed(head_of(s), current_task());
+	else
+		fill_probed(head_of(s), current_task());
 	return 0;
 }
 
@@ -209,15 +212,15 @@ static __always_inline bool held_peer(struct task_struct *t, struct task_state *
  */
 static __always_inline struct task_state *session_check(struct task_struct *t)
 {
-	u32 audit = t->sessionid;
-	struct task_state *st = bpf_task_storage_get(&tasks, t, 0, 0);
+	u32 audit = TASK_READ(t, sessionid);
+	struct task_state *st = state_of(t, false);
 	struct slot *s;
 	struct peer_body *b;
 	bool held;
 
 	if (audit == UNSET || (st && st->audit == audit))
 		return st;
-	st = bpf_task_storage_get(&tasks, t, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	st = state_of(t, true);
 	if (!st)
 		return 0;
 	held = held_peer(t, st);
@@ -248,14 +251,14 @@ static __always_inline struct task_state *session_check(struct task_struct *t)
 /* session_check of the current task, verified once for all its callers. */
 __noinline int session_current(void)
 {
-	session_check(bpf_get_current_task_btf());
+	session_check(current_task());
 	return 0;
 }
 
 /* A connection came out of accept in the current task. */
 static __always_inline void on_accept(struct sock *sk)
 {
-	struct task_struct *t = bpf_get_current_task_btf();
+	struct task_struct *t = current_task();
 	struct task_state *st;
 	u64 k = (u64)sk, now = bpf_ktime_get_boot_ns();
 	u8 addr[16];
@@ -264,7 +267,7 @@ static __always_inline void on_accept(struct sock *sk)
 	if (!sk || !read_peer(sk, addr, &port, &lport))
 		return;
 	bpf_map_update_elem(&accepted, &k, &now, BPF_ANY);
-	st = bpf_task_storage_get(&tasks, t, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	st = state_of(t, true);
 	if (!st)
 		return;
 	__builtin_memcpy(st->peer, addr, 16);
@@ -276,7 +279,7 @@ static __always_inline void on_accept(struct sock *sk)
 /* An event by the current task, its session included. */
 static __always_inline struct slot *event_by_current(u32 kind, u32 op, u32 hook)
 {
-	struct task_struct *t = bpf_get_current_task_btf();
+	struct task_struct *t = current_task();
 	struct task_state *st;
 	struct slot *s;
 
@@ -285,7 +288,7 @@ static __always_inline struct slot *event_by_current(u32 kind, u32 op, u32 hook)
 	if (!s)
 		return 0;
 	fill_current(s, kind, op, hook);
-	st = bpf_task_storage_get(&tasks, t, 0, 0);
+	st = state_of(t, false);
 	if (st)
 		head_of(s)->session = st->session;
 	return s;

@@ -16,6 +16,22 @@ static __always_inline bool in_compat_syscall(struct task_struct *t)
 	return BPF_CORE_READ(t, thread_info.status) & TS_COMPAT;
 }
 
+/* Does this kernel have the helper? Answered at load: the verifier never enters the other branch. */
+#define HAS_HELPER(name) bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_##name)
+
+/*
+ * The current task. Its type is known to the verifier since linux v5.11 (commit
+ * 3ca1032ab7ab); before, only probe reads follow it: TASK_READ.
+ */
+static __always_inline struct task_struct *current_task(void)
+{
+	if (HAS_HELPER(get_current_task_btf))
+		return bpf_get_current_task_btf();
+	return (void *)bpf_get_current_task();
+}
+
+#define TASK_READ(t, field) (HAS_HELPER(get_current_task_btf) ? (t)->field : BPF_CORE_READ(t, field))
+
 /*
  * Which system call is the current task in? The registers of the task lie at the
  * end of its stack; the helper that knows where exists since linux v5.15 (commit
@@ -28,10 +44,10 @@ static __always_inline bool in_compat_syscall(struct task_struct *t)
 
 static __always_inline u64 current_call(void)
 {
-	struct task_struct *t = bpf_get_current_task_btf();
+	struct task_struct *t = current_task();
 	u64 nr = 0;
 
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) {
+	if (HAS_HELPER(task_pt_regs)) {
 		struct pt_regs *regs = (void *)bpf_task_pt_regs(t);
 
 		return BPF_CORE_READ(regs, orig_ax);
@@ -145,14 +161,53 @@ static __always_inline struct dentry *alias_of(struct inode *in)
 	return node - bpf_core_field_offset(struct dentry___anonymous, d_alias);
 }
 
-/* The result of the function that an fexit program follows (helper since 5.17). */
-static __always_inline long func_ret(void *ctx)
+/*
+ * Locks that are never waited for: 0 is free. Only additions whose result is not
+ * asked for: linux v5.12 (commit 5ffa25502b5a) brought the other atomic
+ * operations, and kernels before it refuse every program that has one. Who reads
+ * exactly his own addition has the lock; two that come at once may both fail.
+ */
+static __always_inline bool take(u32 *lock)
 {
-	u64 r = 0;
-
-	bpf_get_func_ret(ctx, &r);
-	return (long)r;
+	__sync_fetch_and_add(lock, 1);
+	if (*(volatile u32 *)lock == 1)
+		return true;
+	__sync_fetch_and_add(lock, -1);
+	return false;
 }
+
+static __always_inline void give(u32 *lock)
+{
+	__sync_fetch_and_add(lock, -1);
+}
+
+/*
+ * Argument n of a vfs function that has an idmap (until v6.2 a user_namespace)
+ * somewhere before it: linux v5.12 put it there, in the series that made struct
+ * renamedata (commits 6521f8917082, 9fe61450972d). n counts it. The load is
+ * spelled out because a context must be read at a constant offset.
+ */
+#define CTX(ctx, n) ({ \
+	u64 v_; \
+	asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(v_) : "r"(ctx), "i"((n) * 8)); \
+	v_; \
+})
+#define HAS_IDMAP() bpf_core_type_exists(struct renamedata)
+#define AFTER_IDMAP(ctx, n) (HAS_IDMAP() ? CTX(ctx, n) : CTX(ctx, (n) - 1))
+
+/*
+ * The result of the function that an fexit program follows: by a helper since
+ * linux v5.17 (commit f92c1e183604), before that it lies behind the n arguments
+ * that the function has, the idmap included.
+ */
+#define RESULT(ctx, n) ({ \
+	u64 r_ = 0; \
+	if (HAS_HELPER(get_func_ret)) \
+		bpf_get_func_ret(ctx, &r_); \
+	else \
+		r_ = AFTER_IDMAP(ctx, n); \
+	(long)r_; \
+})
 
 /*
  * vfs_mkdir returns the dentry or an ERR_PTR since linux v6.15 (commit
@@ -167,17 +222,27 @@ static __always_inline int mkdir_result(long r)
 }
 
 /*
- * The flags of vfs_rename, in struct renamedata since linux v5.12 (commit
- * 9fe61450972d), the sixth argument before.
+ * vfs_rename has one argument, struct renamedata, since linux v5.12 (commit
+ * 9fe61450972d); before, (dir, dentry, dir, dentry, delegated, flags).
  */
-static __always_inline u32 rename_flags(unsigned long long *ctx)
+static __always_inline struct dentry *rename_old(u64 *ctx)
 {
-	struct renamedata *rd;
+	return HAS_IDMAP() ? ((struct renamedata *)CTX(ctx, 0))->old_dentry : (void *)CTX(ctx, 1);
+}
 
-	if (!bpf_core_type_exists(struct renamedata))
-		return ctx[5];
-	rd = (void *)ctx[0];
-	return BPF_CORE_READ(rd, flags);
+static __always_inline struct dentry *rename_new(u64 *ctx)
+{
+	return HAS_IDMAP() ? ((struct renamedata *)CTX(ctx, 0))->new_dentry : (void *)CTX(ctx, 3);
+}
+
+static __always_inline u32 rename_flags(u64 *ctx)
+{
+	return HAS_IDMAP() ? ((struct renamedata *)CTX(ctx, 0))->flags : CTX(ctx, 5);
+}
+
+static __always_inline int rename_result(u64 *ctx)
+{
+	return HAS_IDMAP() ? RESULT(ctx, 1) : CTX(ctx, 6);
 }
 
 #endif

@@ -17,7 +17,7 @@ static __always_inline struct slot *slot_get(u32 hook)
 		u32 k = i;
 		struct slot *s = bpf_map_lookup_elem(&slots, &k);
 
-		if (s && __sync_val_compare_and_swap(&s->busy, 0, 1) == 0)
+		if (s && take(&s->busy))
 			return s;
 	}
 	COUNT(hook, failed);
@@ -26,7 +26,7 @@ static __always_inline struct slot *slot_get(u32 hook)
 
 static __always_inline void slot_put(struct slot *s)
 {
-	__sync_lock_test_and_set(&s->busy, 0);
+	give(&s->busy);
 }
 
 static __always_inline struct event_head *head_of(struct slot *s)
@@ -84,7 +84,8 @@ static __always_inline long submit(struct slot *s)
 	h->size = n;
 	if (st) {
 		h->lost = st->lost;
-		h->seq = __sync_fetch_and_add(&st->seq, 1) + 1;
+		__sync_fetch_and_add(&st->seq, 1);
+		h->seq = st->seq;
 		err = bpf_ringbuf_output(&events, s->data, n, 0);
 	}
 	if (err) {

@@ -148,6 +148,7 @@ struct {
 /* Where the entries of a directory lie: the answer of a walk (path.h). */
 struct nearby {
 	u32 turn;	/* odd while it is being written, another number after each time */
+	u32 writing;	/* take() */
 	u32 generation;	/* generation() at the time of the walk */
 	u64 inode, dentry, parent;	/* of the directory */
 	u64 ino;
@@ -198,6 +199,24 @@ struct {
 	__type(key, int);
 	__type(value, struct task_state);
 } tasks SEC(".maps");
+
+struct thread_key {
+	u64 start;	/* start_boottime */
+	u32 tid;
+	u32 pad;
+};
+
+/*
+ * The same for kernels before linux v5.11, which have no storage in tasks (user
+ * space leaves this one empty on others). Full: the thread that was looked at
+ * longest ago goes, and its session is unknown.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct thread_key);
+	__type(value, struct task_state);
+} threads SEC(".maps");
 
 /* Sockets that came out of accept. Full: the oldest goes and its session says "inherited". */
 struct {
@@ -303,6 +322,7 @@ struct paths {
 	u64 path, path2;	/* user memory; path2 0 if there is one only */
 	struct base base, base2;	/* where they start from */
 	struct place first, second;	/* where they lead */
+	u64 a[8];	/* the arguments of the call */
 	u64 request[14];	/* room for a struct request (hooks/file.h): not typed, because Go has no kernel pointers */
 	u32 op, flags;
 	s32 dirfd;
@@ -383,6 +403,25 @@ static __always_inline struct settings *settings(void)
 	return bpf_map_lookup_elem(&config, &k);
 }
 
+const volatile struct task_state no_state = {};
+
+/* What we remember of t, 0 if nothing; with create it is made. */
+static __always_inline struct task_state *state_of(struct task_struct *t, bool create)
+{
+	struct thread_key k = {};
+	struct task_state *st;
+
+	if (HAS_HELPER(task_storage_get))
+		return bpf_task_storage_get(&tasks, t, 0, create ? BPF_LOCAL_STORAGE_GET_F_CREATE : 0);
+	k.start = BPF_CORE_READ(t, start_boottime);
+	k.tid = BPF_CORE_READ(t, pid);
+	st = bpf_map_lookup_elem(&threads, &k);
+	if (st || !create)
+		return st;
+	bpf_map_update_elem(&threads, &k, (void *)&no_state, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&threads, &k);
+}
+
 static __always_inline struct mark *mark_of(struct inode *in)
 {
 	u64 k = (u64)in;
@@ -457,9 +496,10 @@ static __always_inline void remember(struct nearby *v)
 
 	if (!n)
 		return;
-	turn = n->turn & ~1;
-	if (__sync_val_compare_and_swap(&n->turn, turn, turn + 1) != turn)
+	if (!take(&n->writing))
 		return;
+	turn = n->turn;
+	*(volatile u32 *)&n->turn = turn + 1;
 	HOLD_ORDER();
 	n->generation = v->generation;
 	n->inode = v->inode;
@@ -474,6 +514,7 @@ static __always_inline void remember(struct nearby *v)
 	n->names = v->names;
 	HOLD_ORDER();
 	*(volatile u32 *)&n->turn = turn + 2;
+	give(&n->writing);
 }
 
 /* The first and cheapest question: does the super block hold a mark? */

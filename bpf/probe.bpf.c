@@ -90,3 +90,16 @@ int BPF_PROG(probe_ring, struct pt_regs *regs, long ret)
 
 	return bpf_ringbuf_output(&ring, &v, 0, 0) ? 0 : note();
 }
+
+__noinline u64 behind(u64 *p)
+{
+	return p ? *p : 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(probe_pointer, struct pt_regs *regs, long ret)
+{
+	u64 v = ret;
+
+	return behind(&v) ? 0 : note();
+}

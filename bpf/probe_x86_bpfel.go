@@ -23,6 +23,7 @@ const (
 	ProbeProgProbeIter    = "probe_iter"
 	ProbeProgProbeLsm     = "probe_lsm"
 	ProbeProgProbeModify  = "probe_modify"
+	ProbeProgProbePointer = "probe_pointer"
 	ProbeProgProbeRing    = "probe_ring"
 	ProbeProgProbeStorage = "probe_storage"
 	ProbeProgProbeTp      = "probe_tp"
@@ -74,6 +75,7 @@ type ProbeProgramSpecs struct {
 	ProbeIter    *ebpf.ProgramSpec `ebpf:"probe_iter"`
 	ProbeLsm     *ebpf.ProgramSpec `ebpf:"probe_lsm"`
 	ProbeModify  *ebpf.ProgramSpec `ebpf:"probe_modify"`
+	ProbePointer *ebpf.ProgramSpec `ebpf:"probe_pointer"`
 	ProbeRing    *ebpf.ProgramSpec `ebpf:"probe_ring"`
 	ProbeStorage *ebpf.ProgramSpec `ebpf:"probe_storage"`
 	ProbeTp      *ebpf.ProgramSpec `ebpf:"probe_tp"`
@@ -141,6 +143,7 @@ type ProbePrograms struct {
 	ProbeIter    *ebpf.Program `ebpf:"probe_iter"`
 	ProbeLsm     *ebpf.Program `ebpf:"probe_lsm"`
 	ProbeModify  *ebpf.Program `ebpf:"probe_modify"`
+	ProbePointer *ebpf.Program `ebpf:"probe_pointer"`
 	ProbeRing    *ebpf.Program `ebpf:"probe_ring"`
 	ProbeStorage *ebpf.Program `ebpf:"probe_storage"`
 	ProbeTp      *ebpf.Program `ebpf:"probe_tp"`
@@ -152,6 +155,7 @@ func (p *ProbePrograms) Close() error {
 		p.ProbeIter,
 		p.ProbeLsm,
 		p.ProbeModify,
+		p.ProbePointer,
 		p.ProbeRing,
 		p.ProbeStorage,
 		p.ProbeTp,

@@ -11,7 +11,7 @@ static __always_inline bool is_allowed(u32 rule)
 {
 	struct exe_key k = { .rule = rule };
 
-	k.inode = (u64)exe_inode(bpf_get_current_task_btf());
+	k.inode = (u64)exe_inode(current_task());
 	return k.inode && bpf_map_lookup_elem(&allowed, &k);
 }
 

@@ -137,7 +137,9 @@ type TracerNameKey struct {
 type TracerNearby struct {
 	_          structs.HostLayout
 	Turn       uint32
+	Writing    uint32
 	Generation uint32
+	_          [4]byte
 	Inode      uint64
 	Dentry     uint64
 	Parent     uint64
@@ -244,6 +246,7 @@ type TracerSlot struct {
 			Astray   uint8
 			_        [1]byte
 		}
+		A       [8]uint64
 		Request [14]uint64
 		Op      uint32
 		Flags   uint32
@@ -272,6 +275,13 @@ type TracerTaskState struct {
 	Accepted uint64
 }
 
+type TracerThreadKey struct {
+	_     structs.HostLayout
+	Start uint64
+	Tid   uint32
+	Pad   uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -297,6 +307,7 @@ const (
 	TracerMapStats                = "stats"
 	TracerMapStreams              = "streams"
 	TracerMapTasks                = "tasks"
+	TracerMapThreads              = "threads"
 	TracerProgBpf                 = "bpf"
 	TracerProgBpfK                = "bpf_k"
 	TracerProgFileIoctl           = "file_ioctl"
@@ -319,10 +330,12 @@ const (
 	TracerProgInodeRemovexattr    = "inode_removexattr"
 	TracerProgInodeRename         = "inode_rename"
 	TracerProgInodeRmdir          = "inode_rmdir"
+	TracerProgInodeRmxattrO       = "inode_rmxattr_o"
 	TracerProgInodeSetAcl         = "inode_set_acl"
 	TracerProgInodeSetattr        = "inode_setattr"
 	TracerProgInodeSetattrI       = "inode_setattr_i"
 	TracerProgInodeSetxattr       = "inode_setxattr"
+	TracerProgInodeSetxattrO      = "inode_setxattr_o"
 	TracerProgInodeSymlink        = "inode_symlink"
 	TracerProgInodeUnlink         = "inode_unlink"
 	TracerProgLearnInodes         = "learn_inodes"
@@ -347,10 +360,12 @@ const (
 	TracerProgM_inodeRemovexattr  = "m_inode_removexattr"
 	TracerProgM_inodeRename       = "m_inode_rename"
 	TracerProgM_inodeRmdir        = "m_inode_rmdir"
+	TracerProgM_inodeRmxattrO     = "m_inode_rmxattr_o"
 	TracerProgM_inodeSetAcl       = "m_inode_set_acl"
 	TracerProgM_inodeSetattr      = "m_inode_setattr"
 	TracerProgM_inodeSetattrI     = "m_inode_setattr_i"
 	TracerProgM_inodeSetxattr     = "m_inode_setxattr"
+	TracerProgM_inodeSetxattrO    = "m_inode_setxattr_o"
 	TracerProgM_inodeSymlink      = "m_inode_symlink"
 	TracerProgM_inodeUnlink       = "m_inode_unlink"
 	TracerProgM_mmapBackingFile   = "m_mmap_backing_file"
@@ -409,6 +424,7 @@ const (
 	TracerProgX_treeAttr          = "x_tree_attr"
 	TracerProgX_umount            = "x_umount"
 	TracerVarCalls                = "calls"
+	TracerVarNoState              = "no_state"
 	TracerVarUnusedFile           = "unused_file"
 	TracerVarUnusedHead           = "unused_head"
 	TracerVarUnusedPeer           = "unused_peer"
@@ -479,10 +495,12 @@ type TracerProgramSpecs struct {
 	InodeRemovexattr    *ebpf.ProgramSpec `ebpf:"inode_removexattr"`
 	InodeRename         *ebpf.ProgramSpec `ebpf:"inode_rename"`
 	InodeRmdir          *ebpf.ProgramSpec `ebpf:"inode_rmdir"`
+	InodeRmxattrO       *ebpf.ProgramSpec `ebpf:"inode_rmxattr_o"`
 	InodeSetAcl         *ebpf.ProgramSpec `ebpf:"inode_set_acl"`
 	InodeSetattr        *ebpf.ProgramSpec `ebpf:"inode_setattr"`
 	InodeSetattrI       *ebpf.ProgramSpec `ebpf:"inode_setattr_i"`
 	InodeSetxattr       *ebpf.ProgramSpec `ebpf:"inode_setxattr"`
+	InodeSetxattrO      *ebpf.ProgramSpec `ebpf:"inode_setxattr_o"`
 	InodeSymlink        *ebpf.ProgramSpec `ebpf:"inode_symlink"`
 	InodeUnlink         *ebpf.ProgramSpec `ebpf:"inode_unlink"`
 	LearnInodes         *ebpf.ProgramSpec `ebpf:"learn_inodes"`
@@ -507,10 +525,12 @@ type TracerProgramSpecs struct {
 	M_inodeRemovexattr  *ebpf.ProgramSpec `ebpf:"m_inode_removexattr"`
 	M_inodeRename       *ebpf.ProgramSpec `ebpf:"m_inode_rename"`
 	M_inodeRmdir        *ebpf.ProgramSpec `ebpf:"m_inode_rmdir"`
+	M_inodeRmxattrO     *ebpf.ProgramSpec `ebpf:"m_inode_rmxattr_o"`
 	M_inodeSetAcl       *ebpf.ProgramSpec `ebpf:"m_inode_set_acl"`
 	M_inodeSetattr      *ebpf.ProgramSpec `ebpf:"m_inode_setattr"`
 	M_inodeSetattrI     *ebpf.ProgramSpec `ebpf:"m_inode_setattr_i"`
 	M_inodeSetxattr     *ebpf.ProgramSpec `ebpf:"m_inode_setxattr"`
+	M_inodeSetxattrO    *ebpf.ProgramSpec `ebpf:"m_inode_setxattr_o"`
 	M_inodeSymlink      *ebpf.ProgramSpec `ebpf:"m_inode_symlink"`
 	M_inodeUnlink       *ebpf.ProgramSpec `ebpf:"m_inode_unlink"`
 	M_mmapBackingFile   *ebpf.ProgramSpec `ebpf:"m_mmap_backing_file"`
@@ -595,6 +615,7 @@ type TracerMapSpecs struct {
 	Stats       *ebpf.MapSpec `ebpf:"stats"`
 	Streams     *ebpf.MapSpec `ebpf:"streams"`
 	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
+	Threads     *ebpf.MapSpec `ebpf:"threads"`
 }
 
 // TracerVariableSpecs contains global variables before they are loaded into the kernel.
@@ -602,6 +623,7 @@ type TracerMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type TracerVariableSpecs struct {
 	Calls      *ebpf.VariableSpec `ebpf:"calls"`
+	NoState    *ebpf.VariableSpec `ebpf:"no_state"`
 	UnusedFile *ebpf.VariableSpec `ebpf:"unused_file"`
 	UnusedHead *ebpf.VariableSpec `ebpf:"unused_head"`
 	UnusedPeer *ebpf.VariableSpec `ebpf:"unused_peer"`
@@ -649,6 +671,7 @@ type TracerMaps struct {
 	Stats       *ebpf.Map `ebpf:"stats"`
 	Streams     *ebpf.Map `ebpf:"streams"`
 	Tasks       *ebpf.Map `ebpf:"tasks"`
+	Threads     *ebpf.Map `ebpf:"threads"`
 }
 
 func (m *TracerMaps) Close() error {
@@ -674,6 +697,7 @@ func (m *TracerMaps) Close() error {
 		m.Stats,
 		m.Streams,
 		m.Tasks,
+		m.Threads,
 	)
 }
 
@@ -682,6 +706,7 @@ func (m *TracerMaps) Close() error {
 // It can be passed to LoadTracerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TracerVariables struct {
 	Calls      *ebpf.Variable `ebpf:"calls"`
+	NoState    *ebpf.Variable `ebpf:"no_state"`
 	UnusedFile *ebpf.Variable `ebpf:"unused_file"`
 	UnusedHead *ebpf.Variable `ebpf:"unused_head"`
 	UnusedPeer *ebpf.Variable `ebpf:"unused_peer"`
@@ -714,10 +739,12 @@ type TracerPrograms struct {
 	InodeRemovexattr    *ebpf.Program `ebpf:"inode_removexattr"`
 	InodeRename         *ebpf.Program `ebpf:"inode_rename"`
 	InodeRmdir          *ebpf.Program `ebpf:"inode_rmdir"`
+	InodeRmxattrO       *ebpf.Program `ebpf:"inode_rmxattr_o"`
 	InodeSetAcl         *ebpf.Program `ebpf:"inode_set_acl"`
 	InodeSetattr        *ebpf.Program `ebpf:"inode_setattr"`
 	InodeSetattrI       *ebpf.Program `ebpf:"inode_setattr_i"`
 	InodeSetxattr       *ebpf.Program `ebpf:"inode_setxattr"`
+	InodeSetxattrO      *ebpf.Program `ebpf:"inode_setxattr_o"`
 	InodeSymlink        *ebpf.Program `ebpf:"inode_symlink"`
 	InodeUnlink         *ebpf.Program `ebpf:"inode_unlink"`
 	LearnInodes         *ebpf.Program `ebpf:"learn_inodes"`
@@ -742,10 +769,12 @@ type TracerPrograms struct {
 	M_inodeRemovexattr  *ebpf.Program `ebpf:"m_inode_removexattr"`
 	M_inodeRename       *ebpf.Program `ebpf:"m_inode_rename"`
 	M_inodeRmdir        *ebpf.Program `ebpf:"m_inode_rmdir"`
+	M_inodeRmxattrO     *ebpf.Program `ebpf:"m_inode_rmxattr_o"`
 	M_inodeSetAcl       *ebpf.Program `ebpf:"m_inode_set_acl"`
 	M_inodeSetattr      *ebpf.Program `ebpf:"m_inode_setattr"`
 	M_inodeSetattrI     *ebpf.Program `ebpf:"m_inode_setattr_i"`
 	M_inodeSetxattr     *ebpf.Program `ebpf:"m_inode_setxattr"`
+	M_inodeSetxattrO    *ebpf.Program `ebpf:"m_inode_setxattr_o"`
 	M_inodeSymlink      *ebpf.Program `ebpf:"m_inode_symlink"`
 	M_inodeUnlink       *ebpf.Program `ebpf:"m_inode_unlink"`
 	M_mmapBackingFile   *ebpf.Program `ebpf:"m_mmap_backing_file"`
@@ -829,10 +858,12 @@ func (p *TracerPrograms) Close() error {
 		p.InodeRemovexattr,
 		p.InodeRename,
 		p.InodeRmdir,
+		p.InodeRmxattrO,
 		p.InodeSetAcl,
 		p.InodeSetattr,
 		p.InodeSetattrI,
 		p.InodeSetxattr,
+		p.InodeSetxattrO,
 		p.InodeSymlink,
 		p.InodeUnlink,
 		p.LearnInodes,
@@ -857,10 +888,12 @@ func (p *TracerPrograms) Close() error {
 		p.M_inodeRemovexattr,
 		p.M_inodeRename,
 		p.M_inodeRmdir,
+		p.M_inodeRmxattrO,
 		p.M_inodeSetAcl,
 		p.M_inodeSetattr,
 		p.M_inodeSetattrI,
 		p.M_inodeSetxattr,
+		p.M_inodeSetxattrO,
 		p.M_inodeSymlink,
 		p.M_inodeUnlink,
 		p.M_mmapBackingFile,

@@ -123,7 +123,9 @@ type UnitNameKey struct {
 type UnitNearby struct {
 	_          structs.HostLayout
 	Turn       uint32
+	Writing    uint32
 	Generation uint32
+	_          [4]byte
 	Inode      uint64
 	Dentry     uint64
 	Parent     uint64
@@ -260,6 +262,7 @@ type UnitSlot struct {
 			Astray   uint8
 			_        [1]byte
 		}
+		A       [8]uint64
 		Request [14]uint64
 		Op      uint32
 		Flags   uint32
@@ -286,6 +289,13 @@ type UnitTaskState struct {
 	Lport    uint16
 	Pad2     uint32
 	Accepted uint64
+}
+
+type UnitThreadKey struct {
+	_     structs.HostLayout
+	Start uint64
+	Tid   uint32
+	Pad   uint32
 }
 
 type UnitUnitArgs struct {
@@ -323,6 +333,7 @@ const (
 	UnitMapStats         = "stats"
 	UnitMapStreams       = "streams"
 	UnitMapTasks         = "tasks"
+	UnitMapThreads       = "threads"
 	UnitProgLearnInodes  = "learn_inodes"
 	UnitProgLearnSockets = "learn_sockets"
 	UnitProgLearnTasks   = "learn_tasks"
@@ -336,6 +347,7 @@ const (
 	UnitProgUnitKind     = "unit_kind"
 	UnitProgUnitRefuses  = "unit_refuses"
 	UnitVarCalls         = "calls"
+	UnitVarNoState       = "no_state"
 	UnitVarUnusedArgs    = "unused_args"
 )
 
@@ -420,6 +432,7 @@ type UnitMapSpecs struct {
 	Stats       *ebpf.MapSpec `ebpf:"stats"`
 	Streams     *ebpf.MapSpec `ebpf:"streams"`
 	Tasks       *ebpf.MapSpec `ebpf:"tasks"`
+	Threads     *ebpf.MapSpec `ebpf:"threads"`
 }
 
 // UnitVariableSpecs contains global variables before they are loaded into the kernel.
@@ -427,6 +440,7 @@ type UnitMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type UnitVariableSpecs struct {
 	Calls      *ebpf.VariableSpec `ebpf:"calls"`
+	NoState    *ebpf.VariableSpec `ebpf:"no_state"`
 	UnusedArgs *ebpf.VariableSpec `ebpf:"unused_args"`
 }
 
@@ -471,6 +485,7 @@ type UnitMaps struct {
 	Stats       *ebpf.Map `ebpf:"stats"`
 	Streams     *ebpf.Map `ebpf:"streams"`
 	Tasks       *ebpf.Map `ebpf:"tasks"`
+	Threads     *ebpf.Map `ebpf:"threads"`
 }
 
 func (m *UnitMaps) Close() error {
@@ -496,6 +511,7 @@ func (m *UnitMaps) Close() error {
 		m.Stats,
 		m.Streams,
 		m.Tasks,
+		m.Threads,
 	)
 }
 
@@ -504,6 +520,7 @@ func (m *UnitMaps) Close() error {
 // It can be passed to LoadUnitObjects or ebpf.CollectionSpec.LoadAndAssign.
 type UnitVariables struct {
 	Calls      *ebpf.Variable `ebpf:"calls"`
+	NoState    *ebpf.Variable `ebpf:"no_state"`
 	UnusedArgs *ebpf.Variable `ebpf:"unused_args"`
 }
 

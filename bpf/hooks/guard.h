@@ -22,7 +22,7 @@
 static __always_inline bool is_reached(struct task_struct *t)
 {
 	struct settings *c = settings();
-	struct task_struct *by = bpf_get_current_task_btf();
+	struct task_struct *by = current_task();
 
 	if (!c || !c->guard || !t || (u32)BPF_CORE_READ(t, tgid) != c->self)
 		return false;
@@ -41,7 +41,7 @@ static __always_inline bool is_init(void)
  */
 __noinline int reached(u32 op, u32 hook, u64 arg, u64 what, u32 refused)
 {
-	struct task_struct *t = bpf_get_current_task_btf();
+	struct task_struct *t = current_task();
 	struct reach k = { .arg = arg, .what = what, .op = op };
 	u64 now = bpf_ktime_get_boot_ns();
 	struct file_body *b;

@@ -93,7 +93,7 @@ static __always_inline bool held_place(struct request *r)
 /* The session of t, 0 if it is in none. */
 static __always_inline u64 session_of(struct task_struct *t)
 {
-	struct task_state *st = bpf_task_storage_get(&tasks, t, 0, 0);
+	struct task_state *st = state_of(t, false);
 
 	return st ? st->session : 0;
 }

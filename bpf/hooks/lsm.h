@@ -22,9 +22,10 @@
  * host must not stop because we are short of memory.
  *
  * Argument positions are those since linux v5.12, which put a user_namespace (now
- * mnt_idmap) before the dentry in the vfs functions. Hooks whose own arity
- * changed exist twice, as name and name_i (with the idmap): user space loads the
- * one that fits the running kernel's BTF (pkg/sense, program.fits).
+ * mnt_idmap) before the dentry in the vfs functions (compat.h, AFTER_IDMAP). Hooks
+ * that decide and whose own arity changed exist twice, as name and name_i (with the
+ * idmap) or name_o (without): user space loads the one that fits the running
+ * kernel's BTF (pkg/sense, program.fits).
  */
 #ifndef HOLDFAST_LSM_H
 #define HOLDFAST_LSM_H
@@ -257,7 +258,7 @@ static __always_inline int decide_ioctl(struct file *f, u32 cmd, u64 arg)
 	if (err || c.fd == NO_FIELD)
 		return err;
 	bpf_probe_read_user(&fd, sizeof(fd), (void *)(arg + c.fd));
-	f = file_at(bpf_get_current_task_btf(), (u32)fd);
+	f = file_at(current_task(), (u32)fd);
 	if (!f)
 		return 0;
 	r.flags = 0;
@@ -274,9 +275,9 @@ DECIDE(file_ioctl_compat, decide_ioctl(f, cmd, arg), struct file *f, unsigned in
 DECIDE(inode_file_setattr, deny_dentry(d, OP_SETFLAGS, HOOK_FILEATTR, 0), struct dentry *d, void *fa)
 
 SEC("fexit/vfs_fileattr_set")
-int BPF_PROG(vfs_fileattr_set, void *idmap, struct dentry *d)
+int vfs_fileattr_set(u64 *ctx)
 {
-	return tell_dentry(d, OP_SETFLAGS, HOOK_IOCTL, 0, func_ret(ctx));
+	return tell_dentry((struct dentry *)AFTER_IDMAP(ctx, 1), OP_SETFLAGS, HOOK_IOCTL, 0, RESULT(ctx, 3));
 }
 
 /* ---- attributes -------------------------------------------------------- */
@@ -294,45 +295,56 @@ DECIDE(inode_setattr, decide_setattr(d, a), struct dentry *d, struct iattr *a)
 DECIDE_AS(inode_setattr_i, inode_setattr, decide_setattr(d, a), void *idmap, struct dentry *d, struct iattr *a)
 
 SEC("fexit/notify_change")
-int BPF_PROG(notify_change, void *idmap, struct dentry *d, struct iattr *a)
+int notify_change(u64 *ctx)
 {
+	struct dentry *d = (void *)AFTER_IDMAP(ctx, 1);
+	struct iattr *a = (void *)AFTER_IDMAP(ctx, 2);
 	u32 valid = a->ia_valid;
 
-	return tell_dentry(d, op_of_attr(valid), HOOK_SETATTR, valid, func_ret(ctx));
+	return tell_dentry(d, op_of_attr(valid), HOOK_SETATTR, valid, RESULT(ctx, 4));
 }
 
 DECIDE(inode_setxattr, deny_dentry(d, op_of_xattr(OP_SETXATTR, (u64)name, 0), HOOK_SETXATTR, 0),
        void *idmap, struct dentry *d, const char *name, const void *value, unsigned long size, int flags)
 
 SEC("fexit/vfs_setxattr")
-int BPF_PROG(vfs_setxattr, void *idmap, struct dentry *d, const char *name)
+int vfs_setxattr(u64 *ctx)
 {
-	return tell_dentry(d, op_of_xattr(OP_SETXATTR, (u64)name, 0), HOOK_SETXATTR, 0, func_ret(ctx));
+	u32 op = op_of_xattr(OP_SETXATTR, AFTER_IDMAP(ctx, 2), 0);
+
+	return tell_dentry((struct dentry *)AFTER_IDMAP(ctx, 1), op, HOOK_SETXATTR, 0, RESULT(ctx, 6));
 }
 
 DECIDE(inode_removexattr, deny_dentry(d, op_of_xattr(OP_REMOVEXATTR, (u64)name, 0), HOOK_RMXATTR, 0),
        void *idmap, struct dentry *d, const char *name)
 
+DECIDE_AS(inode_setxattr_o, inode_setxattr, deny_dentry(d, op_of_xattr(OP_SETXATTR, (u64)name, 0), HOOK_SETXATTR, 0),
+	  struct dentry *d, const char *name, const void *value, unsigned long size, int flags)
+DECIDE_AS(inode_rmxattr_o, inode_removexattr, deny_dentry(d, op_of_xattr(OP_REMOVEXATTR, (u64)name, 0), HOOK_RMXATTR, 0),
+	  struct dentry *d, const char *name)
+
 SEC("fexit/vfs_removexattr")
-int BPF_PROG(vfs_removexattr, void *idmap, struct dentry *d, const char *name)
+int vfs_removexattr(u64 *ctx)
 {
-	return tell_dentry(d, op_of_xattr(OP_REMOVEXATTR, (u64)name, 0), HOOK_RMXATTR, 0, func_ret(ctx));
+	u32 op = op_of_xattr(OP_REMOVEXATTR, AFTER_IDMAP(ctx, 2), 0);
+
+	return tell_dentry((struct dentry *)AFTER_IDMAP(ctx, 1), op, HOOK_RMXATTR, 0, RESULT(ctx, 3));
 }
 
 DECIDE(inode_set_acl, deny_dentry(d, OP_SETACL, HOOK_SETACL, 0), void *idmap, struct dentry *d, const char *name, void *acl)
 
 SEC("fexit/vfs_set_acl")
-int BPF_PROG(vfs_set_acl, void *idmap, struct dentry *d)
+int vfs_set_acl(u64 *ctx)
 {
-	return tell_dentry(d, OP_SETACL, HOOK_SETACL, 0, func_ret(ctx));
+	return tell_dentry((struct dentry *)AFTER_IDMAP(ctx, 1), OP_SETACL, HOOK_SETACL, 0, RESULT(ctx, 4));
 }
 
 DECIDE(inode_remove_acl, deny_dentry(d, OP_SETACL, HOOK_RMACL, 0), void *idmap, struct dentry *d, const char *name)
 
 SEC("fexit/vfs_remove_acl")
-int BPF_PROG(vfs_remove_acl, void *idmap, struct dentry *d)
+int vfs_remove_acl(u64 *ctx)
 {
-	return tell_dentry(d, OP_SETACL, HOOK_RMACL, 0, func_ret(ctx));
+	return tell_dentry((struct dentry *)AFTER_IDMAP(ctx, 1), OP_SETACL, HOOK_RMACL, 0, RESULT(ctx, 3));
 }
 
 /* ---- names ------------------------------------------------------------- */
@@ -362,12 +374,13 @@ static __always_inline int decide_link(struct dentry *old, struct dentry *new)
 DECIDE(inode_link, decide_link(old, new), struct dentry *old, struct inode *dir, struct dentry *new)
 
 SEC("fexit/vfs_link")
-int BPF_PROG(vfs_link, struct dentry *old, void *idmap, struct inode *dir, struct dentry *new)
+int vfs_link(u64 *ctx)
 {
+	struct dentry *old = (void *)ctx[0], *new = (void *)AFTER_IDMAP(ctx, 3);
 	struct request r = {}, q = {};
 	struct slot *s;
 
-	if (func_ret(ctx))
+	if (RESULT(ctx, 5))
 		return 0;
 	COUNT(HOOK_LINK, seen);
 	r.d = old;
@@ -404,41 +417,41 @@ static __always_inline int deny_removal(struct dentry *d, u32 op, u32 hook)
 DECIDE(inode_unlink, deny_removal(d, OP_UNLINK, HOOK_UNLINK), struct inode *dir, struct dentry *d)
 
 SEC("fexit/vfs_unlink")
-int BPF_PROG(vfs_unlink, void *idmap, struct inode *dir, struct dentry *d)
+int vfs_unlink(u64 *ctx)
 {
-	return tell_dentry(d, OP_UNLINK, HOOK_UNLINK, 0, func_ret(ctx));
+	return tell_dentry((struct dentry *)AFTER_IDMAP(ctx, 2), OP_UNLINK, HOOK_UNLINK, 0, RESULT(ctx, 4));
 }
 
 DECIDE(inode_symlink, deny_dentry(d, OP_SYMLINK, HOOK_SYMLINK, 0), struct inode *dir, struct dentry *d, const char *target)
 
 SEC("fexit/vfs_symlink")
-int BPF_PROG(vfs_symlink, void *idmap, struct inode *dir, struct dentry *d)
+int vfs_symlink(u64 *ctx)
 {
-	return tell_dentry(d, OP_SYMLINK, HOOK_SYMLINK, 0, func_ret(ctx));
+	return tell_dentry((struct dentry *)AFTER_IDMAP(ctx, 2), OP_SYMLINK, HOOK_SYMLINK, 0, RESULT(ctx, 4));
 }
 
 DECIDE(inode_mkdir, deny_dentry(d, OP_MKDIR, HOOK_MKDIR, mode), struct inode *dir, struct dentry *d, umode_t mode)
 
 SEC("fexit/vfs_mkdir")
-int BPF_PROG(vfs_mkdir, void *idmap, struct inode *dir, struct dentry *d)
+int vfs_mkdir(u64 *ctx)
 {
-	return tell_dentry(d, OP_MKDIR, HOOK_MKDIR, 0, mkdir_result(func_ret(ctx)));
+	return tell_dentry((struct dentry *)AFTER_IDMAP(ctx, 2), OP_MKDIR, HOOK_MKDIR, 0, mkdir_result(RESULT(ctx, 4)));
 }
 
 DECIDE(inode_rmdir, deny_removal(d, OP_RMDIR, HOOK_RMDIR), struct inode *dir, struct dentry *d)
 
 SEC("fexit/vfs_rmdir")
-int BPF_PROG(vfs_rmdir, void *idmap, struct inode *dir, struct dentry *d)
+int vfs_rmdir(u64 *ctx)
 {
-	return tell_dentry(d, OP_RMDIR, HOOK_RMDIR, 0, func_ret(ctx));
+	return tell_dentry((struct dentry *)AFTER_IDMAP(ctx, 2), OP_RMDIR, HOOK_RMDIR, 0, RESULT(ctx, 3));
 }
 
 DECIDE(inode_mknod, deny_dentry(d, OP_MKNOD, HOOK_MKNOD, mode), struct inode *dir, struct dentry *d, umode_t mode, unsigned int dev)
 
 SEC("fexit/vfs_mknod")
-int BPF_PROG(vfs_mknod, void *idmap, struct inode *dir, struct dentry *d, umode_t mode)
+int vfs_mknod(u64 *ctx)
 {
-	return tell_dentry(d, OP_MKNOD, HOOK_MKNOD, mode, func_ret(ctx));
+	return tell_dentry((struct dentry *)AFTER_IDMAP(ctx, 2), OP_MKNOD, HOOK_MKNOD, AFTER_IDMAP(ctx, 3), RESULT(ctx, 5));
 }
 
 /* With a directory above a root, the root goes or comes: what leads to it is to be looked at again. */
@@ -462,13 +475,14 @@ static __always_inline void above_root(struct request *r)
 SEC("fexit/vfs_create")
 int BPF_PROG(vfs_create, void *idmap, struct inode *dir, struct dentry *d)
 {
-	return tell_dentry(d, OP_CREATE, HOOK_CREATE, 0, func_ret(ctx));
+	return tell_dentry(d, OP_CREATE, HOOK_CREATE, 0, RESULT(ctx, 5));
 }
 
+/* without an idmap (before linux v5.12) or without a directory: the dentry comes second */
 SEC("fexit/vfs_create")
-int BPF_PROG(vfs_create_d, void *idmap, struct dentry *d)
+int BPF_PROG(vfs_create_d, void *first, struct dentry *d)
 {
-	return tell_dentry(d, OP_CREATE, HOOK_CREATE, 0, func_ret(ctx));
+	return tell_dentry(d, OP_CREATE, HOOK_CREATE, 0, RESULT(ctx, 5));
 }
 
 /*
@@ -527,16 +541,16 @@ static __always_inline int decide_rename(struct dentry *old, struct dentry *new)
 DECIDE(inode_rename, decide_rename(old, new), struct inode *odir, struct dentry *old, struct inode *ndir, struct dentry *new)
 
 SEC("fexit/vfs_rename")
-int BPF_PROG(vfs_rename, struct renamedata *rd)
+int vfs_rename(u64 *ctx)
 {
 	u64 k = bpf_get_current_pid_tgid();
 	struct slot *s = bpf_map_lookup_elem(&renames, &k);
 
-	if (is_dir(rd->old_dentry->d_inode) || is_dir(rd->new_dentry->d_inode))
+	if (is_dir(rename_old(ctx)->d_inode) || is_dir(rename_new(ctx)->d_inode))
 		forget_places();
 	if (!s)
 		return 0;
-	if (func_ret(ctx)) {
+	if (rename_result(ctx)) {
 		COUNT(HOOK_RENAME, skipped);
 	} else {
 		head_of(s)->time = bpf_ktime_get_boot_ns();

@@ -33,7 +33,7 @@
  */
 static __always_inline bool is_store(u64 nr)
 {
-	struct task_struct *t = bpf_get_current_task_btf();
+	struct task_struct *t = current_task();
 
 	if (t->flags & (PF_KTHREAD | PF_IO_WORKER))
 		return false;

@@ -232,7 +232,7 @@ static __noinline int decide_remount(struct super_block *sb)
 /* The root of this mount namespace is to be another one. */
 static __noinline int decide_pivot(const struct path *to)
 {
-	struct task_struct *t = bpf_get_current_task_btf();
+	struct task_struct *t = current_task();
 	struct settings *c = settings();
 	struct request r = {};
 	struct mount *now;

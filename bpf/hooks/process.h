@@ -51,11 +51,11 @@ static __always_inline void put_cwd(struct slot *s, struct task_struct *t)
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
 {
-	struct task_state *ps = session_check(bpf_get_current_task_btf()), *cs;
+	struct task_state *ps = session_check(current_task()), *cs;
 	struct slot *s;
 
 	if (ps) {
-		cs = bpf_task_storage_get(&tasks, child, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		cs = state_of(child, true);
 		if (cs)
 			*cs = *ps;
 	}
@@ -117,7 +117,7 @@ int learn_tasks(struct bpf_iter__task *ctx)
 		return 0;
 	audit = BPF_CORE_READ(t, sessionid);
 	if (audit != UNSET) {
-		st = bpf_task_storage_get(&tasks, t, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		st = state_of(t, true);
 		if (st && !st->session) {
 			st->session = audit;
 			st->audit = audit;

@@ -284,6 +284,26 @@ static __noinline int on_fd(struct file *f, u32 op, u64 arg)
 	return 0;
 }
 
+/* Argument i of a system call. */
+static __always_inline u64 argument(struct pt_regs *regs, u32 i)
+{
+	switch (i) {
+	case 0:
+		return regs->di;
+	case 1:
+		return regs->si;
+	case 2:
+		return regs->dx;
+	case 3:
+		return regs->r10;
+	case 4:
+		return regs->r8;
+	case 5:
+		return regs->r9;
+	}
+	return 0;
+}
+
 static __always_inline void fill_paths(struct paths *p, struct task_struct *t, u64 *a, const volatile struct call *c)
 {
 	u64 fl = a[c->flags & 7];
@@ -309,7 +329,7 @@ static __always_inline void fill_paths(struct paths *p, struct task_struct *t, u
 	find_base(t, dirfd, p->path2, &p->base2);
 }
 
-static __noinline int on_path(struct task_struct *t, u64 *a, u32 nr)
+static __noinline int on_path(struct task_struct *t, struct pt_regs *regs, u32 nr)
 {
 	struct slot *s;
 	struct paths *p;
@@ -322,8 +342,12 @@ static __noinline int on_path(struct task_struct *t, u64 *a, u32 nr)
 	if (!s)
 		return 0;
 	p = &s->paths;
-	fill_paths(p, t, a, &calls[nr]);
-	p->arg = nr == NR_RENAMEAT2 ? a[4] : 0;
+	for (u32 i = 0; i < 6; i++)
+		p->a[i] = argument(regs, i);
+	if (calls[nr].form == F_BIND)
+		p->a[1] += sizeof(u16);	/* struct sockaddr_un (linux include/uapi/linux/un.h); an abstract name is empty here */
+	fill_paths(p, t, p->a, &calls[nr]);
+	p->arg = nr == NR_RENAMEAT2 ? p->a[4] : 0;
 	kind = path_kind(p->path);
 	exact = kind == SIMPLE && !(p->flags & EF_FOLLOW);
 	if (p->path2) {
@@ -394,7 +418,7 @@ static __noinline int on_mounting(struct pt_regs *regs, u32 nr)
 	if (nr != NR_FSCONFIG) {
 		p->dirfd = calls[nr].dir == CWD ? AT_FDCWD : (s32)a[calls[nr].dir & 7];
 		p->path = a[calls[nr].path & 7];
-		find_base(bpf_get_current_task_btf(), p->dirfd, p->path, &p->base);
+		find_base(current_task(), p->dirfd, p->path, &p->base);
 	}
 	report_mounting(p);
 	slot_put(s);
@@ -416,42 +440,42 @@ static __noinline int on_entry(struct file *f, u32 op, u64 str)
 	return 0;
 }
 
-/* A control command was obeyed: a[] are the descriptor, the command and its argument. */
-static __noinline int on_ioctl(struct task_struct *t, u64 *a)
+/* A control command was obeyed: its arguments are the descriptor, the command and its own. */
+static __noinline int on_ioctl(struct task_struct *t, struct pt_regs *regs)
 {
-	struct command c = command(a[1]);
+	struct command c = command(regs->si);
 	struct file *f;
 	s32 fd = -1;
 
 	if (c.op == OP_NONE)
 		return 0;
-	f = file_at(t, (u32)a[0]);
+	f = file_at(t, (u32)regs->di);
 	if (!f)
 		return 0;
 	if (c.name != NO_FIELD)
-		return on_entry(f, c.op, a[2] + c.name);
-	on_fd(f, c.op, a[1]);
+		return on_entry(f, c.op, regs->dx + c.name);
+	on_fd(f, c.op, regs->si);
 	if (c.fd == NO_FIELD)
 		return 0;
-	bpf_probe_read_user(&fd, sizeof(fd), (void *)(a[2] + c.fd));
-	return on_fd(file_at(t, (u32)fd), c.op, a[1]);
+	bpf_probe_read_user(&fd, sizeof(fd), (void *)(regs->dx + c.fd));
+	return on_fd(file_at(t, (u32)fd), c.op, regs->si);
 }
 
 /* The flags that a file was opened with: the argument of the call that opens it. */
-static __always_inline u32 open_flags(u64 nr, u64 *a)
+static __always_inline u32 open_flags(u64 nr, struct pt_regs *regs)
 {
 	u64 how = 0;
 
 	switch (nr) {
 	case NR_OPEN:
-		return a[1];
+		return regs->si;
 	case NR_CREAT:
 		return O_TRUNC;
 	case NR_OPENAT2:
-		bpf_probe_read_user(&how, sizeof(how), (void *)a[2]);	/* struct open_how begins with them */
+		bpf_probe_read_user(&how, sizeof(how), (void *)regs->dx);	/* struct open_how begins with them */
 		return how;
 	}
-	return a[2];
+	return regs->dx;
 }
 
 SEC("tp_btf/sys_enter")
@@ -462,7 +486,7 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
 
 	if ((u64)nr >= CALLS || calls[nr & (CALLS - 1)].form != F_CLOSE)
 		return 0;
-	t = bpf_get_current_task_btf();
+	t = current_task();
 	if (in_compat_syscall(t))
 		return 0;
 	if (calls[nr & (CALLS - 1)].dir && regs->di == regs->si)
@@ -476,7 +500,6 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long nr)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 {
-	u64 a[8] = {};
 	u64 nr = regs->orig_ax;
 	struct task_struct *t;
 	struct file *f;
@@ -487,43 +510,37 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 	form = calls[nr].form;
 	if (form == F_NONE || form == F_CLOSE)
 		return 0;
-	t = bpf_get_current_task_btf();
+	t = current_task();
 	if (in_compat_syscall(t)) {
 		COUNT(HOOK_SYS_EXIT, seen);
 		COUNT(HOOK_SYS_EXIT, failed);
 		return 0;
 	}
-	a[0] = regs->di;
-	a[1] = regs->si;
-	a[2] = regs->dx;
-	a[3] = regs->r10;
-	a[4] = regs->r8;
-	a[5] = regs->r9;
 	switch (form) {
 	case F_WRITE:
-		f = file_at(t, (u32)a[calls[nr].dir & 7]);
+		f = file_at(t, (u32)argument(regs, calls[nr].dir));
 		if (f && (ret || nr == NR_FALLOCATE))
 			on_write(f, ret, HOOK_SYS_EXIT, TIER_TRACEPOINT);
 		break;
 	case F_OPEN:
 		f = file_at(t, (u32)ret);
 		if (f)
-			on_open(f, open_flags(nr, a), HOOK_SYS_EXIT, TIER_TRACEPOINT);
+			on_open(f, open_flags(nr, regs), HOOK_SYS_EXIT, TIER_TRACEPOINT);
 		break;
 	case F_FD:
 		op = calls[nr].op;
 		if (calls[nr].name)
-			op = op_of_xattr(op, a[calls[nr].name & 7], 1);
-		on_fd(file_at(t, (u32)a[calls[nr].dir & 7]), op, 0);
+			op = op_of_xattr(op, argument(regs, calls[nr].name), 1);
+		on_fd(file_at(t, (u32)argument(regs, calls[nr].dir)), op, 0);
 		break;
 	case F_PATH:
 	case F_PATHS:
-		on_path(t, a, nr);
+		on_path(t, regs, nr);
 		break;
 	case F_MMAP:
 		/* without PROT_WRITE too: mprotect may give it later */
-		if ((a[3] & MAP_TYPE) == MAP_SHARED || (a[3] & MAP_TYPE) == MAP_SHARED_VALIDATE) {
-			f = file_at(t, (u32)a[4]);
+		if ((regs->r10 & MAP_TYPE) == MAP_SHARED || (regs->r10 & MAP_TYPE) == MAP_SHARED_VALIDATE) {
+			f = file_at(t, (u32)regs->r8);
 			if (f)
 				on_map(f, HOOK_SYS_EXIT, TIER_TRACEPOINT);
 		}
@@ -532,18 +549,17 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 		on_unmap(HOOK_SYS_EXIT);
 		break;
 	case F_IOCTL:
-		on_ioctl(t, a);
+		on_ioctl(t, regs);
 		break;
 	case F_MOUNT:
 		on_mounting(regs, nr);
 		break;
 	case F_BIND:
 		op = 0;
-		bpf_probe_read_user(&op, sizeof(u16), (void *)a[1]);
+		bpf_probe_read_user(&op, sizeof(u16), (void *)regs->si);
 		if (op != AF_UNIX)
 			break;
-		a[1] += sizeof(u16);	/* struct sockaddr_un (linux include/uapi/linux/un.h); an abstract name is empty here */
-		on_path(t, a, nr);
+		on_path(t, regs, nr);
 		break;
 	case F_ACCEPT:
 		on_accept(stream_sock(file_at(t, (u32)ret)));

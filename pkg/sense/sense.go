@@ -98,6 +98,9 @@ func Open(o Options) (*Sensor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read bpf object: %w", err)
 	}
+	if err := fitKernel(spec); err != nil {
+		return nil, err
+	}
 	if o.Ring != 0 {
 		spec.Maps["events"].MaxEntries = o.Ring
 	}

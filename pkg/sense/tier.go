@@ -128,9 +128,11 @@ func table() []program {
 		{name: "file_ioctl_compat", how: byLSM, tier: tierHooks, cost: "chattr by 32-bit programs is not refused", free: true},
 		{name: "vfs_fileattr_set", how: byTrampoline, tier: tierHooks, cost: "chattr is not seen"},
 		{name: "inode_file_setattr", how: byLSM, tier: tierHooks, cost: "file_setattr(2) is not refused", free: true},
-		{name: "inode_setxattr", how: byLSM, tier: tierHooks, cost: "setxattr is not refused"},
+		{name: "inode_setxattr", how: byLSM, tier: tierHooks, cost: "setxattr is not refused", params: 6},
+		{name: "inode_setxattr_o", how: byLSM, tier: tierHooks, cost: "setxattr is not refused", params: 5},
 		{name: "vfs_setxattr", how: byTrampoline, tier: tierHooks, cost: "setxattr is not seen"},
-		{name: "inode_removexattr", how: byLSM, tier: tierHooks, cost: "removexattr is not refused"},
+		{name: "inode_removexattr", how: byLSM, tier: tierHooks, cost: "removexattr is not refused", params: 3},
+		{name: "inode_rmxattr_o", how: byLSM, tier: tierHooks, cost: "removexattr is not refused", params: 2},
 		{name: "vfs_removexattr", how: byTrampoline, tier: tierHooks, cost: "removexattr is not seen"},
 		// before 6.2 access control lists go through the xattr hooks
 		{name: "inode_set_acl", how: byLSM, tier: tierHooks, cost: "setfacl is not refused", free: true},
