@@ -94,7 +94,7 @@ func TestScriptNamesItsKernels(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "x.txt")
-			if err := os.WriteFile(file, []byte("What it shows.\n"+tt.line+"-- run.sh --\ntrue\n-- expect --\nequal a a\n"), 0o644); err != nil {
+			if err := os.WriteFile(file, []byte("What it shows.\ntiers: lsm modify_return\n"+tt.line+"-- run.sh --\ntrue\n-- expect --\nequal a a\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			s, err := readScript(file)
@@ -111,6 +111,9 @@ func TestScriptNamesItsKernels(t *testing.T) {
 			}
 			if strings.Join(got, " ") != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			if strings.Join(s.tiers, " ") != "lsm modify_return" {
+				t.Errorf("tiers are %q", s.tiers)
 			}
 		})
 	}

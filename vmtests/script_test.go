@@ -13,10 +13,12 @@ import (
 // script is one file of scripts/: a txtar archive (a comment, then sections that
 // start with a line -- NAME --). A line of the comment that starts with kernels:
 // names the kernels that it runs on, or says all; without one it runs on the
-// first of kernels.txt.
+// first of kernels.txt. One that starts with tiers: names tiers; it runs once in
+// each, with TIER set, and in modify_return without bpf among the security modules.
 type script struct {
 	comment  string
 	kernels  []string
+	tiers    []string
 	sections map[string]string
 }
 
@@ -40,6 +42,10 @@ func readScript(file string) (script, error) {
 		}
 		if names, ok := strings.CutPrefix(line, "kernels:"); ok && name == "" {
 			s.kernels = strings.Fields(names)
+			continue
+		}
+		if names, ok := strings.CutPrefix(line, "tiers:"); ok && name == "" {
+			s.tiers = strings.Fields(names)
 			continue
 		}
 		if name == "" {

@@ -56,16 +56,21 @@ func TestScripts(t *testing.T) {
 					continue
 				}
 				t.Run(strings.TrimSuffix(filepath.Base(f), ".txt"), func(t *testing.T) {
-					runScript(t, k, s, bin)
+					if len(s.tiers) == 0 {
+						runScript(t, k, s, "", bin)
+					}
+					for _, tier := range s.tiers {
+						t.Run(tier, func(t *testing.T) { runScript(t, k, s, tier, bin) })
+					}
 				})
 			}
 		})
 	}
 }
 
-// runScript boots k for s and evaluates its expectations. The serial line and the
+// runScript boots k for s, in the tier if one is named, and evaluates its expectations. The serial line and the
 // files of the guest stay in .cache/logs/KERNEL/SCRIPT if it fails.
-func runScript(t *testing.T, k vm.Kernel, s script, bin map[string]string) {
+func runScript(t *testing.T, k vm.Kernel, s script, tier string, bin map[string]string) {
 	t.Parallel()
 	keep := filepath.Join(logs, strings.TrimPrefix(t.Name(), "TestScripts/"))
 	if err := os.RemoveAll(keep); err != nil {
@@ -96,9 +101,16 @@ func runScript(t *testing.T, k vm.Kernel, s script, bin map[string]string) {
 		}
 		files["/run/vm/files/"+name] = host
 	}
+	env, params := os.Getenv("VM_ENV"), ""
+	if tier != "" {
+		env += " TIER=" + tier
+	}
+	if tier == "modify_return" {
+		params = "lsm=lockdown,capability"
+	}
 	res, err := vm.Run(context.Background(), vm.Options{
-		Cache: "../.cache", Kernel: k, Files: files, Out: keep, Log: filepath.Join(keep, "serial.log"), Timeout: limit,
-		Script: "#!/bin/bash\nset -euo pipefail\nexport " + os.Getenv("VM_ENV") + "\n. /run/vm/lib.sh\n" + s.sections["run.sh"],
+		Cache: "../.cache", Kernel: k, Append: params, Files: files, Out: keep, Log: filepath.Join(keep, "serial.log"), Timeout: limit,
+		Script: "#!/bin/bash\nset -euo pipefail\nexport " + env + "\n. /run/vm/lib.sh\n" + s.sections["run.sh"],
 	})
 	if err != nil {
 		t.Fatal(err)
