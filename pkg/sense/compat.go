@@ -3,6 +3,7 @@ package sense
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -49,10 +50,18 @@ func inlineFunctions(spec *ebpf.CollectionSpec) error {
 	}
 	for _, p := range spec.Programs {
 		for i := range p.Instructions {
-			if f := btf.FuncMetadata(&p.Instructions[i]); f != nil && f.Name != p.Name {
+			if f := btf.FuncMetadata(&p.Instructions[i]); f != nil && f.Name != p.Name && takesPointer(f) {
 				f.Linkage = btf.StaticFunc
 			}
 		}
 	}
 	return nil
+}
+
+func takesPointer(f *btf.Func) bool {
+	proto, ok := f.Type.(*btf.FuncProto)
+	return !ok || slices.ContainsFunc(proto.Params, func(p btf.FuncParam) bool {
+		_, pointer := btf.UnderlyingType(p.Type).(*btf.Pointer)
+		return pointer
+	})
 }
