@@ -451,7 +451,7 @@ DECIDE(inode_mknod, deny_dentry(d, OP_MKNOD, HOOK_MKNOD, mode), struct inode *di
 SEC("fexit/vfs_mknod")
 int vfs_mknod(u64 *ctx)
 {
-	return tell_dentry((struct dentry *)AFTER_IDMAP(ctx, 2), OP_MKNOD, HOOK_MKNOD, AFTER_IDMAP(ctx, 3), RESULT(ctx, 5));
+	return tell_dentry((struct dentry *)AFTER_IDMAP(ctx, 2), OP_MKNOD, HOOK_MKNOD, (umode_t)AFTER_IDMAP(ctx, 3), RESULT(ctx, 5));
 }
 
 /* With a directory above a root, the root goes or comes: what leads to it is to be looked at again. */
