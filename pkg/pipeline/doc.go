@@ -7,13 +7,24 @@
 // reads files, answers and writes records, which is slow, one change after the
 // other, so that the order of changes is the order of records.
 //
-// It promises that nothing is lost silently. Feed never blocks its caller: what
-// finds no room in the hand-over, no place in the queue, was lost in the kernel
-// or could not be placed is counted and declared by a gap record; all but the
-// last of these are closed by a rescan of the watched trees, whose finds are
-// records with an unknown actor. A record that the journal has no room for is
-// offered again until it is taken: the queue behind it fills, and that is
-// declared too. An answer to a change is not given before its intent is durable.
+// It promises that nothing is lost silently. Losses anywhere are counted by cause
+// (event.Cause*) and declared by a gap record with their window and the trees that
+// may be concerned, before these are compared with what is known of them:
+//
+//	lost ── lose ──► gap record "pending" ──► rescan ──► finds: found "after_gap", gap.of
+//	                        │                    │
+//	                        │                    └──► gap record "done", or "failed" and again later
+//	                        └── a run that ends in between leaves it to the next one (Down)
+//
+// A rescan begins when the events that were sent before the loss was noticed are
+// taken in: they know who did what it would find. Its own finds have an unknown
+// actor. What could not be placed is compared without a gap record. A record that
+// the journal has no room for is offered again until it is taken: the queue behind
+// it fills, and that is declared too. An answer to a change is not given before
+// its intent is durable.
+//
+// Feed waits while the hand-over is full: the kernel's ring holds what comes
+// meanwhile, is dropped into when it is full too, and never makes the host wait.
 //
 // Our own work is skipped by what it leaves, never by who does it: after a
 // restore the known state is the restored one, so that its events find no

@@ -6,8 +6,9 @@
 // that inode only while it is held open. Closing the Sensor takes everything
 // away; nothing is pinned.
 //
-// Run hands out the bytes of each record and never waits for anybody: what it
-// calls must not block. Arm is called at start and whenever an event says that a
+// Run hands out the bytes of each record. What it calls may wait for a moment: the
+// ring holds what comes meanwhile, and what finds it full is counted, not waited
+// for, on the kernel side. Arm is called at start and whenever an event says that a
 // name that a rule waits for has appeared. The daemon is the only caller.
 //
 // What this package does not promise: that an event was not lost (Counters tell),
