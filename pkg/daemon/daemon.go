@@ -58,7 +58,8 @@ type Daemon struct {
 
 	clock  clock
 	before before // what an earlier run left
-	marked mark   // of syncVault alone
+	marked mark   // what comes to be seen next; of syncVault alone
+	wrote  mark   // of syncVault alone
 
 	shipDown func() error // closes what the shipper uses
 

@@ -58,8 +58,11 @@ func (m mark) write(state string) error {
 	return nil
 }
 
-// markEvery is how often the mark moves while something happens, and at most.
-const markEvery = time.Second
+// How often the mark moves: while something happens, and while nothing does.
+const (
+	markEvery = time.Second
+	markIdle  = event.Time(time.Minute)
+)
 
 // settled is the mark that holds once everything so far is durable.
 func (d *Daemon) settled() mark {
@@ -74,9 +77,10 @@ func (d *Daemon) moveMark(next mark) error {
 		return nil
 	}
 	d.marked = next
-	if at.Seq == 0 {
+	if at.Seq == 0 || at.Seq == d.wrote.Seq && at.Time < d.wrote.Time+markIdle {
 		return nil
 	}
+	d.wrote = at
 	return at.write(d.cfg.State)
 }
 
