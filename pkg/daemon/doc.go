@@ -5,8 +5,8 @@
 // locked), the goroutines it starts (Run waits for all of them) and the order of
 // start and stop:
 //
-//	state open → socket → kernel side → stages run → enrolled → armed → compared → ready
-//	signal → kernel side closed → stages drained → journal, vault and socket closed
+//	state open → socket → kernel side → stages run → enrolled → armed → guarded → compared → ready
+//	signal, or stop on the record → guard off → kernel side closed → stages drained → journal, vault and socket closed
 //
 // A tree is enrolled before it is armed, and compared again after it, so that
 // what changed in between is found. Whatever makes the daemon do less than it was
