@@ -296,14 +296,14 @@ func (d *Daemon) begin(ctx context.Context) (err error) {
 	if d.beneath.table, err = sense.Mounts(); err != nil {
 		return err
 	}
+	if err := d.sensor.Guard(d.rules.guardOff == ""); err != nil {
+		return err
+	}
 	if _, err := d.arm(ctx, "changed while the tree was being armed"); err != nil {
 		return err
 	}
 	if err := d.link(ctx); err != nil {
 		d.degrade("link", err.Error())
-	}
-	if err := d.sensor.Guard(d.rules.guardOff == ""); err != nil {
-		return err
 	}
 	d.mu.Lock()
 	d.armed = true

@@ -5,7 +5,7 @@
 // locked), the goroutines it starts (Run waits for all of them) and the order of
 // start and stop:
 //
-//	state open → socket → kernel side → stages run → enrolled → armed → guarded → compared → ready
+//	state open → socket → kernel side → stages run → guarded → enrolled → armed → compared → ready
 //	signal, or stop on the record → guard off → kernel side closed → stages drained → journal, vault and socket closed
 //
 // A tree is enrolled before it is armed, and compared again after it, so that
