@@ -353,8 +353,8 @@ struct {
 } slots SEC(".maps");
 
 /*
- * Renames between hook and result, by thread. Full, or no memory: the event is sent
- * before the result is known, user space looks. Not an LRU: of so few entries it
+ * Renames between hook and result, by thread and file system. Full, or no memory: the
+ * event is sent before the result is known, user space looks. Not an LRU: of so few entries it
  * throws out live ones (linux v6.1 kernel/bpf/bpf_lru_list.c moves free ones to a
  * CPU by the 128).
  */

@@ -485,11 +485,16 @@ int BPF_PROG(vfs_create_d, void *first, struct dentry *d)
 	return tell_dentry(d, OP_CREATE, HOOK_CREATE, 0, RESULT(ctx, 5));
 }
 
+static __always_inline u64 rename_key(struct super_block *sb)
+{
+	return bpf_get_current_pid_tgid() ^ (u64)sb;	/* an overlay renames in itself, and within that below */
+}
+
 /*
  * A rename loses the old name (d_move), so the event is made before it and kept
  * until the result is known:
  *
- *   inode_rename   both places found, event put into renames[thread]
+ *   inode_rename   both places found, event put into renames[thread, file system]
  *   vfs_rename     result: sent, or thrown away
  *
  * An exchange asks the module twice, the second time with the names in the order
@@ -500,7 +505,7 @@ static __always_inline int decide_rename(struct dentry *old, struct dentry *new)
 {
 	struct request r = {}, q = {};
 	struct slot *s;
-	u64 k = bpf_get_current_pid_tgid();
+	u64 k = rename_key(old->d_sb);
 	int err;
 
 	if (untouched(old) && untouched(new))
@@ -543,7 +548,7 @@ DECIDE(inode_rename, decide_rename(old, new), struct inode *odir, struct dentry 
 SEC("fexit/vfs_rename")
 int vfs_rename(u64 *ctx)
 {
-	u64 k = bpf_get_current_pid_tgid();
+	u64 k = rename_key(rd->old_dentry->d_sb);
 	struct slot *s = bpf_map_lookup_elem(&renames, &k);
 
 	if (is_dir(rename_old(ctx)->d_inode) || is_dir(rename_new(ctx)->d_inode))

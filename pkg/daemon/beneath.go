@@ -329,7 +329,7 @@ func (d *Daemon) compareMoved(moved []string, changes []mountChange, told []pipe
 		case b.At != "":
 			reason = fmt.Sprintf("found after the %s at %s", b.Op, event.Text([]byte(b.At)))
 		}
-		d.pipe.RescanFor(outermost(trees), reason, b, false)
+		d.pipe.RescanFor(trees, reason, b, false)
 	}
 }
 
@@ -348,13 +348,6 @@ func onlyRenamer(told []pipeline.Beneath) *pipeline.Beneath {
 		one = b
 	}
 	return one
-}
-
-// outermost leaves out paths below others.
-func outermost(paths []string) []string {
-	return slices.DeleteFunc(slices.Clone(paths), func(p string) bool {
-		return slices.ContainsFunc(paths, func(q string) bool { return q != p && policy.Within(q, p) })
-	})
 }
 
 // movedAnchors returns the paths that lead to something else than before.

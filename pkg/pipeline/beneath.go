@@ -56,7 +56,7 @@ func (p *Pipeline) Note(r *event.Record) { p.put(&item{record: r}) }
 // put down to by, if that is not nil. With whole every file is read, even where
 // its inode says that it was not touched.
 func (p *Pipeline) RescanFor(trees []string, reason string, by *Beneath, whole bool) {
-	p.scans.begin(&job{trees: trees, found: event.FoundBeneath, reason: reason, by: by, whole: whole})
+	p.scans.begin(&job{trees: outermost(trees), found: event.FoundBeneath, reason: reason, by: by, whole: whole})
 }
 
 // Outside lists the known files that have names outside the watched trees, one of
