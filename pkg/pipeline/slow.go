@@ -310,7 +310,7 @@ func outermost(trees []string) []string {
 	slices.Sort(trees)
 	var out []string
 	for _, t := range trees {
-		if n := len(out); n == 0 || !coalesce.Within(out[n-1], t) {
+		if !slices.ContainsFunc(out, func(o string) bool { return coalesce.Within(o, t) }) {
 			out = append(out, t)
 		}
 	}
