@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Block devices below watched file systems, in every tier. A descriptor of one is
- * a file like others, so the hooks of file.h come here with it. The first write
- * through an open file description and its close are told; what is written goes past the file system and its page cache.
+ * a file like others, so the hooks of file.h come here with it. Opening one for
+ * writing is told, or the first write through a descriptor from before the rule
+ * where it is seen, and the close; what is written goes past the file system and its
+ * page cache.
  */
 #ifndef HOLDFAST_DEVICE_H
 #define HOLDFAST_DEVICE_H
@@ -72,7 +74,7 @@ __noinline int on_device(struct request *r, u32 tier)
 		report_device(r, 0);
 		return -EPERM;
 	}
-	if (r->op == OP_CLOSE ? !o : o || r->op == OP_OPEN) {
+	if (r->op != OP_CLOSE && o) {
 		COUNT(HOOK_BLOCK_DEVICE, skipped);
 		return 0;
 	}

@@ -548,7 +548,7 @@ DECIDE(inode_rename, decide_rename(old, new), struct inode *odir, struct dentry 
 SEC("fexit/vfs_rename")
 int vfs_rename(u64 *ctx)
 {
-	u64 k = rename_key(rd->old_dentry->d_sb);
+	u64 k = rename_key(rename_old(ctx)->d_sb);
 	struct slot *s = bpf_map_lookup_elem(&renames, &k);
 
 	if (is_dir(rename_old(ctx)->d_inode) || is_dir(rename_new(ctx)->d_inode))

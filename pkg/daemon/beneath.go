@@ -265,11 +265,11 @@ func (d *Daemon) noteOther(b *pipeline.Beneath) {
 func (d *Daemon) rawWrite(b *pipeline.Beneath) {
 	trees := d.sensor.On(b.Device)
 	if b.Closed {
-		d.pipe.RescanFor(trees, fmt.Sprintf("found after a write to the device %s, if it is not older", event.Text([]byte(b.At))), b, true)
+		d.pipe.RescanFor(trees, fmt.Sprintf("found after the device %s had been open for writing", event.Text([]byte(b.At))), b, true)
 		return
 	}
 	r := d.beneathRecord(b.Op, b.Path, b.At, b)
-	r.Reason = fmt.Sprintf("%s is written to past the file system on it: what that changes may show only when the page cache lets go of it", event.Text([]byte(b.At)))
+	r.Reason = fmt.Sprintf("%s was opened for writing past the file system on it: what that changes may show only when the page cache lets go of it", event.Text([]byte(b.At)))
 	d.pipe.Note(r)
 }
 
