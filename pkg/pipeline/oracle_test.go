@@ -33,7 +33,7 @@ func TestRecordsTellTheTree(t *testing.T) {
 				}
 				s.Start()
 				mingle(s, rand.New(rand.NewPCG(seed, 1)), 500)
-				s.Told()
+				s.Release()
 				for range 600 {
 					if st := s.P.Stats(); st.Waiting == 0 && st.Doubt == 0 {
 						break

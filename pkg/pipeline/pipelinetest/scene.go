@@ -202,8 +202,8 @@ func (s *Scene) Feed(ev event.Event) {
 	}
 }
 
-// Told feeds an event that is still held back.
-func (s *Scene) Told() {
+// Release feeds an event that is still held back.
+func (s *Scene) Release() {
 	s.mu.Lock()
 	late := s.late
 	s.late = nil
