@@ -57,6 +57,18 @@ static __always_inline u64 current_call(void)
 }
 
 /*
+ * The inode of a hook's dentry, 0 if it is a name without one. Never load d_inode of
+ * an argument in any other way: since linux v6.3 the verifier believes that it is
+ * there (kernel/bpf/verifier.c, BTF_TYPE_SAFE_TRUSTED(struct dentry)), takes checks
+ * for NULL out of the program and lets it load without a net. What was looked at by a
+ * probe read first is there. May go when no kernel since v6.3 believes so.
+ */
+static __always_inline struct inode *inode_of(struct dentry *d)
+{
+	return BPF_CORE_READ(d, d_inode) ? d->d_inode : 0;
+}
+
+/*
  * Where are the mappings of a process? In a list until linux v6.1 (commit
  * 763ecb035029), and iterators over them exist since v5.12 (commit 3d9ad5b3a5b1).
  * May go with 5.10. More than VMA_LIST mappings of one process are counted.

@@ -82,20 +82,24 @@ static __always_inline int refuse_ancestor(struct request *r)
 }
 
 /* Does nothing watched lose or get this name, surely? A directory may lead to a root. */
-static __always_inline bool untouched(struct dentry *d)
+static __always_inline bool untouched(struct dentry *d, struct inode *in)
 {
-	return !is_dir(d->d_inode) && elsewhere(d, d->d_inode);
+	return !is_dir(in) && elsewhere(d, in);
 }
 
 static __always_inline int deny_dentry(struct dentry *d, u32 op, u32 hook, u64 arg)
 {
 	struct settings *c = settings();
 	struct request r = {};
+	struct inode *in;
 
-	if (!c || !c->blocking || elsewhere(d, d->d_inode))
+	if (!c || !c->blocking)
+		return 0;
+	in = inode_of(d);
+	if (elsewhere(d, in))
 		return 0;
 	r.d = d;
-	r.in = d->d_inode;
+	r.in = in;
 	r.op = op;
 	r.hook = hook;
 	r.arg = arg;
@@ -138,13 +142,15 @@ static __always_inline int refuse_pair(struct request *r, struct request *q, u32
 static __always_inline int tell_dentry(struct dentry *d, u32 op, u32 hook, u64 arg, int ret)
 {
 	struct request r = {};
+	struct inode *in;
 
 	if (ret)
 		return 0;
-	if (elsewhere(d, d->d_inode))
+	in = inode_of(d);
+	if (elsewhere(d, in))
 		return 0;
 	r.d = d;
-	r.in = d->d_inode;
+	r.in = in;
 	r.op = op;
 	r.hook = hook;
 	r.arg = arg;
@@ -402,12 +408,16 @@ static __always_inline int deny_removal(struct dentry *d, u32 op, u32 hook)
 {
 	struct settings *c = settings();
 	struct request r = {};
+	struct inode *in;
 	int err;
 
-	if (!c || !c->blocking || untouched(d))
+	if (!c || !c->blocking)
+		return 0;
+	in = inode_of(d);
+	if (untouched(d, in))
 		return 0;
 	r.d = d;
-	r.in = d->d_inode;
+	r.in = in;
 	r.op = op;
 	r.hook = hook;
 	err = refuse_ancestor(&r);
@@ -505,15 +515,16 @@ static __always_inline int decide_rename(struct dentry *old, struct dentry *new)
 {
 	struct request r = {}, q = {};
 	struct slot *s;
+	struct inode *in = inode_of(old), *over = inode_of(new);
 	u64 k = rename_key(old->d_sb);
 	int err;
 
-	if (untouched(old) && untouched(new))
+	if (untouched(old, in) && untouched(new, over))
 		return 0;
 	r.d = old;
-	r.in = old->d_inode;
+	r.in = in;
 	q.d = new;
-	q.in = new->d_inode;
+	q.in = over;
 	r.op = q.op = OP_RENAME;
 	r.hook = q.hook = HOOK_RENAME;
 	err = refuse_ancestor(&r);
@@ -551,7 +562,7 @@ int vfs_rename(u64 *ctx)
 	u64 k = rename_key(rename_old(ctx)->d_sb);
 	struct slot *s = bpf_map_lookup_elem(&renames, &k);
 
-	if (is_dir(rename_old(ctx)->d_inode) || is_dir(rename_new(ctx)->d_inode))
+	if (is_dir(inode_of(rename_old(ctx))) || is_dir(inode_of(rename_new(ctx))))
 		forget_places();
 	if (!s)
 		return 0;
