@@ -53,10 +53,10 @@ func readLimits(file string) ([]limit, error) {
 			continue
 		}
 		if len(f) < 6 {
-			return nil, fmt.Errorf("%s:%d: want VECTOR unseen|unattributed|unblocked KERNEL TIER FS WHY", file, n+1)
+			return nil, fmt.Errorf("%s:%d: want VECTOR unseen|unattributed|unblocked|* KERNEL TIER FS WHY", file, n+1)
 		}
 		for lack := range strings.SplitSeq(f[1], ",") {
-			if !slices.Contains([]string{"unseen", "unattributed", "unblocked"}, lack) {
+			if !slices.Contains([]string{"unseen", "unattributed", "unblocked", "*"}, lack) {
 				return nil, fmt.Errorf("%s:%d: %q is no lack", file, n+1, lack)
 			}
 		}
@@ -239,8 +239,14 @@ func (r object) by(t object) bool {
 		// a worker of the kernel, or the process on whose behalf it acts; never somebody else
 		return r.text("actor.origin") == "kernel" || r.text("process.exe") == t.text("exe") || r.text("actor.evidence") == "none"
 	}
+	return r.text("process.exe") == t.text("exe") && r.byProcess(t)
+}
+
+// byProcess tells whether r names the process and the user of t, though perhaps
+// not the program.
+func (r object) byProcess(t object) bool {
 	pids := append(t.list("pids"), t.text("pid"))
-	return r.text("actor.uid") == t.text("uid") && r.text("process.exe") == t.text("exe") && slices.Contains(pids, r.text("process.pid"))
+	return r.text("actor.uid") == t.text("uid") && slices.Contains(pids, r.text("process.pid"))
 }
 
 func (r object) whoInstead(t object) string {
@@ -302,7 +308,7 @@ func (r object) tellsRefusal(t object) bool {
 	if t["names"] == nil && !slices.Contains(strings.Split(t.text("op"), ","), r.text("op")) {
 		return false
 	}
-	return r.concerns(t) && r.by(t)
+	return r.concerns(t) && (r.by(t) || r.text("process.exe") == "unknown" && r.byProcess(t))
 }
 
 func orElse(s, d string) string {
@@ -467,7 +473,7 @@ tree and, where the tier can block, in a blocked one, whose content and metadata
 		if len(found) == len(columns) {
 			where = "everywhere"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", strings.ReplaceAll(l.act, ",", ", "), l.lacks, where, l.why)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", strings.ReplaceAll(l.act, ",", ", "), strings.ReplaceAll(strings.ReplaceAll(l.lacks, ",", ", "), "*", "all"), where, l.why)
 	}
 	b.WriteString("\n## Without effect\n\n| vector | why, and where |\n|---|---|\n")
 	for _, a := range acts {

@@ -55,7 +55,7 @@ func aliasActs() []act {
 	}
 	list := []act{
 		{name: "handle_hot", hold: byHandle(false)},
-		{name: "handle_cold", hold: byHandle(true)},
+		{name: "handle_cold", also: theTree, hold: byHandle(true)}, // its place in the tree is not known
 		{name: "proc_fd_reopen", do: writes(opened(unix.O_RDONLY))},
 		{name: "proc_fd_reopen_path", do: writes(opened(unix.O_PATH))},
 		{name: "dev_fd_reopen", do: writes(func(s *scene) (string, error) {

@@ -453,7 +453,7 @@ func mountActs() []act {
 			}
 			return over("another file hides the file", func(at string) error { return unix.Mount(src, at, "", unix.MS_BIND, "") })(s)
 		}},
-		{name: "mount_move_over", op: "mount", have: dir, do: func(s *scene) (outcome, error) {
+		{name: "mount_move_over", op: "mount", have: dir, also: theTree, do: func(s *scene) (outcome, error) {
 			src := filepath.Join(s.aside, "moved")
 			if err := errors.Join(os.Mkdir(src, 0o755), tmpfs(src), unix.Mount("", src, "", unix.MS_PRIVATE, "")); err != nil {
 				return outcome{}, err
@@ -482,7 +482,7 @@ func mountActs() []act {
 				return unix.MoveMount(m, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH)
 			})(s)
 		}},
-		{name: "mount_propagated", op: "mount", have: dir, hold: func(s *scene) (func() (outcome, error), error) {
+		{name: "mount_propagated", op: "mount", have: dir, also: inTree, hold: func(s *scene) (func() (outcome, error), error) {
 			// a peer of the watched directory's mount, beside the tree
 			if err := errors.Join(unix.Mount(s.path, s.path, "", unix.MS_BIND, ""), unix.Mount("", s.path, "", unix.MS_SHARED, "")); err != nil {
 				return nil, err

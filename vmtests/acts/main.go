@@ -337,7 +337,7 @@ func performTo(w interface{ Write([]byte) (int, error) }, a act, s *scene, betwe
 			return errors.Join(fmt.Errorf("%s holds something else than the act says (%d bytes, %d): %v", decisive, len(b), len(after.content), rerr), s.restore())
 		}
 	}
-	if after.did != "" {
+	if err == nil && after.did != "" {
 		t.Differs = append(t.Differs, after.did)
 	}
 	if err == nil {
