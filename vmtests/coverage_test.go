@@ -473,7 +473,7 @@ tree and, where the tier can block, in a blocked one, whose content and metadata
 		if len(found) == len(columns) {
 			where = "everywhere"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", strings.ReplaceAll(l.act, ",", ", "), strings.ReplaceAll(strings.ReplaceAll(l.lacks, ",", ", "), "*", "all"), where, l.why)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", strings.ReplaceAll(l.act, ",", "`, `"), strings.ReplaceAll(strings.ReplaceAll(l.lacks, ",", ", "), "*", "all"), where, l.why)
 	}
 	b.WriteString("\n## Without effect\n\n| vector | why, and where |\n|---|---|\n")
 	for _, a := range acts {

@@ -588,7 +588,7 @@ func mountActs() []act {
 			list[i].from = inTree
 		}
 		if list[i].name != "mount_brief" {
-			list[i].linger = 2 * time.Second
+			list[i].linger = 4 * time.Second
 		}
 	}
 	return list
