@@ -78,6 +78,8 @@ __noinline int on_device(struct request *r, u32 tier)
 		COUNT(HOOK_BLOCK_DEVICE, skipped);
 		return 0;
 	}
+	if (r->op == OP_CLOSE && !o)
+		r->flags |= EF_FIRST;	/* nothing told of it before */
 	if (r->op == OP_CLOSE)
 		bpf_map_delete_elem(&openers, &k);
 	report_device(r, r->op != OP_CLOSE);

@@ -266,10 +266,15 @@ func (d *Daemon) rawWrite(b *pipeline.Beneath) {
 	trees := d.sensor.On(b.Device)
 	if b.Closed {
 		d.pipe.RescanFor(trees, fmt.Sprintf("found after the device %s had been open for writing", event.Text([]byte(b.At))), b, true)
-		return
+		if !b.First {
+			return
+		}
 	}
 	r := d.beneathRecord(b.Op, b.Path, b.At, b)
 	r.Reason = fmt.Sprintf("%s was opened for writing past the file system on it: what that changes may show only when the page cache lets go of it", event.Text([]byte(b.At)))
+	if b.First {
+		r.Reason = fmt.Sprintf("%s was closed, and had been open for writing past the file system on it since before the rule: if it was written to, that may show only when the page cache lets go of it", event.Text([]byte(b.At)))
+	}
 	d.pipe.Note(r)
 }
 

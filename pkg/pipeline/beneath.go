@@ -18,6 +18,7 @@ type Beneath struct {
 	Other   bool
 	Device  uint64 // raw writes: the kernel's number of the device
 	Closed  bool   // raw writes: the last one through this descriptor is over
+	First   bool   // raw writes: its opening was not seen
 	Time    uint64 // ns since boot
 	Hook    uint16
 	Actor   event.Actor
@@ -37,7 +38,7 @@ func (p *Pipeline) beneath(ev *event.Event) {
 			b.Path = coalesce.Join(root, string(ev.Path))
 		}
 		if ev.Op == event.OpRawWrite {
-			b.Other, b.Device, b.Closed = false, ev.Arg>>1, ev.Arg&1 != 0
+			b.Other, b.Device, b.Closed, b.First = false, ev.Arg>>1, ev.Arg&1 != 0, ev.Flags&event.FlagFirst != 0
 		} else if p.o.Resolver != nil && !p.o.Resolver.Elsewhere(ev.MntNS) {
 			return // another way to the same files: what the watched path leads to stays
 		}
