@@ -110,3 +110,28 @@ func deepest(frames map[string]*frame, name string) (int, []string) {
 	}
 	return (max(f.bytes, 1)+31)/32*32 + below, append([]string{name}, chain...)
 }
+
+// linux v5.12 (commit 5ffa25502b5a) brought atomic operations that have a result;
+// kernels before it refuse a program that has one anywhere.
+func TestNoAtomicOperationIsAskedForItsResult(t *testing.T) {
+	spec, err := bpf.LoadTracer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	additions := 0
+	for name, p := range spec.Programs {
+		for i := range p.Instructions {
+			ins := &p.Instructions[i]
+			if ins.OpCode.Class() != asm.StXClass || ins.OpCode.Mode() != asm.AtomicMode {
+				continue
+			}
+			additions++
+			if op := ins.OpCode.AtomicOp(); op != asm.AddAtomic {
+				t.Errorf("%s, instruction %d: %v", name, i, op)
+			}
+		}
+	}
+	if additions == 0 {
+		t.Error("the object has no atomic operation at all: they are not recognised")
+	}
+}
