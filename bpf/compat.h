@@ -195,17 +195,32 @@ static __always_inline void give(u32 *lock)
 
 /*
  * Argument n of a vfs function that has an idmap (until v6.2 a user_namespace)
- * somewhere before it: linux v5.12 put it there, in the series that made struct
- * renamedata (commits 6521f8917082, 9fe61450972d). n counts it. The load is
- * spelled out because a context must be read at a constant offset.
+ * somewhere before it: linux v5.12 put it there, in the series that gave mounts
+ * one (commits a6435940b62f, 6521f8917082). n counts it. The load is spelled out
+ * because a context must be read at a constant offset.
  */
+struct vfsmount___userns {
+	void *mnt_userns;
+} __attribute__((preserve_access_index));
+
+struct vfsmount___idmap {
+	void *mnt_idmap;
+} __attribute__((preserve_access_index));
+
+static __always_inline bool has_idmap(void)
+{
+	struct vfsmount___userns *u = 0;
+	struct vfsmount___idmap *i = 0;
+
+	return bpf_core_field_exists(u->mnt_userns) || bpf_core_field_exists(i->mnt_idmap);
+}
+
 #define CTX(ctx, n) ({ \
 	u64 v_; \
 	asm volatile("%0 = *(u64 *)(%1 + %2)" : "=r"(v_) : "r"(ctx), "i"((n) * 8)); \
 	v_; \
 })
-#define HAS_IDMAP() bpf_core_type_exists(struct renamedata)
-#define AFTER_IDMAP(ctx, n) (HAS_IDMAP() ? CTX(ctx, n) : CTX(ctx, (n) - 1))
+#define AFTER_IDMAP(ctx, n) (has_idmap() ? CTX(ctx, n) : CTX(ctx, (n) - 1))
 
 /*
  * The result of the function that an fexit program follows: by a helper since
@@ -236,25 +251,30 @@ static __always_inline int mkdir_result(long r)
 /*
  * vfs_rename has one argument, struct renamedata, since linux v5.12 (commit
  * 9fe61450972d); before, (dir, dentry, dir, dentry, delegated, flags).
+ * Stable kernels have it without an idmap (v5.10.220).
  */
+#define HAS_RENAMEDATA() bpf_core_type_exists(struct renamedata)
+
 static __always_inline struct dentry *rename_old(u64 *ctx)
 {
-	return HAS_IDMAP() ? ((struct renamedata *)CTX(ctx, 0))->old_dentry : (void *)CTX(ctx, 1);
+	return HAS_RENAMEDATA() ? ((struct renamedata *)CTX(ctx, 0))->old_dentry : (void *)CTX(ctx, 1);
 }
 
 static __always_inline struct dentry *rename_new(u64 *ctx)
 {
-	return HAS_IDMAP() ? ((struct renamedata *)CTX(ctx, 0))->new_dentry : (void *)CTX(ctx, 3);
+	return HAS_RENAMEDATA() ? ((struct renamedata *)CTX(ctx, 0))->new_dentry : (void *)CTX(ctx, 3);
 }
 
 static __always_inline u32 rename_flags(u64 *ctx)
 {
-	return HAS_IDMAP() ? ((struct renamedata *)CTX(ctx, 0))->flags : CTX(ctx, 5);
+	return HAS_RENAMEDATA() ? ((struct renamedata *)CTX(ctx, 0))->flags : CTX(ctx, 5);
 }
 
 static __always_inline int rename_result(u64 *ctx)
 {
-	return HAS_IDMAP() ? RESULT(ctx, 1) : CTX(ctx, 6);
+	if (HAS_HELPER(get_func_ret))
+		return RESULT(ctx, 1);
+	return HAS_RENAMEDATA() ? CTX(ctx, 1) : CTX(ctx, 6);
 }
 
 #endif
