@@ -26,6 +26,11 @@
 // Feed waits while the hand-over is full: the kernel's ring holds what comes
 // meanwhile, is dropped into when it is full too, and never makes the host wait.
 //
+// Events come in another order than deeds when a process loses its CPU at the end of
+// a system call, and files are looked at later than both. What that leaves open is
+// looked at a second time, under a renamed directory by comparing it; what such a
+// look finds and nobody told of has an unknown actor.
+//
 // Our own work is skipped by what it leaves, never by who does it: after a
 // restore the known state is the restored one, so that its events find no
 // difference. A difference found under our own pid is looked at again a moment

@@ -17,6 +17,11 @@
 // than the change; otherwise the look came too late, and the kernel's word that
 // the operation was done counts (Finding.Late).
 //
+// What is known moves exactly as a reader of the records moves a tree: whatever
+// Check finds out without a record, or cannot tell, stays as the records have it and
+// is named in Finding.Again, Looks or Compare, to be looked at once more. So the
+// records tell the tree once nothing waits (vmtests/replay is such a reader).
+//
 // Called by pkg/pipeline from one goroutine; Scan reads in parallel and may run
 // beside it. It does not judge, and it keeps no content: it hands the bytes that
 // it reads to an Intake, for who keeps versions.
