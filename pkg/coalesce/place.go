@@ -5,6 +5,8 @@ import (
 	"path"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast/holdfast/pkg/event"
 )
 
@@ -54,6 +56,9 @@ func (t *Table) place(ev *event.Event) (from, to Place, err error) {
 	}
 	if err != nil {
 		return Place{}, Place{}, err
+	}
+	if ev.Op == event.OpLink && ev.Flags&event.FlagFollow != 0 && !sameFile(from.Path, to.Path) {
+		from = Place{} // a descriptor's name in /proc, which leads to another file by now
 	}
 	if (from.Leads || to.Leads) && ev.Op.Namespace() {
 		ev.Flags |= event.FlagAppeared // what it shows is compared when the rules are armed again
@@ -112,6 +117,12 @@ func (t *Table) watched(p Place) Place {
 		return Place{}
 	}
 	return p
+}
+
+// sameFile reports whether two paths lead to one file now.
+func sameFile(a, b string) bool {
+	var x, y unix.Stat_t
+	return unix.Lstat(a, &x) == nil && unix.Lstat(b, &y) == nil && x.Dev == y.Dev && x.Ino == y.Ino
 }
 
 // Within reports whether p is dir or lies below it, by component.

@@ -2,6 +2,7 @@ package coalesce
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/event"
 )
 
 // inOwnMounts is set in the copy of the test program that may mount.
@@ -298,6 +301,46 @@ func BenchmarkResolveWatched(b *testing.B) {
 	for b.Loop() {
 		if _, err := w.Resolve(q); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestTheSourceOfALinkIsNotGuessed(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"one", "other"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link(filepath.Join(dir, "one"), filepath.Join(dir, "new")); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	r := NewResolver(0, []Root{{Path: dir, Dev: st.Dev, Ino: st.Ino, Anchor: 1}})
+	defer r.Close()
+	for open, want := range map[string]string{"one": filepath.Join(dir, "one"), "other": ""} {
+		f, err := os.Open(filepath.Join(dir, open)) // what the descriptor is when the event is looked at
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []*event.Change
+		tab := New(Options{Anchors: anchors{1: dir}, Resolver: r, Emit: func(c *event.Change) { got = append(got, c) }})
+		e := ev(1, event.OpLink, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), by(uint32(os.Getpid())), flags(event.FlagNamed|event.FlagFollow))
+		e.Base, e.Base2, e.Path2 = []byte("/"), []byte(dir), []byte("new")
+		if err := tab.Add(e, nil); err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != 1 || got[0].Path != want || got[0].PathTo != filepath.Join(dir, "new") {
+			t.Errorf("%s: %+v", open, got)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
