@@ -3,7 +3,7 @@ package bpf_test
 import (
 	"os"
 	"path/filepath"
-	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -15,14 +15,14 @@ func TestNoHookTakesTheInodeOfADentryForGranted(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no hooks: %v", err)
 	}
-	load := regexp.MustCompile(`->d_inode`)
+
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for n, line := range regexp.MustCompile(`\n`).Split(string(b), -1) {
-			if load.MatchString(line) {
+		for n, line := range strings.Split(string(b), "\n") {
+			if strings.Contains(line, "->d_inode") {
 				t.Errorf("%s:%d: %s", f, n+1, line)
 			}
 		}
