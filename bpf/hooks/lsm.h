@@ -495,9 +495,13 @@ int BPF_PROG(vfs_create_d, void *first, struct dentry *d)
 	return tell_dentry(d, OP_CREATE, HOOK_CREATE, 0, RESULT(ctx, 5));
 }
 
-static __always_inline u64 rename_key(struct super_block *sb)
+/*
+ * An overlay renames in itself, and within that below. The super block is read by
+ * a probe: the verifier allows no arithmetic with a pointer whose type it knows.
+ */
+static __always_inline u64 rename_key(struct dentry *d)
 {
-	return bpf_get_current_pid_tgid() ^ (u64)sb;	/* an overlay renames in itself, and within that below */
+	return bpf_get_current_pid_tgid() ^ (u64)BPF_CORE_READ(d, d_sb);
 }
 
 /*
@@ -516,7 +520,7 @@ static __always_inline int decide_rename(struct dentry *old, struct dentry *new)
 	struct request r = {}, q = {};
 	struct slot *s;
 	struct inode *in = inode_of(old), *over = inode_of(new);
-	u64 k = rename_key(old->d_sb);
+	u64 k = rename_key(old);
 	int err;
 
 	if (untouched(old, in) && untouched(new, over))
@@ -559,7 +563,7 @@ DECIDE(inode_rename, decide_rename(old, new), struct inode *odir, struct dentry 
 SEC("fexit/vfs_rename")
 int vfs_rename(u64 *ctx)
 {
-	u64 k = rename_key(rename_old(ctx)->d_sb);
+	u64 k = rename_key(rename_old(ctx));
 	struct slot *s = bpf_map_lookup_elem(&renames, &k);
 
 	if (is_dir(inode_of(rename_old(ctx))) || is_dir(inode_of(rename_new(ctx))))
