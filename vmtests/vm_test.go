@@ -130,3 +130,11 @@ func runScript(t *testing.T, k vm.Kernel, s script, tier string, bin map[string]
 		t.Error(err)
 	}
 }
+
+// export makes variables (A=1 B=2) known to a script, "" if there are none.
+func export(variables string) string {
+	if variables == "" {
+		return ""
+	}
+	return "export " + variables + "\n"
+}
