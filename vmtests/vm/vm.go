@@ -133,8 +133,8 @@ func qemu(ctx context.Context, o Options, boot bootFiles, root, in, out string) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	// A guest that locks up ends at once, and says where each processor is.
-	cmdline := "console=ttyS0 panic=-1 quiet loglevel=3 softlockup_panic=1 softlockup_all_cpu_backtrace=1 watchdog_thresh=30 " + o.Append
+	// A guest whose kernel fails or locks up ends at once, and says where each processor is.
+	cmdline := "console=ttyS0 panic=-1 quiet loglevel=3 oops=panic softlockup_panic=1 softlockup_all_cpu_backtrace=1 watchdog_thresh=30 " + o.Append
 	if !strings.Contains(o.Append, "lsm=") {
 		cmdline += " " + DefaultLSM
 	}
