@@ -1,22 +1,30 @@
-# guest.sh runs in the guest: one column after the other, in the order that lets
-# each start from where nothing of the one before is left. The runner sets COLUMNS,
-# OPERATIONS, ROUNDS, TIER and PROFILE in front of it.
+# guest.sh runs in the guest: one column after the other, each starting from where
+# nothing of the one before is left. The runner sets COLUMNS, OPERATIONS, ROUNDS,
+# TIER and PROFILE in front of it.
+#
+# The files are on a file system of their own: the daemon guards its own places and
+# so always has marks on that of the root.
 
+mkdir -p /srv/cost /sys/fs/cgroup/reader /run/reader /run/elsewhere/tree
+truncate -s 256M /run/disk
+mkfs.ext4 -q /run/disk
+mount -o loop /run/disk /srv/cost
 D3=/srv/cost/here D13=/srv/cost/here/4/5/6/7/8/9/10/11/12/13
-mkdir -p $D13 /srv/elsewhere /sys/fs/cgroup/reader /run/reader /run/elsewhere/tree
+mkdir -p $D13 /srv/cost/elsewhere
+# The tools that read the programs' clocks are refused while the daemon guards itself.
 cat >/run/reader/holdfast.yaml <<-END
-	state: /run/reader/state
-	socket: /run/reader/socket
 	tier: $TIER
+	guard: $([ -z "$PROFILE" ] && echo true || echo false)
 	limits: {ring: 128MiB}
 END
 hf=(holdfast --config /run/reader/holdfast.yaml)
 
-wanted() { [ -z "$COLUMNS" ] || [[ " $COLUMNS " = *" $1 "* ]]; }
+wanted() { [[ " $COLUMNS " = *" $1 "* ]]; }
 
 # measure COLUMN DIR prints the figures of a column.
 measure() {
 	local op
+	wanted "$1" || return 0
 	if [ -z "$PROFILE" ]; then
 		cost "$1" "$2" "$ROUNDS" $OPERATIONS
 		return
@@ -33,8 +41,8 @@ measure() {
 programs() { bpftool prog show -j | jq -r '.[] | select(.run_cnt) | "\(.name) \(.run_time_ns) \(.run_cnt)"' | sort; }
 
 # still holds the reader of the events, so that what is measured is the kernel's part
-# alone; moving ends that. What a stopped reader has not taken waits in a buffer that
-# is large enough for all of it.
+# alone; moving ends that. What a held reader has not taken waits in a buffer that is
+# large enough for all of it.
 still() {
 	echo "$1" >/sys/fs/cgroup/reader/cgroup.procs
 	echo 1 >/sys/fs/cgroup/reader/cgroup.freeze
@@ -46,39 +54,42 @@ moving() { echo 0 >/sys/fs/cgroup/reader/cgroup.freeze; }
 watching() {
 	local pid path=$1
 	shift
+	wanted "$1" || wanted "${3:-$1}" || return 0
 	"${hf[@]}" run --watch "$path=observe" >/tmp/daemon.log 2>&1 &
 	pid=$!
-	"${hf[@]}" status --wait armed --timeout 120s >/tmp/status || { cat /tmp/status /tmp/daemon.log; exit 1; }
+	"${hf[@]}" status --wait armed --timeout 120s >/tmp/status || [ $? = 5 ] || { cat /tmp/status /tmp/daemon.log; exit 1; }
 	still $pid
 	while [ $# -gt 0 ]; do
-		if wanted "$1"; then measure "$1" "$2"; fi
+		measure "$1" "$2"
 		shift 2
 	done
-	bpftool map dump -j name stats | jq -r --arg c "$path" '[.[].formatted.values[].value] | "events \($c) seen \(map(.seen)|add) sent \(map(.sent)|add) lost \(map(.lost)|add) failed \(map(.failed)|add)"'
 	moving
-	kill -9 $pid
-	wait $pid 2>/dev/null || true
-	rm -rf /run/reader/state
+	"${hf[@]}" status --json | jq -r --arg c "$path" '.events | "events \($c) seen \(.seen) sent \(.sent) lost \(.lost) failed \(.failed)"'
+	[ "$path" = $LAST ] && return	# it would first work off all that it was not let see
+	"${hf[@]}" stop --reason measured --wait >/dev/null
+	wait $pid
 }
 
+LAST=/srv/cost
 sysctl -qw kernel.bpf_stats_enabled=${PROFILE:-0}
-if wanted bare; then measure bare $D3; fi
-if wanted bare13; then measure bare13 $D13; fi
-if wanted idle; then watching /run/elsewhere/tree idle $D3; fi
-if wanted elsewhere || wanted elsewhere13; then watching /srv/elsewhere elsewhere $D3 elsewhere13 $D13; fi
-if wanted here; then watching /srv/cost here $D3; fi
+measure bare $D3
+measure bare13 $D13
+watching /run/elsewhere/tree idle $D3
+watching /srv/cost/elsewhere elsewhere $D3 elsewhere13 $D13
+watching $LAST here $D3
 
-# auditd MODE... measures with auditd and the rule that sees the same operations: its
-# reader is held, too, and its socket takes what it does not read.
+# auditd with the rule that sees the same operations: its reader is held, too, and its
+# socket takes what it does not read. In a boot of its own: a task that was audited once
+# stays so.
 if wanted audit || wanted audithere; then
 	sysctl -qw net.core.rmem_default=1000000000
 	auditd
 	auditctl -b 1000000 >/dev/null
-	auditctl -w /srv/elsewhere -p wa >/dev/null
+	auditctl -w /srv/cost/elsewhere -p wa >/dev/null
 	still "$(pidof auditd)"
-	if wanted audit; then measure audit $D3; fi
+	measure audit $D3
 	auditctl -D >/dev/null
 	auditctl -w /srv/cost -p wa >/dev/null
-	if wanted audithere; then measure audithere $D3; fi
-	auditctl -s | awk '$1 == "lost" || $1 == "backlog" { printf "events auditd %s %s\n", $1, $2 }'
+	measure audithere $D3
+	auditctl -s | awk '$1 == "lost" { print "events auditd lost", $2 }'
 fi
