@@ -248,11 +248,12 @@ static __always_inline struct task_state *session_check(struct task_struct *t)
 	return st;
 }
 
-/* session_check of the current task, verified once for all its callers. */
-__noinline int session_current(void)
+/* The session of the current task, after session_check; verified once for all its callers. */
+__noinline u64 session_current(void)
 {
-	session_check(current_task());
-	return 0;
+	struct task_state *st = session_check(current_task());
+
+	return st ? st->session : 0;
 }
 
 /* A connection came out of accept in the current task. */
@@ -279,18 +280,13 @@ static __always_inline void on_accept(struct sock *sk)
 /* An event by the current task, its session included. */
 static __always_inline struct slot *event_by_current(u32 kind, u32 op, u32 hook)
 {
-	struct task_struct *t = current_task();
-	struct task_state *st;
-	struct slot *s;
+	u64 session = session_current();
+	struct slot *s = slot_get(hook);
 
-	session_current();
-	s = slot_get(hook);
 	if (!s)
 		return 0;
 	fill_current(s, kind, op, hook);
-	st = state_of(t, false);
-	if (st)
-		head_of(s)->session = st->session;
+	head_of(s)->session = session;
 	return s;
 }
 

@@ -208,42 +208,72 @@ static __always_inline bool find_place(struct dentry *d, u64 leaf, struct place 
 	return p->anchor || p->appeared;
 }
 
+#define ASK 0	/* the walk tells */
+#define AWAY 1	/* surely not watched */
+#define HERE 2	/* watched, and this is the place */
+
+/* What is remembered about where an object is. */
+struct near {
+	u32 anchor, rule;
+	u16 depth;
+	u8 mode;
+	u8 where;	/* ASK, AWAY or HERE */
+};
+
 /*
- * The cheap question, for hooks, whose arguments have types: is the object d, with
- * the inode in or none, surely not watched? What is is not counted as seen. The
+ * The cheap question, for hooks, whose arguments have types: where is the object d,
+ * with the inode in or none? What is surely away is not counted as seen. The
  * inode of a file that overlayfs opened lies elsewhere than its path: not sure.
  */
-static __always_inline bool elsewhere(struct dentry *d, struct inode *in)
+static __always_inline struct near nearby(struct dentry *d, struct inode *in)
 {
 	struct settings *c = settings();
+	struct near p = { .where = AWAY };
 	struct dentry *up;
 	struct inode *dir;
 	struct nearby *n;
 	u32 turn;
-	bool away;
 
 	if (!c || !c->armed)
-		return true;
+		return p;
+	p.where = ASK;
 	if (in && (in->i_sb != d->d_sb || (in->i_mode & S_IFMT) == S_IFBLK))
-		return false;	/* the file behind that of an overlay; what lies below a file system */
-	if (!holds_mark(c, (u64)d->d_sb))
-		return true;
+		return p;	/* the file behind that of an overlay; what lies below a file system */
+	if (!holds_mark(c, (u64)d->d_sb)) {
+		p.where = AWAY;
+		return p;
+	}
 	if (!c->remember)
-		return false;
+		return p;
 	up = d->d_parent;
 	dir = up->d_inode;
 	n = nearby_of(dir->i_ino, dir->i_generation);
 	if (!n)
-		return false;
+		return p;
 	turn = *(volatile u32 *)&n->turn;
 	HOLD_ORDER();
-	away = is_about(n, turn, generation(c), (u64)dir, (u64)up, (u64)up->d_parent, dir->i_ino, dir->i_generation) &&
-	       !n->anchor && !n->names;
+	if (!is_about(n, turn, generation(c), (u64)dir, (u64)up, (u64)up->d_parent, dir->i_ino, dir->i_generation) || n->names)
+		return p;
+	p.anchor = n->anchor;
+	p.rule = n->rule;
+	p.depth = n->depth;
+	p.mode = n->mode;
 	HOLD_ORDER();
-	if (!away || *(volatile u32 *)&n->turn != turn)
-		return false;
+	if (*(volatile u32 *)&n->turn != turn)
+		return p;
 	/* a mark on the object itself: on a directory, or a file with another name elsewhere */
-	return !in || !(c->lone || in->i_nlink != 1 || is_dir(in)) || !mark_of(in);
+	if (in && (c->lone || in->i_nlink != 1 || is_dir(in)) && mark_of(in))
+		return p;
+	if (!p.anchor)
+		p.where = AWAY;
+	else if (p.rule != RULE_OWN)	/* which does not hold for everybody */
+		p.where = HERE;
+	return p;
+}
+
+static __always_inline bool elsewhere(struct dentry *d, struct inode *in)
+{
+	return nearby(d, in).where == AWAY;
 }
 
 /* Appends depth names from d upwards to string i. */
@@ -262,7 +292,8 @@ static __always_inline void put_names(struct slot *s, u32 i, struct dentry *d, u
 		n = bpf_probe_read_kernel_str(tail(s), NAME_MAX_ + 1, BPF_CORE_READ(d, d_name.name));
 		if (n > 0)
 			grew(s, i, n);
-		d = BPF_CORE_READ(d, d_parent);
+		if (k + 1 < depth)
+			d = BPF_CORE_READ(d, d_parent);
 	}
 }
 

@@ -10,8 +10,12 @@
 static __always_inline bool is_allowed(u32 rule)
 {
 	struct exe_key k = { .rule = rule };
+	struct task_struct *t = current_task();
 
-	k.inode = (u64)exe_inode(current_task());
+	if (HAS_HELPER(get_current_task_btf))
+		k.inode = (u64)t->mm->exe_file->f_inode;
+	else
+		k.inode = (u64)exe_inode(t);
 	return k.inode && bpf_map_lookup_elem(&allowed, &k);
 }
 

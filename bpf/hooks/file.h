@@ -20,6 +20,12 @@ struct request {
 	u32 hook, op, flags;
 	s32 ret;
 	struct place place;
+	/* of in, if known: hooks read them by loads, some ten times cheaper than probe reads */
+	u64 ino;
+	u32 dev, gen, nlink;
+	u16 fmode;
+	u8 known;
+	u8 placed;	/* place is set: what is remembered of the directory told it */
 };
 
 static __always_inline void fill_file(struct slot *s, struct request *r)
@@ -41,15 +47,21 @@ static __always_inline void fill_file(struct slot *s, struct request *r)
 	b->arg = r->arg;
 	b->count = 1;
 	b->first = h->time;
-	if (in) {
+	if (r->known) {
+		b->dev = r->dev;
+		b->ino = r->ino;
+		b->gen = r->gen;
+		b->nlink = r->nlink;
+		b->fmode = r->fmode;
+	} else if (in) {
 		b->dev = BPF_CORE_READ(in, i_sb, s_dev);
 		b->ino = BPF_CORE_READ(in, i_ino);
 		b->gen = BPF_CORE_READ(in, i_generation);
 		b->nlink = BPF_CORE_READ(in, i_nlink);
 		b->fmode = BPF_CORE_READ(in, i_mode);
-		if ((b->fmode & S_IFMT) == S_IFDIR)
-			h->flags |= EF_DIR;
 	}
+	if ((b->fmode & S_IFMT) == S_IFDIR)
+		h->flags |= EF_DIR;
 }
 
 /* Appends the place of r below its anchor as string i. */
@@ -127,6 +139,8 @@ __noinline int locate(struct request *r)
 
 	if (!r || !c || !c->armed)
 		return 0;
+	if (r->placed)
+		return 1;
 	if (r->leaf)
 		leaf = name_hash((u64)r->leaf, 1);
 	if (!find_place(r->d, leaf, &r->place) && !(c->links && find_link(r)))
@@ -162,9 +176,38 @@ __noinline int on_device(struct request *r, u32 tier);	/* device.h */
 
 /* ---- folding ----------------------------------------------------------- */
 
-static __always_inline bool is_regular(struct inode *in)
+static __always_inline bool is_regular(struct request *r)
 {
+	struct inode *in = r->in;
+
+	if (r->known)
+		return (r->fmode & S_IFMT) == S_IFREG;
 	return in && (BPF_CORE_READ(in, i_mode) & S_IFMT) == S_IFREG;
+}
+
+/* Begins a request about the object d with the inode in or none, whose types the verifier knows. */
+static __always_inline void request_dentry(struct request *r, struct dentry *d, struct inode *in, u32 op, u32 hook, struct near near)
+{
+	__builtin_memset(r, 0, sizeof(*r));
+	r->d = d;
+	r->in = in;
+	r->op = op;
+	r->hook = hook;
+	if (near.where == HERE) {
+		r->place.anchor = near.anchor;
+		r->place.rule = near.rule;
+		r->place.depth = near.depth;
+		r->place.mode = near.mode;
+		r->placed = 1;
+	}
+	if (in) {
+		r->dev = in->i_sb->s_dev;
+		r->ino = in->i_ino;
+		r->gen = in->i_generation;
+		r->nlink = in->i_nlink;
+		r->fmode = in->i_mode;
+		r->known = 1;
+	}
 }
 
 static __always_inline void request_file(struct request *r, struct file *f, u32 op, u32 hook)
@@ -180,6 +223,20 @@ static __always_inline void request_file(struct request *r, struct file *f, u32 
 	r->opener = (u64)f;
 	r->op = op;
 	r->hook = hook;
+}
+
+/* The same about a file whose type the verifier knows. */
+static __always_inline void request_open(struct request *r, struct file *f, u32 op, u32 hook, struct near near)
+{
+	struct inode *in = f->f_inode;
+	struct dentry *d = f->f_path.dentry;
+
+	if (in->i_sb != d->d_sb) {
+		request_file(r, f, op, hook);
+		return;
+	}
+	request_dentry(r, d, in, op, hook, near);
+	r->opener = (u64)f;
 }
 
 /*
@@ -215,55 +272,64 @@ __noinline int report_opener(struct request *r, u64 writes, u64 count, u64 bytes
 }
 
 /*
- * f was opened with flags, which the kernel does not keep whole (linux v6.1
+ * r was opened with flags, which the kernel does not keep whole (linux v6.1
  * fs/open.c:do_dentry_open). Returns -EPERM if that must not be. In tier lsm a
  * hook of its own tells of truncation.
  */
-static __noinline int on_open(struct file *f, u32 flags, u32 hook, u32 tier)
+static __always_inline int opened(struct request *r, u32 mode, u32 flags, u32 tier)
 {
-	struct request r;
-	u32 mode = BPF_CORE_READ(f, f_mode);
 	bool truncates = (flags & O_TRUNC) && !(mode & FMODE_CREATED);
 
-	if (!(mode & (FMODE_WRITE | FMODE_CREATED)) && !truncates)
+	if (!is_regular(r))
+		return on_device(r, tier);
+	if (!place(r))
 		return 0;
-	if (flags & O_TMPFILE_BIT)
-		return 0;	/* has no name; the link that gives it one is an operation of its own */
-	request_file(&r, f, OP_OPEN, hook);
-	if (!is_regular(r.in))
-		return on_device(&r, tier);
-	if (!place(&r))
-		return 0;
-	r.arg = flags;
+	r->arg = flags;
 	if (mode & FMODE_CREATED)
-		r.flags |= EF_CREATED;
-	if (tier == TIER_LSM && refuses(&r.place)) {
-		r.op = mode & FMODE_WRITE ? OP_WRITE : OP_TRUNCATE;	/* what it was opened for */
-		return deny(&r);
+		r->flags |= EF_CREATED;
+	if (tier == TIER_LSM && refuses(&r->place)) {
+		r->op = mode & FMODE_WRITE ? OP_WRITE : OP_TRUNCATE;	/* what it was opened for */
+		return deny(r);
 	}
 	if (mode & (FMODE_WRITE | FMODE_CREATED)) {
-		report_opener(&r, 0, 0, 0);
+		report_opener(r, 0, 0, 0);
 		if (tier == TIER_LSM || !truncates)
 			return 0;
-		COUNT(hook, seen);
+		COUNT(r->hook, seen);
 	}
-	r.op = OP_TRUNCATE;
-	report(&r);
+	r->op = OP_TRUNCATE;
+	report(r);
 	return 0;
 }
 
-/* f is being written (before: bytes 0) or was (after). Returns -EPERM if that must not be. */
-static __noinline int on_write(struct file *f, u64 bytes, u32 hook, u32 tier)
+/* Is opening with them nothing that we look at? What has no name gets one by a link, which is an operation of its own. */
+static __always_inline bool opens_harmless(u32 mode, u32 flags)
 {
-	struct request r;
-	struct opener *o;
-	u64 k = (u64)f, now, count = 1, pt = bpf_get_current_pid_tgid();
+	return (flags & O_TMPFILE_BIT) || (!(mode & (FMODE_WRITE | FMODE_CREATED)) && !(flags & O_TRUNC));
+}
 
-	request_file(&r, f, OP_WRITE, hook);
-	if (!is_regular(r.in))
-		return on_device(&r, tier);
+static __noinline int on_open(struct file *f, u32 flags, u32 hook, u32 tier)
+{
+	u32 mode = BPF_CORE_READ(f, f_mode);
+	struct request r;
+
+	if (opens_harmless(mode, flags))
+		return 0;
+	request_file(&r, f, OP_OPEN, hook);
+	return opened(&r, mode, flags, tier);
+}
+
+/* r is being written (before: bytes 0) or was (after). Returns -EPERM if that must not be. */
+static __always_inline int written(struct request *r, u64 bytes, u32 tier)
+{
+	struct opener *o;
+	u64 k = r->opener, now, count = 1, pt = bpf_get_current_pid_tgid();
+	u32 hook = r->hook;
+
+	if (!is_regular(r))
+		return on_device(r, tier);
 	o = bpf_map_lookup_elem(&openers, &k);
-	if (o && o->inode != (u64)r.in)
+	if (o && o->inode != (u64)r->in)
 		o = 0;
 	if (o && o->writes && o->head.tgid == (u32)(pt >> 32)) {
 		now = bpf_ktime_get_boot_ns();
@@ -279,45 +345,51 @@ static __noinline int on_write(struct file *f, u64 bytes, u32 hook, u32 tier)
 		count += o->count;
 		bytes += o->bytes;
 	}
-	if (!place(&r))
+	if (!place(r))
 		return 0;
 	/* who opened it with leave may write it; who got the descriptor before the rule may not */
-	if (tier == TIER_LSM && !o && refuses(&r.place)) {
-		return deny(&r);
+	if (tier == TIER_LSM && !o && refuses(&r->place)) {
+		return deny(r);
 	}
 	if (!o || !o->writes)
-		r.flags |= EF_FIRST;
-	report_opener(&r, 1, count, bytes);
+		r->flags |= EF_FIRST;
+	report_opener(r, 1, count, bytes);
 	return 0;
 }
 
-/* f is closed: sends what was folded, in the name of who wrote last, or opened it if nobody was seen writing. */
-static __noinline int on_close(struct file *f, u32 hook)
+static __noinline int on_write(struct file *f, u64 bytes, u32 hook, u32 tier)
 {
 	struct request r;
+
+	request_file(&r, f, OP_WRITE, hook);
+	return written(&r, bytes, tier);
+}
+
+/* r is closed: sends what was folded, in the name of who wrote last, or opened it if nobody was seen writing. */
+static __always_inline int closed(struct request *r)
+{
+	u64 k = r->opener, now;
 	struct opener *o;
 	struct slot *s;
-	u64 k = (u64)f, now;
+	u32 hook = r->hook;
 
-	if (!(BPF_CORE_READ(f, f_mode) & FMODE_WRITE))
-		return 0;
-	request_file(&r, f, OP_CLOSE, hook);
-	if (!is_regular(r.in)) {
-		on_device(&r, TIER_TRACEPOINT);
+	if (!is_regular(r)) {
+		on_device(r, TIER_TRACEPOINT);
 		return 0;
 	}
-	if (!place(&r))
+	if (!place(r))
 		return 0;
 	o = bpf_map_lookup_elem(&openers, &k);
-	if (o && o->inode != (u64)r.in)
+	if (o && o->inode != (u64)r->in)
 		o = 0;
 	if (!o) {
-		report(&r);
+		report(r);
 		return 0;
 	}
-	s = event_by_current(EV_FILE, OP_CLOSE, hook);
+	s = slot_get(hook);
 	if (!s)
 		return 0;
+	begin(s, EV_FILE, OP_CLOSE, hook);
 	now = head_of(s)->time;
 	*head_of(s) = o->head;
 	head_of(s)->op = OP_CLOSE;
@@ -326,14 +398,24 @@ static __noinline int on_close(struct file *f, u32 hook)
 	head_of(s)->cpu = bpf_get_smp_processor_id();
 	head_of(s)->time = now;
 	head_of(s)->len[0] = 0;
-	fill_file(s, &r);
+	fill_file(s, r);
 	file_of(s)->count = o->count;
 	file_of(s)->bytes = o->bytes;
 	file_of(s)->first = o->count ? o->first : head_of(s)->time;
-	put_place(s, 0, &r);
+	put_place(s, 0, r);
 	bpf_map_delete_elem(&openers, &k);
 	submit(s);
 	return 0;
+}
+
+static __noinline int on_close(struct file *f, u32 hook)
+{
+	struct request r;
+
+	if (!(BPF_CORE_READ(f, f_mode) & FMODE_WRITE))
+		return 0;
+	request_file(&r, f, OP_CLOSE, hook);
+	return closed(&r);
 }
 
 /* Process tgid has a mapping of a watched file: its munmap is told of. */
@@ -373,7 +455,7 @@ static __noinline int on_map(struct file *f, u32 hook, u32 tier)
 	if (!(BPF_CORE_READ(f, f_mode) & FMODE_WRITE))
 		return 0;
 	request_file(&r, f, OP_MAP_WRITE, hook);
-	if (!is_regular(r.in))
+	if (!is_regular(&r))
 		return on_device(&r, tier);
 	if (!place(&r))
 		return 0;

@@ -113,7 +113,7 @@ int held_files(struct bpf_iter__task_file *ctx)
 	if (!c || !(BPF_CORE_READ(f, f_mode) & FMODE_WRITE) || held_skips(t))
 		return 0;
 	request_file(&r, f, OP_OPEN, HOOK_HELD);
-	if (!is_regular(r.in) || !held_place(&r))
+	if (!is_regular(&r) || !held_place(&r))
 		return 0;
 	o = bpf_map_lookup_elem(&openers, &k);
 	if (o && o->inode == (u64)r.in && c->arming) {
@@ -143,7 +143,7 @@ __noinline int held_map(u64 vma, u64 leader, u64 session)
 	if (!f)
 		return 0;
 	request_file(&r, f, OP_MAP_WRITE, HOOK_HELD);
-	if (!is_regular(r.in) || !held_place(&r))
+	if (!is_regular(&r) || !held_place(&r))
 		return 0;
 	note_mapper(BPF_CORE_READ(t, tgid));
 	r.flags = EF_MAPPED;

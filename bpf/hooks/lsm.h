@@ -90,18 +90,17 @@ static __always_inline bool untouched(struct dentry *d, struct inode *in)
 static __always_inline int deny_dentry(struct dentry *d, u32 op, u32 hook, u64 arg)
 {
 	struct settings *c = settings();
-	struct request r = {};
+	struct request r;
 	struct inode *in;
+	struct near n;
 
 	if (!c || !c->blocking)
 		return 0;
 	in = inode_of(d);
-	if (elsewhere(d, in))
+	n = nearby(d, in);
+	if (n.where == AWAY || (n.where == HERE && n.mode != MODE_BLOCK))
 		return 0;
-	r.d = d;
-	r.in = in;
-	r.op = op;
-	r.hook = hook;
+	request_dentry(&r, d, in, op, hook, n);
 	r.arg = arg;
 	return refuse(&r);
 }
@@ -141,18 +140,17 @@ static __always_inline int refuse_pair(struct request *r, struct request *q, u32
 
 static __always_inline int tell_dentry(struct dentry *d, u32 op, u32 hook, u64 arg, int ret)
 {
-	struct request r = {};
+	struct request r;
 	struct inode *in;
+	struct near n;
 
 	if (ret)
 		return 0;
 	in = inode_of(d);
-	if (elsewhere(d, in))
+	n = nearby(d, in);
+	if (n.where == AWAY)
 		return 0;
-	r.d = d;
-	r.in = in;
-	r.op = op;
-	r.hook = hook;
+	request_dentry(&r, d, in, op, hook, n);
 	r.arg = arg;
 	done(&r);
 	return 0;
@@ -162,24 +160,33 @@ static __always_inline int tell_dentry(struct dentry *d, u32 op, u32 hook, u64 a
 
 static __always_inline int decide_open(struct file *f)
 {
-	u32 flags = f->f_flags;
+	u32 flags = f->f_flags, mode = f->f_mode;
+	struct request r;
+	struct near n;
 
-	if (!(f->f_mode & (FMODE_WRITE | FMODE_CREATED)) && !(flags & O_TRUNC))
+	if (opens_harmless(mode, flags))
 		return 0;
-	if (elsewhere(f->f_path.dentry, f->f_inode))
+	n = nearby(f->f_path.dentry, f->f_inode);
+	if (n.where == AWAY)
 		return 0;
-	return on_open(f, flags, HOOK_FILE_OPEN, TIER_LSM);
+	request_open(&r, f, OP_OPEN, HOOK_FILE_OPEN, n);
+	return opened(&r, mode, flags, TIER_LSM);
 }
 
 DECIDE(file_open, decide_open(f), struct file *f)
 
 static __always_inline int decide_permission(struct file *f, int mask)
 {
+	struct request r;
+	struct near n;
+
 	if (!(mask & MAY_WRITE))
 		return 0;
-	if (elsewhere(f->f_path.dentry, f->f_inode))
+	n = nearby(f->f_path.dentry, f->f_inode);
+	if (n.where == AWAY)
 		return 0;
-	return on_write(f, 0, HOOK_FILE_PERM, TIER_LSM);
+	request_open(&r, f, OP_WRITE, HOOK_FILE_PERM, n);
+	return written(&r, 0, TIER_LSM);
 }
 
 DECIDE(file_permission, decide_permission(f, mask), struct file *f, int mask)
@@ -187,11 +194,16 @@ DECIDE(file_permission, decide_permission(f, mask), struct file *f, int mask)
 SEC("fentry/locks_remove_file")
 int BPF_PROG(locks_remove_file, struct file *f)
 {
+	struct request r;
+	struct near n;
+
 	if (!(f->f_mode & FMODE_WRITE))
 		return 0;
-	if (elsewhere(f->f_path.dentry, f->f_inode))
+	n = nearby(f->f_path.dentry, f->f_inode);
+	if (n.where == AWAY)
 		return 0;
-	return on_close(f, HOOK_FILE_CLOSE);
+	request_open(&r, f, OP_CLOSE, HOOK_FILE_CLOSE, n);
+	return closed(&r);
 }
 
 static __always_inline int decide_mmap(struct file *f, u64 flags)

@@ -129,7 +129,7 @@ static __noinline int on_receive(struct file *f)
 	struct opener *o;
 
 	request_file(&r, f, OP_RECEIVE, HOOK_RECEIVE);
-	if (!is_regular(r.in) || !place(&r))
+	if (!is_regular(&r) || !place(&r))
 		return 0;
 	o = bpf_map_lookup_elem(&openers, &k);
 	if (o && o->inode != (u64)r.in)
