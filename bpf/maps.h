@@ -315,6 +315,7 @@ struct place {
 	u8 too_deep;	/* the walk did not come to an end */
 	u8 names;	/* rules name entries of the directory */
 	u8 astray;	/* nobody knows where it lies */
+	u8 found;	/* already: locate() has nothing to look for */
 };
 
 /* What a system call was asked to act on. */

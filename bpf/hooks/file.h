@@ -17,15 +17,12 @@ struct request {
 	const char *leaf;	/* user memory: name below d */
 	u64 arg;
 	u64 opener;
-	u32 hook, op, flags;
-	s32 ret;
-	struct place place;
-	/* of in, if known: hooks read them by loads, some ten times cheaper than probe reads */
-	u64 ino;
+	u16 hook, op, flags;
+	u16 fmode;	/* i_mode, or 0: this and the next four are not read yet. Hooks read them by loads, some ten times cheaper than probe reads */
 	u32 dev, gen, nlink;
-	u16 fmode;
-	u8 known;
-	u8 placed;	/* place is set: what is remembered of the directory told it */
+	s32 ret;
+	u64 ino;
+	struct place place;
 };
 
 static __always_inline void fill_file(struct slot *s, struct request *r)
@@ -47,7 +44,7 @@ static __always_inline void fill_file(struct slot *s, struct request *r)
 	b->arg = r->arg;
 	b->count = 1;
 	b->first = h->time;
-	if (r->known) {
+	if (r->fmode) {
 		b->dev = r->dev;
 		b->ino = r->ino;
 		b->gen = r->gen;
@@ -139,7 +136,7 @@ __noinline int locate(struct request *r)
 
 	if (!r || !c || !c->armed)
 		return 0;
-	if (r->placed)
+	if (r->place.found)
 		return 1;
 	if (r->leaf)
 		leaf = name_hash((u64)r->leaf, 1);
@@ -180,7 +177,7 @@ static __always_inline bool is_regular(struct request *r)
 {
 	struct inode *in = r->in;
 
-	if (r->known)
+	if (r->fmode)
 		return (r->fmode & S_IFMT) == S_IFREG;
 	return in && (BPF_CORE_READ(in, i_mode) & S_IFMT) == S_IFREG;
 }
@@ -198,7 +195,7 @@ static __always_inline void request_dentry(struct request *r, struct dentry *d, 
 		r->place.rule = near.rule;
 		r->place.depth = near.depth;
 		r->place.mode = near.mode;
-		r->placed = 1;
+		r->place.found = 1;
 	}
 	if (in) {
 		r->dev = in->i_sb->s_dev;
@@ -206,7 +203,6 @@ static __always_inline void request_dentry(struct request *r, struct dentry *d, 
 		r->gen = in->i_generation;
 		r->nlink = in->i_nlink;
 		r->fmode = in->i_mode;
-		r->known = 1;
 	}
 }
 
