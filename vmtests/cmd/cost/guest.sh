@@ -24,7 +24,6 @@ wanted() { [[ " $COLUMNS " = *" $1 "* ]]; }
 # measure COLUMN DIR prints the figures of a column.
 measure() {
 	local op
-	wanted "$1" || return 0
 	if [ -z "$PROFILE" ]; then
 		cost "$1" "$2" "$ROUNDS" $OPERATIONS
 		return
@@ -50,33 +49,62 @@ still() {
 }
 moving() { echo 0 >/sys/fs/cgroup/reader/cgroup.freeze; }
 
-# watching PATH COLUMN DIR [COLUMN DIR] measures with Holdfast watching PATH.
+# watched VALUE returns when the program that sees each write is attached (true) or not
+# (false): the daemon attaches it while watched files are open for writing.
+watched() {
+	local n
+	for n in $(seq 60); do
+		"${hf[@]}" status --json >/tmp/status.json || [ $? = 5 ]
+		jq -e "all(.on_demand[]?; .name != \"file_permission\" or .attached == $1)" /tmp/status.json >/dev/null && return
+		sleep 1
+	done
+	echo "file_permission: attached is never $1"
+	exit 1
+}
+
+# watching PATH COLUMN DIR [COLUMN DIR]... measures with Holdfast watching PATH; in the
+# columns called ...writer a file there is open for writing all the time.
 watching() {
 	local pid path=$1
 	shift
-	wanted "$1" || wanted "${3:-$1}" || return 0
+	any "$@" || return 0
 	"${hf[@]}" run --watch "$path=observe" >/tmp/daemon.log 2>&1 &
 	pid=$!
 	"${hf[@]}" status --wait armed --timeout 120s >/tmp/status || [ $? = 5 ] || { cat /tmp/status /tmp/daemon.log; exit 1; }
-	still $pid
 	while [ $# -gt 0 ]; do
-		measure "$1" "$2"
+		if wanted "$1"; then
+			exec 9>&-
+			case $1 in
+			*writer) exec 9>>"$path/log" && watched true ;;
+			*) watched false ;;
+			esac
+			still $pid
+			measure "$1" "$2"
+			moving
+		fi
 		shift 2
 	done
-	moving
+	exec 9>&-
 	"${hf[@]}" status --json | jq -r --arg c "$path" '.events | "events \($c) seen \(.seen) sent \(.sent) lost \(.lost) failed \(.failed)"'
-	[ "$path" = $LAST ] && return	# it would first work off all that it was not let see
+	[ "$path" = /srv/cost ] && return	# it would first work off all that it was not let see
 	"${hf[@]}" stop --reason measured --wait >/dev/null
 	wait $pid
 }
 
-LAST=/srv/cost
+any() {
+	while [ $# -gt 0 ]; do
+		if wanted "$1"; then return 0; fi
+		shift 2
+	done
+	return 1
+}
+
 sysctl -qw kernel.bpf_stats_enabled=${PROFILE:-0}
-measure bare $D3
-measure bare13 $D13
+if wanted bare; then measure bare $D3; fi
+if wanted bare13; then measure bare13 $D13; fi
 watching /run/elsewhere/tree idle $D3
-watching /srv/cost/elsewhere elsewhere $D3 elsewhere13 $D13
-watching $LAST here $D3
+watching /srv/cost/elsewhere elsewhere $D3 elsewhere13 $D13 elsewherewriter $D3
+watching /srv/cost here $D3 herewriter $D3
 
 # auditd with the rule that sees the same operations: its reader is held, too, and its
 # socket takes what it does not read. In a boot of its own: a task that was audited once
@@ -87,9 +115,9 @@ if wanted audit || wanted audithere; then
 	auditctl -b 1000000 >/dev/null
 	auditctl -w /srv/cost/elsewhere -p wa >/dev/null
 	still "$(pidof auditd)"
-	measure audit $D3
+	if wanted audit; then measure audit $D3; fi
 	auditctl -D >/dev/null
 	auditctl -w /srv/cost -p wa >/dev/null
-	measure audithere $D3
+	if wanted audithere; then measure audithere $D3; fi
 	auditctl -s | awk '$1 == "lost" { print "events auditd lost", $2 }'
 fi

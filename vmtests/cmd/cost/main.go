@@ -117,17 +117,23 @@ func run(ctx context.Context, args []string) error {
 	return nil
 }
 
-// boots shares the columns out: those with auditd start in a kernel of their own.
+// boots shares the columns out: those with auditd, and each that leaves much work
+// behind for the daemon, start in a kernel of their own.
 func boots(names []string) [][]string {
-	var ours, audit []string
+	var first, audit []string
+	var out [][]string
 	for _, n := range names {
-		if strings.HasPrefix(n, "audit") {
+		switch {
+		case strings.HasPrefix(n, "audit"):
 			audit = append(audit, n)
-		} else {
-			ours = append(ours, n)
+		case strings.HasPrefix(n, "here"):
+			out = append(out, []string{n})
+		default:
+			first = append(first, n)
 		}
 	}
-	return slices.DeleteFunc([][]string{ours, audit}, func(b []string) bool { return len(b) == 0 })
+	out = append([][]string{first}, append(out, audit)...)
+	return slices.DeleteFunc(out, func(b []string) bool { return len(b) == 0 })
 }
 
 // build makes the two programs that the guest runs.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -54,5 +55,16 @@ func TestFiguresOfAColumnThatLostEventsAreRefused(t *testing.T) {
 		if _, err := parse(bad); err == nil {
 			t.Errorf("accepted %q", bad)
 		}
+	}
+}
+
+func TestColumnsThatSpoilOthersBootAlone(t *testing.T) {
+	got := boots([]string{"bare", "here", "audit", "idle", "herewriter", "audithere"})
+	want := [][]string{{"bare", "idle"}, {"here"}, {"herewriter"}, {"audit", "audithere"}}
+	if !slices.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := boots([]string{"audit"}); len(got) != 1 {
+		t.Errorf("got %v", got)
 	}
 }
