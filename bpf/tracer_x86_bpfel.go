@@ -232,7 +232,7 @@ type TracerSlot struct {
 			TooDeep  uint8
 			Names    uint8
 			Astray   uint8
-			_        [1]byte
+			Found    uint8
 		}
 		Second struct {
 			_        structs.HostLayout
@@ -244,7 +244,7 @@ type TracerSlot struct {
 			TooDeep  uint8
 			Names    uint8
 			Astray   uint8
-			_        [1]byte
+			Found    uint8
 		}
 		A       [8]uint64
 		Request [14]uint64

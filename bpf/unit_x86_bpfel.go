@@ -248,7 +248,7 @@ type UnitSlot struct {
 			TooDeep  uint8
 			Names    uint8
 			Astray   uint8
-			_        [1]byte
+			Found    uint8
 		}
 		Second struct {
 			_        structs.HostLayout
@@ -260,7 +260,7 @@ type UnitSlot struct {
 			TooDeep  uint8
 			Names    uint8
 			Astray   uint8
-			_        [1]byte
+			Found    uint8
 		}
 		A       [8]uint64
 		Request [14]uint64
