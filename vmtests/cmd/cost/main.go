@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string) error {
 	kernel := fs.String("kernel", "6.1", "which kernel")
 	columns := fs.String("columns", strings.Join(columnNames(), ","), "which, comma separated")
 	operations := fs.String("operations", "", "only these, comma separated (vmtests/cost/cost.c names them)")
-	rounds := fs.Int("rounds", 5, "how often each is measured")
+	rounds := fs.Int("rounds", 3, "how often each is measured")
 	tier := fs.String("tier", "lsm", "tier of Holdfast")
 	source := fs.String("source", ".", "tree to build Holdfast from")
 	profile := fs.Bool("profile", false, "print what each BPF program takes; makes the programs a little dearer")
