@@ -335,7 +335,8 @@ static __always_inline int written(struct request *r, u64 bytes, u32 tier)
 			if (!o->count)
 				o->first = now;
 			__sync_fetch_and_add(&o->count, 1);
-			__sync_fetch_and_add(&o->bytes, bytes);
+			if (bytes)	/* adding a constant 0 would become another atomic operation */
+				__sync_fetch_and_add(&o->bytes, bytes);
 			return 0;
 		}
 		count += o->count;
