@@ -203,6 +203,8 @@ struct renamedata {
 struct iattr {
 	unsigned int ia_valid;
 	umode_t ia_mode;
+	s64 ia_size;
+	struct file *ia_file;
 };
 
 struct fown_struct {
@@ -264,6 +266,7 @@ struct bpf_iter__task_vma {
 #define ATTR_UID (1 << 1)
 #define ATTR_GID (1 << 2)
 #define ATTR_SIZE (1 << 3)
+#define ATTR_FILE (1 << 13)
 #define AT_FDCWD -100
 #define AT_SYMLINK_NOFOLLOW 0x100
 #define AT_SYMLINK_FOLLOW 0x400

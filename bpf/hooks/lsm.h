@@ -138,7 +138,7 @@ static __always_inline int refuse_pair(struct request *r, struct request *q, u32
 	return -EPERM;
 }
 
-static __always_inline int tell_dentry(struct dentry *d, u32 op, u32 hook, u64 arg, int ret)
+static __always_inline int tell_through(struct dentry *d, u64 opener, u32 op, u32 hook, u64 arg, int ret)
 {
 	struct request r;
 	struct inode *in;
@@ -152,8 +152,14 @@ static __always_inline int tell_dentry(struct dentry *d, u32 op, u32 hook, u64 a
 		return 0;
 	request_dentry(&r, d, in, op, hook, n);
 	r.arg = arg;
+	r.opener = opener;
 	done(&r);
 	return 0;
+}
+
+static __always_inline int tell_dentry(struct dentry *d, u32 op, u32 hook, u64 arg, int ret)
+{
+	return tell_through(d, 0, op, hook, arg, ret);
 }
 
 /* ---- content ----------------------------------------------------------- */
@@ -318,8 +324,12 @@ int notify_change(u64 *ctx)
 	struct dentry *d = (void *)AFTER_IDMAP(ctx, 1);
 	struct iattr *a = (void *)AFTER_IDMAP(ctx, 2);
 	u32 valid = a->ia_valid;
+	u64 opener = 0;
 
-	return tell_dentry(d, op_of_attr(valid), HOOK_SETATTR, valid, RESULT(ctx, 4));
+	/* who empties a file that he has open writes it next, and tells so by his close (linux v6.1 fs/open.c:do_truncate) */
+	if ((valid & (ATTR_SIZE | ATTR_FILE)) == (ATTR_SIZE | ATTR_FILE) && !a->ia_size)
+		opener = (u64)a->ia_file;
+	return tell_through(d, opener, op_of_attr(valid), HOOK_SETATTR, valid, RESULT(ctx, 4));
 }
 
 DECIDE(inode_setxattr, deny_dentry(d, op_of_xattr(OP_SETXATTR, (u64)name, 0), HOOK_SETXATTR, 0),

@@ -109,3 +109,25 @@ func TestAFileWithoutAPlaceIsFoundByItsInode(t *testing.T) {
 		t.Errorf("told %q, want %q", got, want)
 	}
 }
+
+func TestWhoEmptiesAFileThatHeHasOpenIsWaitedFor(t *testing.T) {
+	var got []*event.Change
+	tab := New(Options{Anchors: anchors{1: "/t"}, Emit: func(c *event.Change) { got = append(got, c) }, Lasting: time.Second})
+	for _, e := range []*event.Event{
+		ev(1, event.OpOpen, "f", through(5)), ev(2, event.OpTruncate, "f", through(5)),
+	} {
+		if err := tab.Add(e, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if tab.Tick(100 * ms); len(got) != 0 {
+		t.Fatalf("%s was settled before its close", show(got[0]))
+	}
+	if err := tab.Add(ev(101, event.OpClose, "f", through(5)), nil); err != nil {
+		t.Fatal(err)
+	}
+	tab.Flush()
+	if len(got) != 1 || show(got[0]) != "10 truncate /t/f [truncate] 1/0" || !got[0].Opened {
+		t.Errorf("told %d changes, want one that says that it was opened", len(got))
+	}
+}

@@ -48,6 +48,7 @@ func (t *Table) fold(e *entry, ev *event.Event) {
 	e.c.Bytes += ev.Bytes
 	if ev.Opener != 0 {
 		e.opener = ev.Opener
+		e.c.Opened = e.c.Opened || t.o.Lasting > 0 && ev.Op == event.OpTruncate
 	}
 	t.touch(e, ev)
 }

@@ -29,7 +29,7 @@ type Change struct {
 	Why     string // how the actor of a look is known, or why it is not; for people
 	// Exchange: a rename that swapped two names (renameat2 RENAME_EXCHANGE).
 	Exchange bool
-	// Opened: a file was made or emptied by an open for writing, and what was written
+	// Opened: a file was made or emptied by or through an open for writing, and what was written
 	// through it is not told of: what the file holds afterwards tells.
 	Opened bool
 

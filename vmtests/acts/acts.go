@@ -74,7 +74,8 @@ type scene struct {
 	exe  string
 	uid  int
 
-	brief bool // say nothing of the content before: matrix has no use for it
+	brief     bool // say nothing of the content before: matrix has no use for it
+	contested bool // somebody may put back what the act does, before it looks
 
 	undo []func() error // what puts the machine back, the last first
 }
