@@ -568,14 +568,14 @@ func (t *Table) name(ev *event.Event, from, to Place, who Who) {
 	}
 }
 
-// Later tells what is pending on path, or just being emitted: asked before the
-// receiver of changes, it misses none.
-func (t *Table) Later(path string) Later {
+// Later tells what is pending on path, or just being emitted, than aside: asked
+// before the receiver of changes, it misses none.
+func (t *Table) Later(path string, than *event.Change) Later {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var l Later
 	for _, c := range t.leaving {
-		if c.Path == path || c.PathTo == path {
+		if c != than && (c.Path == path || c.PathTo == path) {
 			l = l.Merge(LaterOf(c, path))
 		}
 	}

@@ -341,7 +341,10 @@ func TestWhatIsBeingHandedOnIsStillToldOf(t *testing.T) {
 	var tab *Table
 	var seen []Later
 	tab = New(Options{Anchors: anchors{1: "/t"}, Emit: func(c *event.Change) {
-		seen = append(seen, tab.Later("/t/a"), tab.Later("/t/b"))
+		seen = append(seen, tab.Later("/t/a", nil), tab.Later("/t/b", nil))
+		if l := tab.Later("/t/a", c); l.Any {
+			t.Errorf("a change is later than itself: %+v", l)
+		}
 	}})
 	if err := tab.Add(ev(1, event.OpRename, "a", to("b"), arg(renameExchange)), nil); err != nil {
 		t.Fatal(err)
@@ -349,7 +352,7 @@ func TestWhatIsBeingHandedOnIsStillToldOf(t *testing.T) {
 	if len(seen) != 2 || seen[0].MovedTo != "/t/b" || seen[1].MovedTo != "/t/a" || !seen[1].Name {
 		t.Errorf("%+v", seen)
 	}
-	if l := tab.Later("/t/a"); l.Any {
+	if l := tab.Later("/t/a", nil); l.Any {
 		t.Errorf("afterwards: %+v", l)
 	}
 }

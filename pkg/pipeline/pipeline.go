@@ -386,9 +386,10 @@ func (p *Pipeline) put(it *item) {
 	}
 }
 
-// later tells rehash what is known to have happened to a path since.
-func (p *Pipeline) later(path string) rehash.Later {
-	pending := p.table.Later(path) // first: what is pending moves on to the queue
+// later tells rehash what is known to have happened to a path since; than, which may
+// be nil, is the change that is looked at.
+func (p *Pipeline) later(path string, than *event.Change) rehash.Later {
+	pending := p.table.Later(path, than) // first: what is pending moves on to the queue
 	return rehash.Later(p.queue.later(path).Merge(pending))
 }
 

@@ -168,7 +168,7 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 		p.ownWork(ctx, c)
 		return nil, nil
 	}
-	f, err := p.states.Check(ctx, c, p.later, p.keeps(c))
+	f, err := p.states.Check(ctx, c, func(path string) rehash.Later { return p.later(path, c) }, p.keeps(c))
 	if err != nil {
 		p.o.Log.Warn("content cannot be given back", "stage", "rehash", "err", err)
 	}
@@ -226,7 +226,7 @@ func (p *Pipeline) keeps(c *event.Change) bool {
 func (p *Pipeline) ownWork(ctx context.Context, c *event.Change) {
 	differs := false
 	for _, path := range []string{c.Path, c.PathTo} {
-		if path == "" || p.later(path).Any || !p.states.Differs(ctx, path) {
+		if path == "" || p.later(path, nil).Any || !p.states.Differs(ctx, path) {
 			continue
 		}
 		differs = true
