@@ -80,7 +80,7 @@ static __always_inline bool held_skips(struct task_struct *t)
 	return !c || c->self == (u32)BPF_CORE_READ(t, tgid);
 }
 
-/* The place of r; not of what merely lies below a name that a rule waits for. */
+/* The place of r; false for a name that a rule only waits for. */
 static __always_inline bool held_place(struct request *r)
 {
 	if (!place(r))
