@@ -68,39 +68,37 @@ var guestModules = [...]string{"virtio_pci", "virtio_blk", "ext4", "overlay", "l
 // boot, because some take seconds to measure the emulated machine.
 var moreModules = [...]string{"btrfs", "xfs", "vfat", "fuse", "brd", "dm_mod"}
 
-// bootFiles are what QEMU needs of one kernel.
-type bootFiles struct{ image, initrd string }
-
-// prepareKernel returns the boot files of k, fetching and building them when
-// the cache has none.
-func prepareKernel(ctx context.Context, cache string, k Kernel) (bootFiles, error) {
+// prepareKernel returns the files of k that QEMU boots, fetching and building them
+// when the cache has none.
+func prepareKernel(ctx context.Context, cache string, k Kernel) (image, initrd string, err error) {
 	dir := filepath.Join(cache, "kernels", k.Name)
-	b := bootFiles{image: filepath.Join(dir, "vmlinuz"), initrd: filepath.Join(dir, "initrd-"+fingerprint(initramfsInit, strings.Join(guestModules[:], " "), strings.Join(moreModules[:], " "))+".cpio")}
-	if exists(b.image) && exists(b.initrd) {
-		return b, nil
+	image = filepath.Join(dir, "vmlinuz")
+	initrd = filepath.Join(dir, "initrd-"+fingerprint(initramfsInit, strings.Join(guestModules[:], " "), strings.Join(moreModules[:], " "))+".cpio")
+	if exists(image) && exists(initrd) {
+		return image, initrd, nil
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return b, fmt.Errorf("prepare kernel %s: %w", k.Name, err)
+		return "", "", fmt.Errorf("prepare kernel %s: %w", k.Name, err)
 	}
 	tree := filepath.Join(dir, "package")
 	if !exists(tree) {
 		if err := fetchPackage(ctx, cache, dir, k, tree); err != nil {
-			return b, fmt.Errorf("prepare kernel %s: %w", k.Name, err)
+			return "", "", fmt.Errorf("prepare kernel %s: %w", k.Name, err)
 		}
 	}
 	versions, err := filepath.Glob(filepath.Join(tree, "lib", "modules", "*"))
 	if err != nil || len(versions) != 1 {
-		return b, fmt.Errorf("prepare kernel %s: want one lib/modules/* in its package, found %d", k.Name, len(versions))
+		return "", "", fmt.Errorf("prepare kernel %s: want one lib/modules/* in its package, found %d", k.Name, len(versions))
 	}
 	version := filepath.Base(versions[0])
-	image := filepath.Join(versions[0], "vmlinuz")
-	if !exists(image) {
-		image = filepath.Join(tree, "boot", "vmlinuz-"+version) // before linux 7
+	built := filepath.Join(versions[0], "vmlinuz")
+	if !exists(built) {
+		built = filepath.Join(tree, "boot", "vmlinuz-"+version) // before linux 7
 	}
-	if err := buildInitramfs(ctx, tree, version, b.initrd); err != nil {
-		return b, fmt.Errorf("prepare kernel %s: %w", k.Name, err)
+	if err := buildInitramfs(ctx, tree, version, initrd); err != nil {
+		return "", "", fmt.Errorf("prepare kernel %s: %w", k.Name, err)
 	}
-	return b, copyFile(image, b.image)
+	return image, initrd, copyFile(built, image)
 }
 
 // fetchPackage downloads the newest package that k names and unpacks it at
@@ -128,30 +126,7 @@ func fetchPackage(ctx context.Context, cache, dir string, k Kernel, tree string)
 			packages = append(packages, n)
 		}
 	}
-	tmp, err := os.MkdirTemp(dir, "fetch-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(tmp)
-	if _, err := output(ctx, tmp, "apt-get", slices.Concat(apt, []string{"-q", "download"}, packages)...); err != nil {
-		return err
-	}
-	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
-	if err != nil || len(debs) != len(packages) {
-		return fmt.Errorf("download %s: found %d packages", strings.Join(packages, " "), len(debs))
-	}
-	un := filepath.Join(tmp, "tree")
-	for _, deb := range debs {
-		if _, err := output(ctx, "", "dpkg-deb", "-x", deb, un); err != nil {
-			return err
-		}
-	}
-	if !exists(filepath.Join(un, "lib")) { // merged-/usr packages
-		if err := os.Symlink("usr/lib", filepath.Join(un, "lib")); err != nil {
-			return err
-		}
-	}
-	return os.Rename(un, tree)
+	return unpackPackages(ctx, apt, dir, packages, tree)
 }
 
 // compareVersions orders package names by the numbers in them: 6.1.0-9 before 6.1.0-41.

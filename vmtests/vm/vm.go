@@ -62,33 +62,42 @@ var ErrNoEnd = errors.New("the guest told no end")
 
 // Prepare builds what Run needs of k, so that a later Run only boots.
 func Prepare(ctx context.Context, cache string, k Kernel) error {
-	_, _, err := prepare(ctx, cache, k)
+	_, err := prepare(ctx, cache, k)
 	return err
 }
 
-func prepare(ctx context.Context, cache string, k Kernel) (bootFiles, string, error) {
-	cache, err := filepath.Abs(cache) // programs of the host run in other directories
+// machine is what a guest is made of.
+type machine struct {
+	emulator      []string // the start of its command line
+	image, initrd string   // of the kernel
+	root          string   // the image of the root file system
+}
+
+func prepare(ctx context.Context, cache string, k Kernel) (m machine, err error) {
+	cache, err = filepath.Abs(cache) // programs of the host run in other directories
 	if err != nil {
-		return bootFiles{}, "", fmt.Errorf("prepare kernel %s: %w", k.Name, err)
+		return m, fmt.Errorf("prepare kernel %s: %w", k.Name, err)
 	}
 	unlock, err := lock(cache)
 	if err != nil {
-		return bootFiles{}, "", err
+		return m, err
 	}
 	defer unlock()
-	boot, err := prepareKernel(ctx, cache, k)
-	if err != nil {
-		return boot, "", err
+	if m.emulator, err = prepareEmulator(ctx, cache); err != nil {
+		return m, err
 	}
-	root, err := prepareRoot(ctx, cache)
-	return boot, root, err
+	if m.image, m.initrd, err = prepareKernel(ctx, cache, k); err != nil {
+		return m, err
+	}
+	m.root, err = prepareRoot(ctx, cache)
+	return m, err
 }
 
 // Run boots o.Kernel, runs o.Script and waits for the machine to turn itself
 // off. A script that fails is no error: its code is in Result.Exit. On ErrNoEnd
 // the result holds what the serial line said until then.
 func Run(ctx context.Context, o Options) (Result, error) {
-	boot, root, err := prepare(ctx, o.Cache, o.Kernel)
+	m, err := prepare(ctx, o.Cache, o.Kernel)
 	if err != nil {
 		return Result{}, err
 	}
@@ -108,7 +117,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		return Result{}, fmt.Errorf("run vm: %w", err)
 	}
 	start := time.Now()
-	serial, qerr := qemu(ctx, o, boot, root, in, out)
+	serial, qerr := qemu(ctx, o, m, in, out)
 	if o.Log != "" {
 		if err := os.WriteFile(o.Log, serial, 0o644); err != nil {
 			return Result{}, fmt.Errorf("keep log of the vm: %w", err)
@@ -126,7 +135,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 }
 
 // qemu runs the emulator to its end and returns the serial line's bytes.
-func qemu(ctx context.Context, o Options, boot bootFiles, root, in, out string) ([]byte, error) {
+func qemu(ctx context.Context, o Options, m machine, in, out string) ([]byte, error) {
 	limit := o.Timeout
 	if limit == 0 {
 		limit = 5 * time.Minute
@@ -142,20 +151,20 @@ func qemu(ctx context.Context, o Options, boot bootFiles, root, in, out string) 
 		return []string{"-drive", "if=none,format=raw,id=" + serial + ",file=" + file + more,
 			"-device", "virtio-blk-pci,drive=" + serial + ",serial=" + serial}
 	}
-	// Without cmpxchg16b: QEMU 7.2 leaves wrong flags behind it, and an interrupt
+	// Without cmpxchg16b: QEMU (seen with 7.2) leaves wrong flags behind it, and an interrupt
 	// before the next instruction that sets them ends the guest in a double fault.
-	machine := []string{"-accel", "tcg,thread=multi", "-cpu", "max,-cx16", "-smp", strconv.Itoa(orDefault(o.CPUs, 2))}
+	processor := []string{"-accel", "tcg,thread=multi", "-cpu", "max,-cx16", "-smp", strconv.Itoa(orDefault(o.CPUs, 2))}
 	if o.Count {
 		// erms and fsrm make one instruction of a copy of any length.
-		machine = []string{"-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm", "-smp", "1", "-icount", "shift=0,sleep=off"}
+		processor = []string{"-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm", "-smp", "1", "-icount", "shift=0,sleep=off"}
 		cmdline += " no_timer_check" // the check compares two clocks that no longer run side by side
 	}
-	args := append(machine, "-nographic", "-no-reboot", "-nic", "none", "-m", strconv.Itoa(orDefault(o.MiB, 1536)),
-		"-kernel", boot.image, "-initrd", boot.initrd, "-append", cmdline)
-	args = append(args, disk("root", root, ",snapshot=on")...)
+	args := slices.Concat(m.emulator[1:], processor, []string{"-nographic", "-no-reboot", "-nic", "none", "-m", strconv.Itoa(orDefault(o.MiB, 1536)),
+		"-kernel", m.image, "-initrd", m.initrd, "-append", cmdline})
+	args = append(args, disk("root", m.root, ",snapshot=on")...)
 	args = append(args, disk("in", in, ",readonly=on")...)
 	args = append(args, disk("out", out, "")...)
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", args...)
+	cmd := exec.CommandContext(ctx, m.emulator[0], args...)
 	var serial bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &serial, &serial
 	err := cmd.Run()

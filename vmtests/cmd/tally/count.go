@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -30,10 +31,11 @@ type counter struct {
 	alone   int             // packages that failed without a failing test
 	events  int
 	scripts []string
+	last    map[string]string // of what is in no good order: the end of its output
 }
 
 func newCounter(w io.Writer) *counter {
-	return &counter{w: w, tests: map[string]string{}, parents: map[string]bool{}, output: map[string]*strings.Builder{}, failed: map[string]bool{}}
+	return &counter{w: w, tests: map[string]string{}, parents: map[string]bool{}, output: map[string]*strings.Builder{}, failed: map[string]bool{}, last: map[string]string{}}
 }
 
 // line takes one line of the step's output.
@@ -104,12 +106,19 @@ func (c *counter) endPackage(e testEvent) {
 func (c *counter) dump(key string) {
 	if b := c.output[key]; b != nil {
 		fmt.Fprint(c.w, b.String())
+		lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+		c.last[key] = strings.Join(lines[max(0, len(lines)-lastLines):], "\n")
 		delete(c.output, key)
 	}
 }
 
-// count returns the outcome of the step whose command ended with err.
-func (c *counter) count(err error) (passed, failed int) {
+// lastLines is how much of a failure's output is repeated at the very end, where
+// it is found first.
+const lastLines = 4
+
+// count returns the outcome of the step whose command ended with err, and a line
+// or a few about each failure.
+func (c *counter) count(err error) (passed, failed int, told []string) {
 	childFailed := map[string]bool{}
 	for key, how := range c.tests {
 		if how == "pass" {
@@ -125,14 +134,28 @@ func (c *counter) count(err error) (passed, failed int) {
 			passed++
 		case how != "pass" && !childFailed[key]:
 			failed++
+			name := key
+			if how == "run" {
+				name += " (the program ended in the middle of it)"
+			}
+			told = append(told, name+"\n"+c.last[key])
 		}
 	}
+	for key, text := range c.last {
+		if strings.HasSuffix(key, " ") {
+			told = append(told, strings.TrimSpace(key)+"\n"+text)
+		}
+	}
+	slices.Sort(told)
 	failed += c.alone
 	if c.events == 0 && err == nil {
-		return 1, 0
+		return 1, 0, nil
 	}
 	if err != nil && failed == 0 {
 		failed = 1
 	}
-	return passed, failed
+	if err != nil {
+		told = append(told, err.Error())
+	}
+	return passed, failed, told
 }

@@ -70,7 +70,7 @@ func TestCount(t *testing.T) {
 			for line := range strings.Lines(tt.lines) {
 				c.line(line)
 			}
-			if p, f := c.count(tt.err); p != tt.passed || f != tt.failed {
+			if p, f, _ := c.count(tt.err); p != tt.passed || f != tt.failed {
 				t.Errorf("counted %d passed, %d failed; want %d and %d", p, f, tt.passed, tt.failed)
 			}
 		})
@@ -97,5 +97,24 @@ func TestRunEndsWithTheTotal(t *testing.T) {
 				t.Errorf("output ends %q, want the line %q", b.String(), tt.last)
 			}
 		})
+	}
+}
+
+func TestWhatFailedIsToldAtTheEnd(t *testing.T) {
+	event := func(s string) string { return "echo '" + s + "'; " }
+	step := event(`{"Action":"run","Package":"p","Test":"T"}`) +
+		event(`{"Action":"output","Package":"p","Test":"T","Output":"half of it\\n"}`) +
+		event(`{"Action":"output","Package":"p","Output":"signal: killed\\n"}`) +
+		event(`{"Action":"fail","Package":"p"}`) + "exit 1"
+	var b strings.Builder
+	run([]string{"live=" + step}, &b)
+	_, end, _ := strings.Cut(b.String(), "fail p ")
+	for _, want := range []string{
+		"failed: live: p\n    signal: killed\n",
+		"failed: live: p T (the program ended in the middle of it)\n    half of it\n",
+	} {
+		if !strings.Contains(end, want) {
+			t.Errorf("the end says\n%s\nit should say %q", end, want)
+		}
 	}
 }

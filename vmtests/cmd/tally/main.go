@@ -8,8 +8,9 @@
 // counts as one test by its exit code; a skipped test counts as failed, because
 // it proved nothing. A step that fails does not keep the next from running.
 //
-// It prints the output of what failed, one line per package, a table of the
-// steps, the VM scripts that ran, and as its last line
+// It prints the output of what failed, one line per package, then once more the
+// end of each failure, a table of the steps, the VM scripts that ran, and as its
+// last line
 //
 //	N passed, M failed
 //
@@ -38,6 +39,7 @@ func main() {
 type total struct {
 	step           string
 	passed, failed int
+	told           []string // of each failure, its name and its last lines
 	took           time.Duration
 }
 
@@ -57,7 +59,7 @@ func run(steps []string, w io.Writer) int {
 			fmt.Fprintf(w, "--- %s: %v\n", name, err)
 		}
 		t := total{step: name, took: time.Since(start)}
-		t.passed, t.failed = c.count(err)
+		t.passed, t.failed, t.told = c.count(err)
 		scripts = append(scripts, c.scripts...)
 		totals = append(totals, t)
 	}
@@ -92,6 +94,11 @@ func runStep(command string, w io.Writer) (*counter, error) {
 func report(totals []total, scripts []string, w io.Writer) int {
 	var passed, failed int
 	fmt.Fprintln(w)
+	for _, t := range totals {
+		for _, s := range t.told {
+			fmt.Fprintf(w, "failed: %s: %s\n", t.step, strings.ReplaceAll(strings.TrimSpace(s), "\n", "\n    "))
+		}
+	}
 	for _, t := range totals {
 		fmt.Fprintf(w, "%-8s %5d passed %4d failed %6.0f s\n", t.step, t.passed, t.failed, t.took.Seconds())
 		passed, failed = passed+t.passed, failed+t.failed
