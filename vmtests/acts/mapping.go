@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/vmtests/uring"
 )
 
 // mapped is an act on a shared mapping of the whole file that was there before the rule.
@@ -124,14 +126,14 @@ func mappingActs() []act {
 			return err
 		})},
 		{name: "ur_fixed_buffer_map", hold: func(s *scene) (func() (outcome, error), error) {
-			var r *ring
+			var r *uring.Ring
 			return mappedWith(s, unix.O_DIRECT, func(m []byte) (err error) {
 				if r, err = newRing(0); err == nil {
-					err = r.registerBuffer(m)
+					err = r.RegisterBuffer(m)
 				}
 				return err
 			}, func(src int, m []byte) error {
-				return r.do(sqe{op: opReadFixed, fd: int32(src), addr: address(m), length: 4096})
+				return do(r, uring.SQE{Op: uring.OpReadFixed, FD: int32(src), Addr: address(m), Length: 4096})
 			})
 		}},
 	}

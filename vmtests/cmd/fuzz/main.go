@@ -26,6 +26,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/vmtests/uring"
 )
 
 func main() {
@@ -40,6 +42,7 @@ type options struct {
 	procs, ops    int
 	limit         time.Duration
 	worker        int
+	given         bool
 	only          string
 	trace         string
 	tree, outside string
@@ -52,6 +55,7 @@ func run() error {
 	flag.IntVar(&o.ops, "ops", 2000, "operations of each process")
 	flag.DurationVar(&o.limit, "for", 0, "end after this time if that is earlier (0: never)")
 	flag.IntVar(&o.worker, "worker", -1, "be this one of the processes")
+	flag.BoolVar(&o.given, "given", false, "take descriptor 3 as one of those to write to")
 	flag.StringVar(&o.only, "only", "", "only these operations (names separated by commas)")
 	flag.StringVar(&o.trace, "trace", "", "directory in which each process writes down what it does")
 	flag.Parse()
@@ -113,20 +117,25 @@ func lead(o options) error {
 
 // optional are operations that not every kernel and file system has.
 func optional(name string) bool {
-	return slices.Contains([]string{"whiteout", "tmpfile", "nodump", "copyrange", "splice", "punch", "acl", "defacl", "fallocate"}, name)
+	return strings.HasPrefix(name, "ur_") || slices.Contains([]string{"whiteout", "tmpfile", "nodump", "sealed", "copyrange", "splice", "punch", "zero", "collapse", "insert", "reflink", "acl", "defacl", "fallocate"}, name)
 }
 
 // fuzzer is one process.
 type fuzzer struct {
 	options
-	r    *rand.Rand
-	held []int // descriptors open for a while
-	log  *bufio.Writer
-	note string // what the present operation is about
+	r     *rand.Rand
+	held  []int     // descriptors open for a while
+	maps  []mapping // files mapped for a while
+	rings *uring.Ring
+	log   *bufio.Writer
+	note  string // what the present operation is about
 }
 
 func work(o options) error {
 	f := &fuzzer{options: o, r: rand.New(rand.NewPCG(o.seed, uint64(o.worker)))}
+	if o.given {
+		f.held = append(f.held, 3)
+	}
 	if o.trace != "" {
 		file, err := os.Create(fmt.Sprintf("%s/%d.trace", o.trace, o.worker))
 		if err != nil {
@@ -164,7 +173,7 @@ func work(o options) error {
 			fmt.Fprintf(f.log, "%d.%09d %s %s %v\n", ts.Sec, ts.Nsec, x.name, f.note, err)
 		}
 	}
-	// Half of the descriptors are left to the exit.
+	// Half of the descriptors, all mappings and the ring are left to the exit.
 	for _, fd := range f.held[:len(f.held)/2] {
 		_ = unix.Close(fd)
 	}

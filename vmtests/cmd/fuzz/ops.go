@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,7 +19,10 @@ type op struct {
 	do     func(*fuzzer) error
 }
 
-func operations() []op {
+func operations() []op { return slices.Concat(calls(), rings(), mappings()) }
+
+// calls are operations by system calls.
+func calls() []op {
 	return []op{
 		{"create", 14, func(f *fuzzer) error { return f.put(f.file(), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY) }},
 		{"rewrite", 6, func(f *fuzzer) error { return f.put(f.file(), unix.O_CREAT|unix.O_TRUNC|unix.O_WRONLY) }},
@@ -30,7 +35,6 @@ func operations() []op {
 		{"opentrunc", 2, func(f *fuzzer) error {
 			return f.with(f.file(), unix.O_WRONLY|unix.O_TRUNC, func(int) error { return nil })
 		}},
-		{"mapstore", 4, (*fuzzer).mapStore},
 		{"mkdir", 8, func(f *fuzzer) error { p := f.subdir(); f.about(p); return unix.Mkdir(p, f.mode(0o777)) }},
 		{"mkdirdeep", 3, func(f *fuzzer) error {
 			p := f.subdir() + "/" + f.dirName() + "/" + f.dirName()
@@ -56,11 +60,12 @@ func operations() []op {
 		{"linkin", 1, func(f *fuzzer) error { a, b := f.out(), f.file(); f.about(a, b); return unix.Link(a, b) }},
 		{"symlink", 3, func(f *fuzzer) error { p := f.file(); f.about(p); return unix.Symlink(f.fileName(), p) }},
 		{"mkfifo", 2, func(f *fuzzer) error { p := f.file(); f.about(p); return unix.Mkfifo(p, f.mode(0o666)) }},
-		{"mkdev", 1, func(f *fuzzer) error {
+		{"mknod", 2, func(f *fuzzer) error {
 			p := f.file()
 			f.about(p)
 			// Numbers for local use, behind which there is nothing: others open what they find.
-			return unix.Mknod(p, unix.S_IFCHR|f.mode(0o666), int(unix.Mkdev(250, uint32(f.r.IntN(9)))))
+			kind := []uint32{unix.S_IFCHR, unix.S_IFBLK, unix.S_IFREG}[f.r.IntN(3)]
+			return unix.Mknod(p, kind|f.mode(0o666), int(unix.Mkdev(250, uint32(f.r.IntN(9)))))
 		}},
 		{"bind", 1, (*fuzzer).bind},
 		{"chmod", 5, func(f *fuzzer) error { p := f.notLink(f.any()); f.about(p); return unix.Chmod(p, f.mode(0o7777)) }},
@@ -73,6 +78,16 @@ func operations() []op {
 			return unix.Lchown(p, f.r.IntN(3)*1000, f.r.IntN(3)*1000)
 		}},
 		{"utimes", 3, (*fuzzer).utimes},
+		{"futimes", 1, func(f *fuzzer) error {
+			return f.with(f.any(), unix.O_RDONLY, func(fd int) error {
+				ts := [2]unix.Timespec{{Sec: 1}, {Sec: int64(f.r.IntN(2e9)), Nsec: int64(f.r.IntN(1e9))}}
+				_, _, e := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+				if e != 0 {
+					return e
+				}
+				return nil
+			})
+		}},
 		{"setxattr", 4, func(f *fuzzer) error {
 			p := f.any()
 			f.about(p)
@@ -134,10 +149,31 @@ func operations() []op {
 				return some(n, err)
 			})
 		}},
+		{"collapse", 1, func(f *fuzzer) error { return f.shift(unix.FALLOC_FL_COLLAPSE_RANGE) }},
+		{"insert", 1, func(f *fuzzer) error { return f.shift(unix.FALLOC_FL_INSERT_RANGE) }},
+		{"zero", 1, func(f *fuzzer) error {
+			return f.with(f.file(), unix.O_RDWR, func(fd int) error {
+				return unix.Fallocate(fd, unix.FALLOC_FL_ZERO_RANGE, f.r.Int64N(9000), 1+f.r.Int64N(9000))
+			})
+		}},
+		{"reflink", 2, func(f *fuzzer) error {
+			return f.pair(func(in, out int) error { return unix.IoctlFileClone(out, in) })
+		}},
+		{"sealed", 2, (*fuzzer).sealed},
+		{"reopen", 2, (*fuzzer).reopen},
+		{"through", 2, (*fuzzer).through},
 		{"again", 3, (*fuzzer).again},
 		{"hold", 5, (*fuzzer).hold},
 		{"writeheld", 8, (*fuzzer).writeHeld},
+		{"cutheld", 1, func(f *fuzzer) error {
+			if len(f.held) == 0 {
+				return unix.EBADF
+			}
+			return unix.Ftruncate(f.held[f.r.IntN(len(f.held))], f.r.Int64N(9000))
+		}},
 		{"letgo", 4, (*fuzzer).letGo},
+		{"pass", 2, (*fuzzer).pass},
+		{"run", 1, (*fuzzer).run},
 		{"child", 1, (*fuzzer).child},
 	}
 }
@@ -203,30 +239,6 @@ func (f *fuzzer) pwrite() error {
 	return f.with(f.file(), unix.O_RDWR, func(fd int) error {
 		_, err := unix.Pwrite(fd, f.bytes(), f.r.Int64N(9000))
 		return err
-	})
-}
-
-func (f *fuzzer) mapStore() error {
-	return f.with(f.file(), unix.O_RDWR, func(fd int) error {
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
-			return err
-		}
-		if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size < 1 {
-			return unix.ENODATA
-		}
-		m, err := unix.Mmap(fd, 0, int(min(st.Size, 4096)), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-		if err != nil {
-			return err
-		}
-		// Others may truncate the file meanwhile: a store through a system call
-		// fails where one of our own would be a bus error.
-		n, err := unix.Pread(fd, m[:1], int64(f.r.IntN(int(st.Size))))
-		err = some(n, err)
-		if f.r.IntN(2) == 0 {
-			err = errors.Join(err, unix.Msync(m, unix.MS_SYNC))
-		}
-		return errors.Join(err, unix.Munmap(m))
 	})
 }
 
