@@ -89,5 +89,22 @@ func TestLiveMountsRenamesAboveAndOtherNames(t *testing.T) {
 	expect("op=write path=%s/a after.hash=%s", www, hash("out/other"))
 	m.inside("umount top/www/a; mkdir elsewhere; mount -t tmpfs t elsewhere; umount elsewhere")
 	m.settle()
+
+	m.inside("mount -t tmpfs brief top; umount top; mount -t tmpfs brief top/www/sub; umount top/www/sub")
+	m.settle()
+	for _, op := range []string{"mount", "umount"} {
+		expect("op=%s path=%s path_seen=%s process.exe=/usr/bin/%s", op, www, m.path("top"), op)
+		expect("op=%s path=%s/sub process.exe=/usr/bin/%s", op, www, op)
+	}
+	m.inside("mount --bind top/www top/www; mount --make-shared top/www; mkdir peer; mount --bind top/www peer; mkdir peer/here")
+	m.settle()
+	m.inside("mount -t tmpfs spread peer/here")
+	m.settle()
+	expect("op=mount path=%s/here process.exe=/usr/bin/mount detail.source=spread", www)
+	m.inside("umount peer/here")
+	m.settle()
+	expect("op=umount path=%s/here process.exe=/usr/bin/umount", www)
+	m.inside("umount peer; umount top/www")
+	m.settle()
 	m.expect(want.String() + "none op=mount path_seen=" + m.path("elsewhere") + "\nnone kind=gap\n")
 }

@@ -24,7 +24,8 @@ type beneath struct {
 	linked   bool       // a file with several names came or went
 	told     []pipeline.Beneath
 
-	table []sense.Mount // as it was when it was last looked at; of one goroutine
+	table []sense.Mount      // as it was when it was last looked at; of one goroutine
+	ahead []pipeline.Beneath // calls that the table did not show yet; of the same
 }
 
 // toldLimit bounds the events that wait for the table of mounts to be read.
@@ -61,99 +62,6 @@ func (b *beneath) take() (appeared, linked bool, told []pipeline.Beneath) {
 	return appeared, linked, told
 }
 
-// mountChange is one difference between two tables of mounts.
-type mountChange struct {
-	op       event.Op
-	at       string
-	old, now sense.Mount // the zero Mount where there is none
-	by       *pipeline.Beneath
-}
-
-// renamed reports whether a directory above the mount point was renamed, as far
-// as the tables tell: the mount is at another path of the same parent.
-func (c *mountChange) renamed() bool {
-	return c.op == event.OpMount && c.old.ID != 0 && c.old.Parent == c.now.Parent
-}
-
-// mountChanges compares two tables.
-func mountChanges(old, now []sense.Mount) []mountChange {
-	before := make(map[uint64]sense.Mount, len(old))
-	for _, m := range old {
-		before[m.ID] = m
-	}
-	var out []mountChange
-	for _, m := range now {
-		was, ok := before[m.ID]
-		same := ok && was.Dev == m.Dev && was.Root == m.Root && was.Type == m.Type
-		switch {
-		case !same:
-			out = append(out, mountChange{op: event.OpMount, at: m.At, now: m})
-			continue // an old one with that number is gone
-		case was.At != m.At || was.Parent != m.Parent:
-			out = append(out, mountChange{op: event.OpMount, at: m.At, old: was, now: m})
-		case was.Options != m.Options || was.Super != m.Super:
-			out = append(out, mountChange{op: event.OpRemount, at: m.At, old: was, now: m})
-		}
-		delete(before, m.ID)
-	}
-	for _, m := range old {
-		if _, gone := before[m.ID]; gone {
-			out = append(out, mountChange{op: event.OpUmount, at: m.At, old: m})
-		}
-	}
-	return out
-}
-
-// concerned returns the watched path that a change of mounts concerns: the mount
-// point where that is watched, else the first root below it.
-func concerned(c *mountChange, roots []string, watched func(string) bool, table []sense.Mount) (string, bool) {
-	for _, at := range []string{c.at, c.old.At} {
-		if at == "" {
-			continue
-		}
-		if watched(at) {
-			return at, true
-		}
-		for _, r := range roots {
-			if policy.Within(at, r) && (c.op != event.OpRemount || holder(r, table).ID == c.now.ID) {
-				return r, true
-			}
-		}
-	}
-	return "", false
-}
-
-// holder is the mount that a path lies in.
-func holder(path string, table []sense.Mount) sense.Mount {
-	var best sense.Mount
-	for _, m := range table {
-		if policy.Within(m.At, path) && len(m.At) >= len(best.At) {
-			best = m
-		}
-	}
-	return best
-}
-
-// madeBy finds who made a change of mounts: one call can change a whole tree of
-// them, and another namespace the options of a file system that is seen in ours.
-func madeBy(c *mountChange, told []pipeline.Beneath) *pipeline.Beneath {
-	for _, at := range []string{c.at, c.old.At} {
-		if at == "" {
-			continue
-		}
-		for i := range slices.Backward(told) {
-			b := &told[i]
-			if b.Op != c.op && !(c.op == event.OpMount && b.Op == event.OpUmount && c.old.ID != 0) || b.Path != "" {
-				continue
-			}
-			if !b.Other && b.At != "" && policy.Within(b.At, at) || c.op == event.OpRemount && (b.Other || b.At == "") {
-				return b
-			}
-		}
-	}
-	return nil
-}
-
 // The time that the event about a call has to come after the change of the table.
 const (
 	tellTime = 2 * time.Second
@@ -164,6 +72,7 @@ const (
 // to may have changed, records changes of mounts, and has what they show compared.
 func (d *Daemon) settle(ctx context.Context) error {
 	appeared, linked, told := d.beneath.take()
+	read := d.clock.Boot()
 	table, err := sense.Mounts()
 	if err != nil {
 		return err
@@ -175,7 +84,9 @@ func (d *Daemon) settle(ctx context.Context) error {
 			changes = append(changes, c)
 		}
 	}
+	before := d.beneath.table
 	d.beneath.table = table
+	told = append(d.beneath.ahead, told...)
 	var moved []string
 	again := false
 	if appeared || len(changes) > 0 {
@@ -187,10 +98,14 @@ func (d *Daemon) settle(ctx context.Context) error {
 	for wait := time.Duration(0); ; wait += tellStep {
 		missing := false
 		for i := range changes {
-			changes[i].by = madeBy(&changes[i], told)
+			shows := table
+			if changes[i].op == event.OpUmount {
+				shows = before
+			}
+			changes[i].by = madeBy(&changes[i], told, shows)
 			missing = missing || changes[i].by == nil && !changes[i].renamed()
 		}
-		if !missing || wait >= tellTime {
+		if !missing && (len(changes) == 0 || d.pipe.CaughtUp() >= read) || wait >= tellTime {
 			break
 		}
 		select {
@@ -205,6 +120,15 @@ func (d *Daemon) settle(ctx context.Context) error {
 		if c := &changes[i]; c.by != nil || !c.renamed() {
 			d.noteMount(c, roots, table)
 		}
+	}
+	d.beneath.ahead = nil
+	for _, b := range brief(told, changes, roots, d.rules.watched, table) {
+		if b.Time > read { // the table may show it the next time
+			d.beneath.ahead = append(d.beneath.ahead, b)
+			signal(d.beneath.wake)
+			continue
+		}
+		d.noteBrief(&b, roots, table)
 	}
 	for i := range told {
 		switch b := &told[i]; {
@@ -222,42 +146,6 @@ func (d *Daemon) settle(ctx context.Context) error {
 		return d.link(ctx)
 	}
 	return nil
-}
-
-// noteMount records a change of mounts.
-func (d *Daemon) noteMount(c *mountChange, roots []string, table []sense.Mount) {
-	path, _ := concerned(c, roots, d.rules.watched, table)
-	r := d.beneathRecord(c.op, path, c.at, c.by)
-	m := c.now
-	if m.ID == 0 {
-		m = c.old
-	}
-	switch {
-	case c.op == event.OpUmount:
-		r.Reason = fmt.Sprintf("the %s file system mounted at %s was unmounted", m.Type, event.Text([]byte(c.at)))
-	case c.op == event.OpRemount:
-		r.Reason = fmt.Sprintf("the options of the mount at %s changed from %s %s to %s %s", event.Text([]byte(c.at)), c.old.Options, c.old.Super, m.Options, m.Super)
-	case c.old.ID != 0:
-		r.Reason = fmt.Sprintf("the mount at %s was moved to %s", event.Text([]byte(c.old.At)), event.Text([]byte(c.at)))
-	default:
-		r.Reason = fmt.Sprintf("a %s file system was mounted at %s", m.Type, event.Text([]byte(c.at)))
-	}
-	r.Detail = map[string]string{"type": m.Type, "source": event.Text([]byte(m.Source)), "root": event.Text([]byte(m.Root)), "device": m.Dev}
-	if c.by == nil {
-		r.Reason += "; no call was seen that did it"
-	}
-	if r.Verdict == event.VerdictUnauthorized {
-		r.Reason += "; mounts are not put back, what they show is"
-	}
-	d.pipe.Note(r)
-}
-
-// noteOther records what somebody did to a view of his own.
-func (d *Daemon) noteOther(b *pipeline.Beneath) {
-	r := d.beneathRecord(b.Op, b.Path, b.At, b)
-	r.Verdict = event.VerdictObserved
-	r.Reason = fmt.Sprintf("asked for in another mount namespace: only what is seen there at %s changes", event.Text([]byte(b.At)))
-	d.pipe.Note(r)
 }
 
 // rawWrite records writes to a device below a watched file system, and has the
@@ -435,19 +323,4 @@ func (d *Daemon) armAgain(ctx context.Context) error {
 		}
 		d.recover("arm")
 	}
-}
-
-// watchMounts tells of every change of the table of mounts.
-func (d *Daemon) watchMounts(ctx context.Context) error {
-	return sense.WatchMounts(ctx, func() { signal(d.beneath.wake) })
-}
-
-// mounted reports whether rules reach into what is mounted at a path.
-func (d *Daemon) mounted(at string) bool {
-	table, err := sense.Mounts()
-	if err != nil {
-		return false
-	}
-	m := holder(at, table)
-	return m.At == at && m.Watchable()
 }

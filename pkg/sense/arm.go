@@ -493,8 +493,10 @@ func (a *arming) around(k *keys) {
 	d := devices{sys: "/sys", mounts: a.mounts}
 	for _, m := range a.mounts {
 		if mark, ok := a.way[m.ID]; ok {
-			for _, g := range m.groups {
-				k.mounts[mountGroup|g] = strictest(k.mounts[mountGroup|g], mark)
+			for _, g := range []uint64{m.Shared, m.Master} {
+				if g != 0 {
+					k.mounts[mountGroup|g] = strictest(k.mounts[mountGroup|g], mark)
+				}
 			}
 		}
 		mark, ok := a.trees[m.ID]

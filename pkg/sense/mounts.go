@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,7 +28,7 @@ type Mount struct {
 	Source     string
 	Super      string // options of the file system
 
-	groups []uint64 // peer groups that it gets mounts from, its own included
+	Shared, Master uint64 // the peer group that it shares its mounts with, and the one that it gets mounts from; 0: none
 }
 
 // Mounts reads the table of mounts, those that are covered by others included.
@@ -65,8 +66,13 @@ func parseMounts(r io.Reader) ([]Mount, error) {
 		}
 		for _, tag := range f[6:] {
 			k, v, _ := strings.Cut(tag, ":")
-			if n, err := strconv.ParseUint(v, 10, 32); err == nil && (k == "shared" || k == "master") {
-				m.groups = append(m.groups, n)
+			n, err := strconv.ParseUint(v, 10, 32)
+			switch {
+			case err != nil:
+			case k == "shared":
+				m.Shared = n
+			case k == "master":
+				m.Master = n
 			}
 		}
 		out = append(out, m)
@@ -75,6 +81,58 @@ func parseMounts(r io.Reader) ([]Mount, error) {
 		return nil, fmt.Errorf("read mountinfo: %w", err)
 	}
 	return out, nil
+}
+
+// Spreads reports whether what is mounted at or taken from one path is so at the
+// other one too, because of the groups of the mounts that hold them (linux
+// Documentation/filesystems/sharedsubtree.rst): these show the same directory there,
+// and the second gets what the first shares.
+func Spreads(table []Mount, from, to string) bool {
+	byID := make(map[uint64]Mount, len(table))
+	for _, m := range table {
+		byID[m.ID] = m
+	}
+	parents := func(at string) (out []Mount) {
+		for _, m := range table {
+			if p, ok := byID[m.Parent]; ok && m.At == at && policy.Within(p.At, at) {
+				out = append(out, p)
+			}
+		}
+		return out
+	}
+	for _, f := range parents(from) {
+		for _, t := range parents(to) {
+			if f.ID != t.ID && f.Dev == t.Dev && f.inside(from) == t.inside(to) && reaches(table, f.Shared, t) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// inside is the directory of the file system that the mount shows at a path.
+func (m Mount) inside(at string) string {
+	return filepath.Join(m.Root, strings.TrimPrefix(at, m.At))
+}
+
+// reaches reports whether a mount gets what is mounted in a peer group, be it by way
+// of other groups.
+func reaches(table []Mount, group uint64, to Mount) bool {
+	if group == 0 {
+		return false
+	}
+	got := []uint64{group}
+	for i := 0; i < len(got); i++ {
+		if to.Shared == got[i] || to.Master == got[i] {
+			return true
+		}
+		for _, m := range table {
+			if m.Master == got[i] && m.Shared != 0 && !slices.Contains(got, m.Shared) {
+				got = append(got, m.Shared)
+			}
+		}
+	}
+	return false
 }
 
 // unescape undoes the octal escapes of mountinfo.

@@ -42,11 +42,52 @@ a line that means nothing
 	}
 	m := got[0]
 	if m.ID != 36 || m.Parent != 35 || m.Dev != "98:0" || m.Root != "/mnt1" || m.At != "/mnt 2" || m.Options != "rw,noatime" ||
-		m.Type != "ext3" || m.Source != "/dev/root\tx" || m.Super != "rw,errors=continue" || !slices.Equal(m.groups, []uint64{7, 3}) {
+		m.Type != "ext3" || m.Source != "/dev/root\tx" || m.Super != "rw,errors=continue" || m.Shared != 7 || m.Master != 3 {
 		t.Errorf("%+v", m)
 	}
 	if !m.Watchable() || got[1].Watchable() {
 		t.Errorf("watchable: ext3 %v, proc %v", m.Watchable(), got[1].Watchable())
+	}
+}
+
+func TestMountsSpreadFromPeerToPeerAndToThoseThatFollow(t *testing.T) {
+	table := []Mount{
+		{ID: 1, At: "/", Root: "/", Dev: "8:1"},
+		{ID: 2, Parent: 1, At: "/srv/www", Root: "/srv/www", Dev: "8:1", Shared: 1},
+		{ID: 3, Parent: 1, At: "/peer", Root: "/srv/www", Dev: "8:1", Shared: 1},
+		{ID: 4, Parent: 1, At: "/follows", Root: "/srv/www/sub", Dev: "8:1", Master: 1, Shared: 2},
+		{ID: 5, Parent: 1, At: "/second", Root: "/srv/www/sub", Dev: "8:1", Master: 2},
+		{ID: 6, Parent: 1, At: "/alone", Root: "/srv/www", Dev: "8:1"},
+		{ID: 7, Parent: 1, At: "/other", Root: "/srv/www", Dev: "8:2", Shared: 1},
+	}
+	id := uint64(10)
+	for _, at := range []string{"/srv/www/sub/x", "/peer/sub/x", "/follows/x", "/second/x", "/alone/sub/x", "/other/sub/x", "/peer/y", "/srv/www/z"} {
+		parent := uint64(1)
+		for _, m := range table {
+			if m.ID < 10 && m.At != "/" && strings.HasPrefix(at, m.At+"/") {
+				parent = m.ID
+			}
+		}
+		table = append(table, Mount{ID: id, Parent: parent, At: at, Root: "/", Dev: "0:40"})
+		id++
+	}
+	tests := []struct {
+		from, to string
+		want     bool
+	}{
+		{"/peer/sub/x", "/srv/www/sub/x", true},
+		{"/srv/www/sub/x", "/follows/x", true},
+		{"/peer/sub/x", "/second/x", true},
+		{"/follows/x", "/srv/www/sub/x", false}, // who follows shares nothing with whom he follows
+		{"/alone/sub/x", "/srv/www/sub/x", false},
+		{"/other/sub/x", "/srv/www/sub/x", false},
+		{"/peer/y", "/srv/www/z", false},
+		{"/nothing/here", "/srv/www/z", false},
+	}
+	for _, tt := range tests {
+		if got := Spreads(table, tt.from, tt.to); got != tt.want {
+			t.Errorf("from %s to %s: %v, want %v", tt.from, tt.to, got, tt.want)
+		}
 	}
 }
 

@@ -99,7 +99,7 @@ func TestAChangeOfMountsIsPutDownToTheCallThatMadeIt(t *testing.T) {
 			if tt.want >= 0 {
 				want = &told[tt.want]
 			}
-			if got := madeBy(&tt.c, told); got != want {
+			if got := madeBy(&tt.c, told, nil); got != want {
 				t.Errorf("%+v, want %+v", got, want)
 			}
 		})
