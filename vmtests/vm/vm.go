@@ -167,6 +167,7 @@ func qemu(ctx context.Context, o Options, m machine, in, out string) ([]byte, er
 	args = append(args, disk("in", in, ",readonly=on")...)
 	args = append(args, disk("out", out, "")...)
 	cmd := exec.CommandContext(ctx, m.emulator[0], args...)
+	cmd.Env = append(os.Environ(), "QEMU_MODULE_DIR="+filepath.Dir(m.emulator[0])) // not those of the machine's own QEMU
 	var serial bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &serial, &serial
 	err := cmd.Run()
