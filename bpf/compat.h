@@ -277,4 +277,20 @@ static __always_inline int rename_result(u64 *ctx)
 	return HAS_RENAMEDATA() ? CTX(ctx, 1) : CTX(ctx, 6);
 }
 
+/*
+ * Do the tracepoints of io_uring tell of the request itself? Since linux v5.19 (commit
+ * cef216fc32d7, which brought the field cqe); before, the one of its end tells nothing
+ * but a number of the program's. May go with 5.10.
+ */
+struct io_kiocb___cqe {
+	int cqe;
+} __attribute__((preserve_access_index));
+
+static __always_inline bool requests_are_told(void)
+{
+	struct io_kiocb___cqe *req = 0;
+
+	return bpf_core_field_exists(req->cqe);
+}
+
 #endif

@@ -149,6 +149,7 @@
 #define HOOK_FILEATTR 43
 #define HOOK_COPY_UP 44
 #define HOOK_LIMIT 45
+#define HOOK_IO_URING 46
 #define HOOK_MAX 64
 
 /* peer_body.how, pkg/event How* */

@@ -88,6 +88,12 @@ struct file {
 	void *private_data;
 };
 
+struct io_kiocb {
+	struct file *file;
+	u8 opcode;
+	unsigned int flags;
+};
+
 struct fdtable {
 	unsigned int max_fds;
 	struct file **fd;

@@ -23,6 +23,7 @@
 #include "hooks/held.h"
 #include "hooks/ioctl.h"
 #include "hooks/syscall.h"
+#include "hooks/ring.h"
 #include "hooks/lsm.h"
 #include "hooks/mount.h"
 #include "hooks/mapping.h"

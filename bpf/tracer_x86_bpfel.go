@@ -391,6 +391,9 @@ const (
 	TracerProgProcessExit         = "process_exit"
 	TracerProgProcessFork         = "process_fork"
 	TracerProgPtraceAccessCheck   = "ptrace_access_check"
+	TracerProgRingDone            = "ring_done"
+	TracerProgRingReq             = "ring_req"
+	TracerProgRingSqe             = "ring_sqe"
 	TracerProgSbMount             = "sb_mount"
 	TracerProgSbPivotroot         = "sb_pivotroot"
 	TracerProgSbRemount           = "sb_remount"
@@ -556,6 +559,9 @@ type TracerProgramSpecs struct {
 	ProcessExit         *ebpf.ProgramSpec `ebpf:"process_exit"`
 	ProcessFork         *ebpf.ProgramSpec `ebpf:"process_fork"`
 	PtraceAccessCheck   *ebpf.ProgramSpec `ebpf:"ptrace_access_check"`
+	RingDone            *ebpf.ProgramSpec `ebpf:"ring_done"`
+	RingReq             *ebpf.ProgramSpec `ebpf:"ring_req"`
+	RingSqe             *ebpf.ProgramSpec `ebpf:"ring_sqe"`
 	SbMount             *ebpf.ProgramSpec `ebpf:"sb_mount"`
 	SbPivotroot         *ebpf.ProgramSpec `ebpf:"sb_pivotroot"`
 	SbRemount           *ebpf.ProgramSpec `ebpf:"sb_remount"`
@@ -800,6 +806,9 @@ type TracerPrograms struct {
 	ProcessExit         *ebpf.Program `ebpf:"process_exit"`
 	ProcessFork         *ebpf.Program `ebpf:"process_fork"`
 	PtraceAccessCheck   *ebpf.Program `ebpf:"ptrace_access_check"`
+	RingDone            *ebpf.Program `ebpf:"ring_done"`
+	RingReq             *ebpf.Program `ebpf:"ring_req"`
+	RingSqe             *ebpf.Program `ebpf:"ring_sqe"`
 	SbMount             *ebpf.Program `ebpf:"sb_mount"`
 	SbPivotroot         *ebpf.Program `ebpf:"sb_pivotroot"`
 	SbRemount           *ebpf.Program `ebpf:"sb_remount"`
@@ -919,6 +928,9 @@ func (p *TracerPrograms) Close() error {
 		p.ProcessExit,
 		p.ProcessFork,
 		p.PtraceAccessCheck,
+		p.RingDone,
+		p.RingReq,
+		p.RingSqe,
 		p.SbMount,
 		p.SbPivotroot,
 		p.SbRemount,

@@ -119,8 +119,8 @@ func gapsOf(l pipeline.Losses) control.Gaps {
 	return out
 }
 
-// eventStatus fills in the counters. What lay too deep to be placed is of no
-// known interest, so it counts as skipped there, and is returned: it is a limit.
+// eventStatus fills in the counters. What lay too deep to be placed is of no known
+// interest, nor are requests of io_uring: that counts as skipped. What lay too deep is returned: it is a limit.
 func (d *Daemon) eventStatus(s *control.Status) (deep uint64, err error) {
 	hooks, err := d.sensor.Counters()
 	if err != nil {
@@ -138,7 +138,9 @@ func (d *Daemon) eventStatus(s *control.Status) (deep uint64, err error) {
 		s.Events.Blocked += c.Blocked
 		s.Events.Lost += c.Lost
 		s.Events.Failed += c.Failed
-		deep += h.Deep
+		if h.Hook != sense.HookRing {
+			deep += h.Deep
+		}
 	}
 	return deep, nil
 }

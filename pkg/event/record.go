@@ -64,7 +64,7 @@ const (
 	FoundArming    = "arming"     // when a tree was armed, or had appeared: it was made just before
 	FoundOrder     = "order"      // when a directory was compared in which operations came in each other's way
 	FoundBeneath   = "beneath"    // when what a path leads to had changed: a mount, a rename above it, a write to its device; the actor is who did that
-	FoundUnplaced  = "unplaced"   // after an operation whose path could not be followed any more
+	FoundUnplaced  = "unplaced"   // after an operation whose path could not be followed any more, or one of io_uring that no event told of
 )
 
 // The causes of a gap.
@@ -72,6 +72,7 @@ const (
 	CauseRing       = "ring"       // no room in the kernel's ring
 	CauseKernel     = "kernel"     // the kernel side could not put an event together
 	CauseDeep       = "deep"       // something lay deeper than the kernel side looks up
+	CauseIoUring    = "io_uring"   // an io_uring worked with files, and the trees could not be compared
 	CauseHandover   = "handover"   // an event did not fit between the ring and the stages
 	CauseQueue      = "queue"      // too many changes waited to be looked at
 	CauseDecode     = "decode"     // an event could not be read

@@ -22,6 +22,8 @@ const (
 	// An operation named a path that could not be followed any more: it is not
 	// known whether it was in a watched tree, so the trees are asked.
 	reasonUnplaced = "found by a rescan after an operation whose path could not be followed any more"
+	// Requests of io_uring may have changed something, and the tier does not tell what.
+	reasonRings = "found by a rescan after requests of io_uring, of which this tier does not tell what they did"
 	// Operations on a directory's name and in it came in each other's way.
 	reasonOrder = "found by comparing a directory that was renamed or made while others worked in it"
 	reasonOther = "found by a second look; who did it was not told"
@@ -50,6 +52,7 @@ func whys() map[string]string {
 		event.CauseRing:       "no room in the kernel's ring",
 		event.CauseKernel:     "the kernel side could not put events together",
 		event.CauseDeep:       "something lay deeper than the kernel side looks up, and the watched trees could not be compared",
+		event.CauseIoUring:    "io_uring worked with files, which this tier does not see, and the watched trees could not be compared",
 		event.CauseHandover:   "an event did not fit between the ring and the stages",
 		event.CauseQueue:      "too many changes waited to be looked at",
 		event.CauseDecode:     "an event could not be read",
@@ -335,6 +338,9 @@ func (p *Pipeline) treesOf(g *gap) []string {
 // Unplaced events only have them scanned: what that finds has its own records.
 func (p *Pipeline) declare(ctx context.Context, g *gap) error {
 	j := &job{trees: p.treesOf(g), gap: g, found: event.FoundUnplaced, reason: reasonUnplaced}
+	if slices.Equal(g.causes, []string{event.CauseIoUring}) {
+		j.reason = reasonRings
+	}
 	if !g.unplaced {
 		j.found, j.reason = event.FoundAfterGap, reasonLost
 		if err := p.tell(ctx, j, event.RescanPending, g.reason()); err != nil {

@@ -59,6 +59,28 @@ func TestALossThatNoEventTellsOfIsNoticedByTheKernelsCounters(t *testing.T) {
 	}
 }
 
+// What an io_uring did may be told by a counter alone: that is no loss if comparing tells it.
+func TestWhatACounterAloneTellsOfIsFoundByComparing(t *testing.T) {
+	s := pipelinetest.NewScene(t, event.ModeObserve)
+	var done atomic.Uint64
+	s.Options.Kernel = func() (pipeline.KernelLosses, error) { return pipeline.KernelLosses{Rings: done.Load()}, nil }
+	plant(s)
+	s.Start()
+	s.Do(os.WriteFile(s.At("f"), []byte("by a ring"), 0o644))
+	done.Store(3)
+	c := s.Wait("a record", func(r []event.Record) bool { return len(r) == 1 })
+	if c[0].Kind != event.RecChange || c[0].Found != event.FoundUnplaced || c[0].After.Hash.String() != b3sum(t, "by a ring") {
+		t.Errorf("%+v", c[0])
+	}
+	if !strings.Contains(c[0].Reason, "io_uring") || c[0].Actor.User != "unknown" {
+		t.Errorf("by %s: %s", c[0].Actor.User, c[0].Reason)
+	}
+	if l := s.P.Losses(); len(l.Causes) != 0 || len(l.Open) != 0 {
+		t.Errorf("%+v", l)
+	}
+	known(s)
+}
+
 // A file that was seen to change and cannot be read is a gap of its own path, which
 // is open until the file was read.
 func TestAFileThatCannotBeReadIsLookedAtUntilItCan(t *testing.T) {

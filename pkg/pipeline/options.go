@@ -61,6 +61,7 @@ type KernelLosses struct {
 	Ring   []uint64 // by CPU: events that found no room in the ring
 	Failed uint64   // events that could not be put together
 	Deep   uint64   // operations too deep to tell whether they concern a tree
+	Rings  uint64   // requests of io_uring of which that is not told
 }
 
 // Rule is the rule that holds for a path.

@@ -218,11 +218,13 @@ func (p *Pipeline) poll() {
 	if n := k.Failed - p.kernel.Failed; n > 0 {
 		p.lose(event.CauseKernel, n, since)
 	}
-	if n := k.Deep - p.kernel.Deep; n > 0 {
-		p.gaps.unplaced(n, p.o.Clock.Wall(since), p.o.Clock.Wall(p.polled), event.CauseDeep)
-		signal(p.queue.ready)
+	for cause, n := range map[string]uint64{event.CauseDeep: k.Deep - p.kernel.Deep, event.CauseIoUring: k.Rings - p.kernel.Rings} {
+		if n > 0 {
+			p.gaps.unplaced(n, p.o.Clock.Wall(since), p.o.Clock.Wall(p.polled), cause)
+			signal(p.queue.ready)
+		}
 	}
-	p.kernel.Failed, p.kernel.Deep = k.Failed, k.Deep
+	p.kernel.Failed, p.kernel.Deep, p.kernel.Rings = k.Failed, k.Deep, k.Rings
 }
 
 // ringLost declares what found no room in the ring, from the count of one CPU.

@@ -17,7 +17,7 @@ type Counters struct {
 	Sent    uint64
 	Lost    uint64 // no room in the ring
 	Failed  uint64 // no room to put the event together, or a system call of another ABI
-	Deep    uint64 // deeper on a watched file system than the kernel side looks up: not known whether watched
+	Deep    uint64 // of a request of io_uring, or deeper on a watched file system than the kernel side looks up: not known whether watched
 }
 
 // Counters reads the counters of all hooks that fired.
@@ -52,6 +52,7 @@ type Losses struct {
 	Ring   []uint64 // by CPU
 	Failed uint64
 	Deep   uint64
+	Rings  uint64 // requests of io_uring of which no event tells
 }
 
 // Losses reads them; it is cheap enough to be asked each second.
@@ -68,7 +69,11 @@ func (s *Sensor) Losses() (Losses, error) {
 	hooks, err := s.Counters()
 	for _, h := range hooks {
 		l.Failed += h.Failed
-		l.Deep += h.Deep
+		if h.Hook == HookRing {
+			l.Rings = h.Deep
+		} else {
+			l.Deep += h.Deep
+		}
 	}
 	return l, err
 }

@@ -65,6 +65,10 @@ func (p program) hook(spec *ebpf.ProgramSpec) string {
 func (p program) fits(spec *ebpf.ProgramSpec, kernel *btf.Spec) error {
 	hook := p.hook(spec)
 	if hook == "" {
+		var t *btf.Typedef // linux v6.1 include/trace/bpf_probe.h:__BPF_DECLARE_TRACE
+		if err := kernel.TypeByName("btf_trace_"+spec.AttachTo, &t); err != nil {
+			return fmt.Errorf("find tracepoint %s: %w", spec.AttachTo, errNoHook)
+		}
 		return nil
 	}
 	var f *btf.Func
@@ -111,6 +115,10 @@ func table() []program {
 
 		{name: "sys_enter", how: byTracepoint, tier: TierTracepoint, required: true},
 		{name: "sys_exit", how: byTracepoint, tier: TierTracepoint, required: true},
+
+		{name: "ring_req", how: byTracepoint, tier: TierTracepoint, free: true, cost: "ring_sqe is there instead (before linux 6.4)"},
+		{name: "ring_sqe", how: byTracepoint, tier: TierTracepoint, free: true, cost: "ring_req is there instead (since linux 6.4)"},
+		{name: "ring_done", how: byTracepoint, tier: TierTracepoint, cost: "what io_uring changes is found at a close, a rescan or the next start"},
 
 		{name: "file_open", how: byLSM, tier: tierHooks, required: true},
 		{name: "file_permission", how: byLSM, tier: tierHooks, required: true, onDemand: true},
@@ -181,6 +189,9 @@ func table() []program {
 	}
 }
 
+// HookRing is the hook whose requests are counted and not told.
+const HookRing = "io_uring"
+
 // HookName is the name of a hook number of the wire, as sensor.hook has it.
 func HookName(n uint16) string {
 	names := hookNames()
@@ -199,6 +210,6 @@ func hookNames() []string {
 		"inode_link", "inode_unlink", "inode_symlink", "inode_mkdir", "inode_rmdir", "inode_mknod", "inode_rename",
 		"file_ioctl", "sock_graft", "file_update_time", "mmap_backing_file", "file_truncate",
 		"sb_mount", "move_mount", "sb_umount", "sb_remount", "sb_pivotroot", "block_device", "file_receive",
-		"task_kill", "ptrace_access_check", "bpf", "held", "inode_file_setattr", "inode_copy_up", "limit",
+		"task_kill", "ptrace_access_check", "bpf", "held", "inode_file_setattr", "inode_copy_up", "limit", "io_uring",
 	}
 }
