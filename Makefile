@@ -94,10 +94,10 @@ vmtest: ## the scripts in VMs: KERNEL=6.1 RUN=block for one
 	@VM_KERNEL='$(KERNEL)' VM_RUN='$(RUN)' $(TALLY) 'vm=$(GOTEST) -timeout 25m -tags vm -run "^TestScripts$$" ./vmtests'
 
 .PHONY: oracle
-oracle: ## random mixed work in a VM, then: records replayed = scan. KERNEL=6.1 TIER=lsm MINUTES=10 SEED=1
+oracle: ## random mixed work in a VM, then: records replayed = scan. KERNEL=6.1 TIER=lsm MINUTES=10 SEED=1 FS=xfs
 	@.ci/tools.sh
 	@VM_KERNEL='$(or $(KERNEL),6.1)' VM_RUN=oracle VM_TIME=$$(($(or $(MINUTES),10) * 8 + 20))m \
-		VM_ENV='$(if $(TIER),TIER=$(TIER)) MINUTES=$(or $(MINUTES),10) SEED=$(or $(SEED),1)' \
+		VM_ENV='$(if $(TIER),TIER=$(TIER)) $(if $(FS),FS=$(FS)) MINUTES=$(or $(MINUTES),10) SEED=$(or $(SEED),1)' \
 		go test -count=1 -v -timeout 12h -tags vm -run '^TestScripts$$' ./vmtests
 
 .PHONY: coverage
