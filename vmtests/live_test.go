@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -135,6 +136,57 @@ func (m *machine) kill() {
 	m.proc = nil
 }
 
+// logTo writes the records that args choose into a file of m.dir. They do not pass
+// through this program's memory: there may be hundreds of thousands.
+func (m *machine) logTo(name string, args ...string) {
+	m.t.Helper()
+	f, err := os.Create(m.path(name))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.log(func(cmd *exec.Cmd) error {
+		cmd.Stdout = f
+		return errors.Join(cmd.Run(), f.Close())
+	}, args)
+}
+
+// eachRecord calls f with each record that args choose, oldest first; R is the
+// part of it that f looks at.
+func eachRecord[R any](m *machine, f func(*R), args ...string) {
+	m.t.Helper()
+	m.log(func(cmd *exec.Cmd) error {
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			return err
+		}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		for d := json.NewDecoder(out); err == nil; {
+			var r R
+			if err = d.Decode(&r); err == nil {
+				f(&r)
+			}
+		}
+		if err == io.EOF {
+			err = nil
+		}
+		out.Close() // what it still has to say finds nobody
+		return errors.Join(err, cmd.Wait())
+	}, args)
+}
+
+// log lets run see to a command that prints the records that args choose.
+func (m *machine) log(run func(*exec.Cmd) error, args []string) {
+	m.t.Helper()
+	cmd := m.command(append([]string{"log", "--json", "--limit", "0"}, args...)...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	if err := run(cmd); err != nil {
+		m.t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, errs.Bytes())
+	}
+}
+
 // settle returns when no record has been added for a second.
 func (m *machine) settle() {
 	m.t.Helper()
@@ -156,10 +208,12 @@ func (m *machine) picture(tree string) string {
 	return string(m.must("bash", "-c", `. scripts/lib.sh; picture "$1" restored`, "bash", tree))
 }
 
-// expect evaluates expectations against the files of m.dir and the whole log.
-func (m *machine) expect(text string) {
+// expect evaluates expectations against the files of m.dir and the records that
+// choose, arguments of log, leaves: all of them if there is none. They are held in
+// memory, each in some ten kilobytes.
+func (m *machine) expect(text string, choose ...string) {
 	m.t.Helper()
-	m.write("log.ndjson", m.output(m.command("log", "--json", "--limit", "0")))
+	m.logTo("log.ndjson", choose...)
 	for _, err := range check(m.dir, "records log.ndjson\n"+text) {
 		m.t.Error(err)
 	}

@@ -27,7 +27,7 @@ func TestLiveOracle(t *testing.T) {
 	work.Env = append(os.Environ(), "PATH="+m.path("bin")+":"+os.Getenv("PATH")+":/usr/sbin", "FUZZ_OPS=250", "STRESS_OPS=5", "STRESS_TIME=3")
 	m.write("work.txt", m.output(work))
 	m.settleAll()
-	m.write("log.ndjson", m.output(m.command("log", "--json", "--limit", "0")))
+	m.logTo("log.ndjson")
 	out, err := exec.Command(m.bin["replay"], "check", m.path("start.ndjson"), m.path("log.ndjson"), tree).CombinedOutput()
 	m.write("replay.ndjson", out)
 	var said []string

@@ -29,7 +29,7 @@ func TestLiveStopNamesWhoAskedAndWhy(t *testing.T) {
 	if m.done <- err; err != nil {
 		t.Errorf("the daemon ended with %v", err)
 	}
-	m.write("log.ndjson", m.output(m.command("log", "--json", "--limit", "0")))
+	m.logTo("log.ndjson")
 	for _, err := range check(m.dir, "records log.ndjson\n"+
 		"record kind=agent op=stop reason~moving.house process.exe="+m.bin["holdfast"]+" chain=bash,holdfast actor.uid=0 process.exec_id~.+ process.exe_hash~blake3:.+\n"+
 		"record kind=agent reason=stopped\n") {
