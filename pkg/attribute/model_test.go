@@ -264,8 +264,8 @@ func count(t *testing.T, tb *Table) {
 			}
 		}
 	}
-	if processes != tb.live.len+tb.exited.len {
-		t.Fatalf("%d processes by pid, %d+%d listed", processes, tb.live.len, tb.exited.len)
+	if processes != tb.live.Len()+tb.exited.Len() {
+		t.Fatalf("%d processes by pid, %d+%d listed", processes, tb.live.Len(), tb.exited.Len())
 	}
 	if len(refs) != tb.nodes {
 		t.Fatalf("%d programs held, %d counted", len(refs), tb.nodes)

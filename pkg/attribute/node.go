@@ -1,6 +1,9 @@
 package attribute
 
-import "github.com/holdfast/holdfast/pkg/event"
+import (
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/internal/chain"
+)
 
 // proc identifies a process through all its execs.
 type proc struct {
@@ -35,20 +38,20 @@ const (
 // before (exec), or the one that forked the process (fork). refs counts the
 // nodes whose up this is, plus one while it is in pids; at 0 the node is let go.
 type node struct {
-	key        event.ProcKey
-	up         *node
-	image      *image
-	sess       *session
-	next, prev *node // Table.live or Table.exited
-	older      *node // the process that had this pid before
-	cgroup     uint64
-	since      uint64 // ns since boot at which it began, 0 if before the daemon
-	exited     uint64 // ns since boot, 0 while it lives
-	ids        ids
-	said       said
-	refs       int32
-	depth      uint16
-	flags      uint8
+	key    event.ProcKey
+	up     *node
+	image  *image
+	sess   *session
+	place  chain.Link[node] // in Table.live or Table.exited
+	older  *node            // the process that had this pid before
+	cgroup uint64
+	since  uint64 // ns since boot at which it began, 0 if before the daemon
+	exited uint64 // ns since boot, 0 while it lives
+	ids    ids
+	said   said
+	refs   int32
+	depth  uint16
+	flags  uint8
 }
 
 func (n *node) is(f uint8) bool { return n.flags&f != 0 }
@@ -68,54 +71,6 @@ const (
 	imageProc                      // completed from /proc
 	imageHashed                    // the hash was asked for
 )
-
-// list is a queue of nodes, oldest first.
-type list struct {
-	head, tail *node
-	len        int
-}
-
-func (l *list) push(n *node) {
-	n.prev, n.next = l.tail, nil
-	if l.tail != nil {
-		l.tail.next = n
-	} else {
-		l.head = n
-	}
-	l.tail = n
-	l.len++
-}
-
-func (l *list) remove(n *node) {
-	if n.prev != nil {
-		n.prev.next = n.next
-	} else {
-		l.head = n.next
-	}
-	if n.next != nil {
-		n.next.prev = n.prev
-	} else {
-		l.tail = n.prev
-	}
-	n.next, n.prev = nil, nil
-	l.len--
-}
-
-// replace puts n into the place of o.
-func (l *list) replace(o, n *node) {
-	n.prev, n.next = o.prev, o.next
-	if n.prev != nil {
-		n.prev.next = n
-	} else {
-		l.head = n
-	}
-	if n.next != nil {
-		n.next.prev = n
-	} else {
-		l.tail = n
-	}
-	o.next, o.prev = nil, nil
-}
 
 // current returns the present program of the process k, nil if it is not known.
 func (t *Table) current(k event.ProcKey) *node {
@@ -199,7 +154,7 @@ func (t *Table) admit(n *node, now uint64) {
 	t.pids[n.key.PID] = n
 	n.refs++
 	n.flags |= flagTabled
-	t.live.push(n)
+	t.live.Push(&n.place, n)
 	if n.sess != nil {
 		n.sess.live++
 	}
@@ -214,9 +169,9 @@ func (t *Table) succeed(o, n *node) {
 	n.older, o.older = o.older, nil
 	t.relink(o, n)
 	if o.exited == 0 {
-		t.live.replace(o, n)
+		t.live.Replace(&o.place, &n.place, n)
 	} else {
-		t.exited.replace(o, n)
+		t.exited.Replace(&o.place, &n.place, n)
 	}
 	o.flags &^= flagTabled
 	t.release(o)
@@ -245,8 +200,8 @@ func (t *Table) retire(n *node, now uint64) {
 		return
 	}
 	n.exited = max(now, 1)
-	t.live.remove(n)
-	t.exited.push(n)
+	n.place.Leave()
+	t.exited.Push(&n.place, n)
 	if n.sess != nil {
 		t.leave(n.sess, n, now)
 	}
@@ -254,14 +209,10 @@ func (t *Table) retire(n *node, now uint64) {
 
 // drop forgets the process of n. Its programs stay as ancestors of others.
 func (t *Table) drop(n *node) {
-	if n.exited != 0 {
-		t.exited.remove(n)
-	} else {
-		t.live.remove(n)
-		if n.sess != nil { // it goes on unseen: the session's end will not be known
-			n.sess.unsure = true
-			n.sess.live--
-		}
+	n.place.Leave()
+	if n.exited == 0 && n.sess != nil { // it goes on unseen: the session's end will not be known
+		n.sess.unsure = true
+		n.sess.live--
 	}
 	t.relink(n, n.older)
 	n.older = nil
@@ -272,11 +223,11 @@ func (t *Table) drop(n *node) {
 
 // expire forgets what ended long ago.
 func (t *Table) expire(now uint64) {
-	for n := t.exited.head; n != nil && n.exited+t.o.KeepExited < now; n = t.exited.head {
+	for n := t.exited.First(); n != nil && n.exited+t.o.KeepExited < now; n = t.exited.First() {
 		t.drop(n)
 	}
-	t.n.live.Store(int64(t.live.len))
-	t.n.exited.Store(int64(t.exited.len))
+	t.n.live.Store(int64(t.live.Len()))
+	t.n.exited.Store(int64(t.exited.Len()))
 }
 
 // evictScan is how many running processes are looked at for one without
@@ -286,8 +237,8 @@ const evictScan = 64
 // room keeps the table below its limit: it drops the process that ended first,
 // and if none has ended the oldest one that runs and has no children.
 func (t *Table) room() {
-	for t.live.len+t.exited.len > t.o.MaxProcesses {
-		if n := t.exited.head; n != nil {
+	for t.live.Len()+t.exited.Len() > t.o.MaxProcesses {
+		if n := t.exited.First(); n != nil {
 			t.n.evicted.Add(1)
 			t.drop(n)
 			continue
@@ -298,15 +249,19 @@ func (t *Table) room() {
 }
 
 func (t *Table) victim() *node {
-	v, i := t.live.head, 0
-	for n := t.live.head; n != nil && n.next != nil && i < evictScan; n = n.next {
+	i := 0
+	for n := range t.live.All() {
+		if i == evictScan || n.place.Next() == nil {
+			break
+		}
 		if n.refs == 1 && n.key.PID != t.o.Self && n.key.PID != 1 {
 			return n
 		}
 		i++
 	}
-	for v.next != nil && (v.key.PID == t.o.Self || v.key.PID == 1) {
-		v = v.next
+	v := t.live.First()
+	for v.place.Next() != nil && (v.key.PID == t.o.Self || v.key.PID == 1) {
+		v = v.place.Next()
 	}
 	return v
 }

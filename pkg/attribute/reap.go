@@ -11,10 +11,10 @@ func (t *Table) Reap(now uint64, max int) []*event.Record {
 	if t.o.Proc == nil {
 		return nil
 	}
-	for n, i := t.live.head, 0; n != nil && i < max && i < t.live.len; i++ {
-		next := n.next
-		t.live.remove(n)
-		t.live.push(n) // the next call goes on behind it
+	for n, i := t.live.First(), 0; n != nil && i < max && i < t.live.Len(); i++ {
+		next := n.place.Next()
+		n.place.Leave()
+		t.live.Push(&n.place, n) // the next call goes on behind it
 		if p, err := t.o.Proc(n.key.PID); gone(err) || err == nil && p.Ticks != n.key.Start/nsPerTick {
 			t.n.reaped.Add(1)
 			t.retire(n, now)

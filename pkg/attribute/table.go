@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/internal/chain"
 )
 
 // Options are what a Table needs of the machine. A nil function means that the
@@ -38,8 +39,8 @@ type Table struct {
 	o Options
 
 	pids   map[uint32]*node // newest process of each pid; older ones hang on node.older
-	live   list
-	exited list
+	live   chain.List[node]
+	exited chain.List[node]
 	nodes  int           // programs held, by pids or as ancestors
 	cuts   map[*node]cut // ends of chains that were cut
 	held   map[proc]*held

@@ -78,6 +78,3 @@ func (h heap) down(i int) {
 		i = c
 	}
 }
-
-// list is the two ends of a chain of elements in order of their beginning.
-type list[T any] struct{ oldest, newest *T }

@@ -16,7 +16,7 @@ type heldTable struct {
 	looks []*event.Change
 	found []Holding
 	scans int
-	holds [2]int
+	holds Holds
 }
 
 func newHeld(o Options) *heldTable {
@@ -25,7 +25,7 @@ func newHeld(o Options) *heldTable {
 	o.Emit = func(c *event.Change) { h.looks = append(h.looks, c) }
 	o.Found = func(x Holding) { h.found = append(h.found, x) }
 	o.Scan = func() { h.scans++ }
-	o.Holds = func(m, d, _ int) { h.holds = [2]int{m, d} }
+	o.Holds = func(n Holds) { h.holds = n }
 	h.Table = New(o)
 	return h
 }
@@ -104,7 +104,7 @@ func TestWhatWasThereBeforeIsToldOfOnce(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %s by %s before %v", f.Op, f.Path, f.Actor.User, f.Before))
 	}
 	is(t, "told", got, "open /t/fd by user10 before true", "map_write /t/map by user11 before true")
-	if h.holds != [2]int{1, 1} || len(h.Held()) != 2 {
+	if h.holds != (Holds{Mappings: 1, Descriptors: 1}) || len(h.Held()) != 2 {
 		t.Errorf("holds %v, lists %+v", h.holds, h.Held())
 	}
 }
@@ -112,7 +112,7 @@ func TestWhatWasThereBeforeIsToldOfOnce(t *testing.T) {
 func TestAnArmingIsOverWhenAllDescriptorsAreTold(t *testing.T) {
 	h := newHeld(Options{})
 	var told []string
-	h.o.Holds = func(_, d, _ int) { told = append(told, fmt.Sprint("holds ", d)) }
+	h.o.Holds = func(n Holds) { told = append(told, fmt.Sprint("holds ", n.Descriptors)) }
 	h.o.Armed = func() { told = append(told, "armed") }
 	h.add(t, scan(2, event.OpOpen, "fd", through(5), arming))
 	h.add(t, scanEnds(2, arming)...)
@@ -125,7 +125,7 @@ func TestAnArmingIsOverWhenAllDescriptorsAreTold(t *testing.T) {
 func TestWhatALaterScanFindsIsNotCalledOlderThanTheRule(t *testing.T) {
 	h := newHeld(Options{})
 	h.add(t, scan(1, mapped, "f", through(5)), scan(1, event.OpOpen, "g", through(6)))
-	if len(h.found) != 0 || h.holds != [2]int{1, 0} || h.Held()[0].Before {
+	if len(h.found) != 0 || h.holds != (Holds{Mappings: 1, Descriptors: 0}) || h.Held()[0].Before {
 		t.Errorf("told %+v, holds %v", h.found, h.holds)
 	}
 }
@@ -175,7 +175,7 @@ func TestTheLastMappingThatGoesIsLookedAtAtOnce(t *testing.T) {
 			h.looks = nil
 			h.add(t, end)
 			is(t, "looks", h.blamed(), "/t/f by user10[10]")
-			if len(h.Held()) != 0 || h.holds != [2]int{} {
+			if len(h.Held()) != 0 || h.holds != (Holds{}) {
 				t.Errorf("still held: %+v, %v", h.Held(), h.holds)
 			}
 			if at, ok := h.Next(); ok {
@@ -295,7 +295,7 @@ func TestAMappingFollowsItsFileToAnotherName(t *testing.T) {
 		t.Errorf("held: %+v", got)
 	}
 	h.add(t, ev(3, event.OpRename, "e/f", func(e *event.Event) { e.Anchor2 = 0 }))
-	if got := h.Held(); len(got) != 0 || h.holds != [2]int{} {
+	if got := h.Held(); len(got) != 0 || h.holds != (Holds{}) {
 		t.Errorf("still held outside: %+v, %v", got, h.holds)
 	}
 }
@@ -303,12 +303,12 @@ func TestAMappingFollowsItsFileToAnotherName(t *testing.T) {
 func TestADescriptorThatWasReceivedIsHeldUntilItsLastClose(t *testing.T) {
 	h := newHeld(Options{})
 	h.add(t, ev(1, event.OpReceive, "f", through(5), by(11)))
-	if h.holds != [2]int{0, 1} || len(h.looks) != 0 {
+	if h.holds != (Holds{Mappings: 0, Descriptors: 1}) || len(h.looks) != 0 {
 		t.Errorf("holds %v, changes %v", h.holds, h.looks)
 	}
 	h.add(t, ev(2, event.OpReceive, "g", through(6), by(11), flags(event.FlagBlocked)))
 	h.add(t, ev(3, event.OpClose, "f", through(5), by(11)))
-	if h.holds != [2]int{} {
+	if h.holds != (Holds{}) {
 		t.Errorf("holds %v after the close, and after one that was refused", h.holds)
 	}
 }

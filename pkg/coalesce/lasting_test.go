@@ -51,7 +51,7 @@ func TestWritesAreAskedForWhenAFileStaysOpen(t *testing.T) {
 			var writers []int
 			tab := New(Options{
 				Anchors: anchors{1: "/t"}, Emit: func(c *event.Change) { got = append(got, show(c)) },
-				Holds: func(_, _, w int) { writers = append(writers, w) }, Lasting: time.Second,
+				Holds: func(n Holds) { writers = append(writers, n.Writers) }, Lasting: time.Second,
 			})
 			for _, s := range tt.steps {
 				if s.ev == nil {

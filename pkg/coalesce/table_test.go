@@ -254,7 +254,7 @@ func TestWhatIsForgottenLeavesNothingBehind(t *testing.T) {
 	}
 	tab.Flush()
 	if len(tab.pending)+len(tab.openers)+len(tab.procs)+len(tab.paths)+len(tab.due) != 0 ||
-		tab.entries.oldest != nil || tab.entries.newest != nil || tab.opened.oldest != nil || tab.opened.newest != nil {
+		tab.entries.Len() != 0 || tab.opened.Len() != 0 {
 		t.Errorf("left: %d pending %d openers %v %v %d due", len(tab.pending), len(tab.openers), tab.procs, tab.paths, len(tab.due))
 	}
 }

@@ -79,8 +79,8 @@ const lasting = time.Second
 
 // holds is what the stages last told of what is held.
 type holds struct {
-	changed                        chan struct{}
-	mappings, descriptors, writers atomic.Int64
+	changed chan struct{}
+	now     atomic.Pointer[coalesce.Holds] // nil before the first word
 
 	arming atomic.Int64 // times that rules were armed whose scan has not told of all descriptors
 	ended  atomic.Int64 // such scans that have, but are not taken off arming
@@ -92,10 +92,8 @@ func (h *holds) armed() {
 	signal(h.changed)
 }
 
-func (h *holds) set(mappings, descriptors, writers int) {
-	h.mappings.Store(int64(mappings))
-	h.descriptors.Store(int64(descriptors))
-	h.writers.Store(int64(writers))
+func (h *holds) set(now coalesce.Holds) {
+	h.now.Store(&now)
 	signal(h.changed)
 }
 
@@ -103,13 +101,17 @@ func (h *holds) set(mappings, descriptors, writers int) {
 func (d *Daemon) demand(ctx context.Context) error {
 	for {
 		ended := d.holds.ended.Swap(0)
+		var now coalesce.Holds
+		if p := d.holds.now.Load(); p != nil {
+			now = *p
+		}
 		for _, x := range []struct {
 			program, reason string
-			n               int64
+			n               int
 		}{
-			{filePermission, reasonDescriptors, d.holds.descriptors.Load()},
-			{filePermission, reasonWriters, d.holds.writers.Load()},
-			{fileUpdateTime, reasonMappings, d.holds.mappings.Load()},
+			{filePermission, reasonDescriptors, now.Descriptors},
+			{filePermission, reasonWriters, now.Writers},
+			{fileUpdateTime, reasonMappings, now.Mappings},
 		} {
 			if x.n > 0 {
 				d.need(x.program, x.reason)

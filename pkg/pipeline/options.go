@@ -95,20 +95,20 @@ type Options struct {
 	// Read is that of rehash.Options.
 	Read func(ctx context.Context, path string, sink io.Writer) (event.State, error)
 
-	Self     uint32                                   // our own pid
-	Exe      string                                   // our own executable: the path of attempts on the daemon itself
-	Reads    string                                   // directory of ours that our own reading verbs try to open for writing
-	Tier     string                                   // sensor.tier of records
-	Hook     func(n uint16) string                    // sensor.hook of records
-	Scan     func()                                   // asks for a scan of what is held (coalesce.Options.Scan); nil: there is none
-	Holds    func(mappings, descriptors, writers int) // see coalesce.Options
-	Armed    func()                                   // the same
-	Lasting  time.Duration                            // see coalesce.Options
-	Signal   respond.Signal                           // nil: respond.Send
-	Appeared func()                                   // a name that a rule waits for appeared or went; must not block
-	Beneath  func(Beneath)                            // somebody changed what lies below paths; must not block
-	Linked   func()                                   // a file with several names came or went; must not block
-	Mount    func(at string) bool                     // do rules reach into what is mounted there? nil: no
+	Self     uint32                // our own pid
+	Exe      string                // our own executable: the path of attempts on the daemon itself
+	Reads    string                // directory of ours that our own reading verbs try to open for writing
+	Tier     string                // sensor.tier of records
+	Hook     func(n uint16) string // sensor.hook of records
+	Scan     func()                // asks for a scan of what is held (coalesce.Options.Scan); nil: there is none
+	Holds    func(coalesce.Holds)  // see coalesce.Options
+	Armed    func()                // the same
+	Lasting  time.Duration         // see coalesce.Options
+	Signal   respond.Signal        // nil: respond.Send
+	Appeared func()                // a name that a rule waits for appeared or went; must not block
+	Beneath  func(Beneath)         // somebody changed what lies below paths; must not block
+	Linked   func()                // a file with several names came or went; must not block
+	Mount    func(at string) bool  // do rules reach into what is mounted there? nil: no
 	Log      *slog.Logger
 
 	HandoverBytes int           // default 64 MiB

@@ -31,7 +31,7 @@ type Pipeline struct {
 	links     uint64  // of the slow side alone: rehash.Links when it was told
 	scans     *scans
 
-	idle      atomic.Bool     // the slow side waits for work
+	turns     atomic.Uint64   // odd while the slow side works, even while it waits for work
 	closing   bool            // no look is put off any more; of the slow side alone
 	compares  map[string]bool // directories to be compared soon; of the slow side alone
 	compareAt atomic.Uint64   // when that may be done again
@@ -41,8 +41,7 @@ type Pipeline struct {
 	polled uint64      // when the kernel's counters were last read
 	kernel KernelLosses
 
-	last    atomic.Uint64 // time of the last good event
-	working atomic.Uint64 // first moment of the change that the slow side works on, 0 if none
+	last atomic.Uint64 // time of the last good event
 
 	told []rehash.Told // of who calls Enrol and Down
 
@@ -55,6 +54,7 @@ type Pipeline struct {
 func New(o Options) *Pipeline {
 	o.defaults()
 	p := &Pipeline{o: o, in: newHandover(o.HandoverBytes), queue: newQueue(o.Queue), ask: make(chan func())}
+	p.turns.Store(1)
 	p.table = coalesce.New(coalesce.Options{
 		Anchors: o.Anchors, Resolver: o.Resolver, Emit: p.enqueue,
 		Watched: func(path string) bool { _, ok := o.Rule(path); return ok },
@@ -259,16 +259,13 @@ func (p *Pipeline) CaughtUp() uint64 {
 }
 
 // Settled returns a moment: changes that ended before it have their records,
-// though these may not be durable yet.
+// though these may not be durable yet. It asks in the order in which changes move on.
 func (p *Pipeline) Settled() uint64 {
 	at := p.CaughtUp()
 	if t, ok := p.table.Oldest(); ok {
 		at = min(at, t)
 	}
 	if t, ok := p.queue.oldest(); ok {
-		at = min(at, t)
-	}
-	if t := p.working.Load(); t != 0 {
 		at = min(at, t)
 	}
 	return at - atRest

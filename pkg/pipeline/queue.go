@@ -49,6 +49,7 @@ type queue struct {
 	n       int
 	dropped uint64
 	paths   map[string][]*event.Change // waiting changes of a path, in order
+	taken   uint64                     // first moment of the change that was taken and is not done with, 0 if none
 
 	ready chan struct{} // has one token when there may be items
 	space chan struct{} // has one token when an item was taken
@@ -100,7 +101,7 @@ func (q *queue) index(path string, c *event.Change) {
 	}
 }
 
-// take returns the oldest item, nil if there is none.
+// take returns the oldest item, nil if there is none; oldest knows it until done.
 func (q *queue) take() *item {
 	q.mu.Lock()
 	if q.n == 0 {
@@ -112,12 +113,20 @@ func (q *queue) take() *item {
 	q.first = (q.first + 1) % len(q.items)
 	q.n--
 	if c := it.change; c != nil {
+		q.taken = c.First
 		q.unindex(c.Path, c)
 		q.unindex(c.PathTo, c)
 	}
 	q.mu.Unlock()
 	signal(q.space)
 	return it
+}
+
+// done ends the work on what was taken last.
+func (q *queue) done() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.taken = 0
 }
 
 func (q *queue) unindex(path string, c *event.Change) {
@@ -160,16 +169,21 @@ func (q *queue) later(path string) coalesce.Later {
 	return l
 }
 
-// oldest is the moment of the first operation that waits, false if none does.
+// oldest is the moment of the first operation that waits or is worked on, false if
+// there is none.
 func (q *queue) oldest() (uint64, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	at, ok := q.taken, q.taken != 0
 	for i := range q.n {
 		if c := q.items[(q.first+i)%len(q.items)].change; c != nil {
-			return c.First, true
+			if !ok || c.First < at {
+				at, ok = c.First, true
+			}
+			break
 		}
 	}
-	return 0, false
+	return at, ok
 }
 
 func (q *queue) stats() (n int, dropped uint64) {

@@ -50,9 +50,9 @@ func (p *Pipeline) runBack(ctx context.Context, frontDone <-chan struct{}, back 
 		if ending {
 			return p.lastLooks(ctx, back)
 		}
-		p.idle.Store(true)
+		p.turns.Add(1)
 		ended := p.wait(ctx, now, frontDone)
-		p.idle.Store(false)
+		p.turns.Add(1)
 		if ended {
 			ending = true
 			p.scans.end()
@@ -123,7 +123,7 @@ func (p *Pipeline) wait(ctx context.Context, now uint64, frontDone <-chan struct
 
 // work does one piece of work.
 func (p *Pipeline) work(ctx context.Context, it *item, back func(context.Context, *item) error) error {
-	defer p.working.Store(0)
+	defer p.queue.done()
 	switch {
 	case it.record != nil:
 		return p.append(ctx, it.record)
@@ -135,7 +135,6 @@ func (p *Pipeline) work(ctx context.Context, it *item, back func(context.Context
 	case it.held != nil:
 		return p.holds(ctx, it.held)
 	}
-	p.working.Store(it.change.First)
 	return back(ctx, it)
 }
 
@@ -226,7 +225,7 @@ func (p *Pipeline) keeps(c *event.Change) bool {
 func (p *Pipeline) ownWork(ctx context.Context, c *event.Change) {
 	differs := false
 	for _, path := range []string{c.Path, c.PathTo} {
-		if path == "" || p.later(path, nil).Any || !p.states.Differs(ctx, path) {
+		if path == "" || p.later(path, c).Any || !p.states.Differs(ctx, path) {
 			continue
 		}
 		differs = true

@@ -56,28 +56,35 @@ type Stats struct {
 
 // Stats returns the counters.
 func (p *Pipeline) Stats() Stats {
-	n := &p.n
-	s := Stats{
-		Events: n.events.Load(), Spoilt: n.spoilt.Load(), Lost: n.lost.Load(), Gaps: n.gaps.Load(),
-		Changes: n.changes.Load(), Unchanged: n.unchanged.Load(), Looks: n.looks.Load(),
-		Attempts: n.attempts.Load(), Self: n.self.Load(), Refused: n.refused.Load(),
-		Unkept: n.unkept.Load(), Rescans: n.rescans.Load(), RescansFailed: n.rescansFailed.Load(),
-		Held: n.held.Load(), MappedRead: n.mappedRead.Load(), MappedPutOff: n.mappedPutOff.Load(),
-		QueueLimit: p.queue.limit,
-		Coalesce:   p.table.Stats(), Rehash: p.states.Stats(),
-	}
+	// What moves on meanwhile must not be missed: each place is asked before the one
+	// that comes behind it, and the slow side, which also puts things off, must have
+	// waited all the time.
+	turn := p.turns.Load()
+	var s Stats
 	s.HandoverUsed, s.HandoverSize, s.HandoverDropped = p.in.stats()
-	s.Stop = p.stopper.Stats()
+	s.Coalesce = p.table.Stats()
 	s.QueueLen, s.QueueDropped = p.queue.stats()
 	s.Waiting, s.Doubt = p.gaps.waiting()
 	s.Waiting += uint64(s.HandoverUsed) + uint64(s.Coalesce.Pending) + uint64(s.QueueLen) + uint64(p.delayed.n.Load()) + uint64(p.scans.open.Load())
-	if !p.idle.Load() {
+	if turn%2 != 0 || p.turns.Load() != turn {
 		s.Waiting++
 	}
+	p.count(&s)
+	return s
+}
+
+// count fills in what was done until now.
+func (p *Pipeline) count(s *Stats) {
+	n := &p.n
+	s.Events, s.Spoilt, s.Lost, s.Gaps = n.events.Load(), n.spoilt.Load(), n.lost.Load(), n.gaps.Load()
+	s.Changes, s.Unchanged, s.Looks = n.changes.Load(), n.unchanged.Load(), n.looks.Load()
+	s.Attempts, s.Self, s.Refused = n.attempts.Load(), n.self.Load(), n.refused.Load()
+	s.Unkept, s.Rescans, s.RescansFailed = n.unkept.Load(), n.rescans.Load(), n.rescansFailed.Load()
+	s.Held, s.MappedRead, s.MappedPutOff = n.held.Load(), n.mappedRead.Load(), n.mappedPutOff.Load()
+	s.QueueLimit, s.Rehash, s.Stop = p.queue.limit, p.states.Stats(), p.stopper.Stats()
 	if p.responder != nil {
 		s.Respond = p.responder.Stats()
 	}
-	return s
 }
 
 // Map returns the counters under the names that status and metrics use.

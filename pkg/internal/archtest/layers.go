@@ -25,6 +25,7 @@ func allowed() map[string][]string {
 		"schemas":                 {},
 		"pkg/internal/strictyaml": {},
 		"pkg/internal/archtest":   {},
+		"pkg/internal/chain":      {},
 		policy:                    {event, "pkg/internal/strictyaml"},
 		"pkg/config":              {event, policy, "pkg/internal/strictyaml"},
 		"pkg/control":             {event},
@@ -33,8 +34,8 @@ func allowed() map[string][]string {
 		// the stages: none imports another
 		"pkg/sense":     {event, policy, "bpf"},
 		"pkg/decode":    {event, "bpf"},
-		"pkg/attribute": {event, digest},
-		"pkg/coalesce":  {event},
+		"pkg/attribute": {event, digest, "pkg/internal/chain"},
+		"pkg/coalesce":  {event, "pkg/internal/chain"},
 		"pkg/rehash":    {event, digest},
 		"pkg/judge":     {event, policy},
 		"pkg/respond":   {event},
