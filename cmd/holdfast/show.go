@@ -24,12 +24,19 @@ func (a *app) showCommand() *cli.Command {
 		Name:      "show",
 		Usage:     "print one record in full; ID is its id, or its number on this host",
 		ArgsUsage: "ID",
-		Flags:     []cli.Flag{jsonFlag(), storeFlag()},
-		Action:    a.show,
+		Flags: []cli.Flag{
+			jsonFlag(), storeFlag(),
+			&cli.BoolFlag{Name: "prove", Usage: "print a document that proves the record to whoever has the verifier key: holdfast verify --proof"},
+			&cli.StringFlag{Name: "checkpoint", Usage: "with --prove and no ID: prove that the log goes on from the signed checkpoint in `FILE`"},
+		},
+		Action: a.show,
 	}
 }
 
 func (a *app) show(c *cli.Context) (err error) {
+	if c.IsSet("checkpoint") {
+		return a.proveEarlier(c)
+	}
 	if err := someArgs(c, "ID", 1, 1); err != nil {
 		return err
 	}
@@ -41,6 +48,9 @@ func (a *app) show(c *cli.Context) (err error) {
 	r, err := get(c.Context, s, c.Args().First())
 	if err != nil {
 		return err
+	}
+	if c.Bool("prove") {
+		return a.prove(c, r)
 	}
 	if c.Bool("json") {
 		return a.json(r)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,7 +22,8 @@ func (a *app) verifyCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "against", Usage: "compare the rows of `STORE` too; the one store is clickhouse"},
 			&cli.StringFlag{Name: "key", Usage: "check signatures with the verifier key in `FILE`, kept elsewhere than the log"},
-			&cli.StringSliceFlag{Name: "checkpoint", Usage: "the log must contain the signed checkpoint in `FILE`; may be repeated"},
+			&cli.StringSliceFlag{Name: "checkpoint", Aliases: []string{"checkpoints"}, Usage: "the log must contain the signed checkpoints in `FILE`, as they are or as a syslog kept them; may be repeated"},
+			&cli.StringFlag{Name: "proof", Usage: "check the document in `FILE` that show --prove made, with --key and nothing else; - reads it from standard input"},
 			jsonFlag(),
 		},
 		Action: a.verify,
@@ -41,6 +41,9 @@ type proof struct {
 func (a *app) verify(c *cli.Context) error {
 	if err := noArgs(c); err != nil {
 		return err
+	}
+	if c.IsSet("proof") {
+		return a.checkProof(c)
 	}
 	against := c.String("against")
 	if against != "" && against != "clickhouse" {
@@ -103,31 +106,9 @@ func evidence(c *cli.Context) (key string, known [][]byte, err error) {
 		if err != nil {
 			return "", nil, usageError{fmt.Errorf("--checkpoint: %w", err)}
 		}
-		known = append(known, notes(b)...)
+		known = append(known, journal.Notes(b)...)
 	}
 	return key, known, nil
-}
-
-// notes splits a file into signed notes: the journal's file of checkpoints, which
-// people copy as it is, holds several with an empty line behind each.
-func notes(b []byte) [][]byte {
-	var out [][]byte
-	for {
-		text := bytes.Index(b, []byte("\n\n"))
-		if text < 0 {
-			break
-		}
-		signatures := bytes.Index(b[text+2:], []byte("\n\n"))
-		if signatures < 0 {
-			break
-		}
-		end := text + 2 + signatures + 1
-		out, b = append(out, b[:end]), b[end+1:]
-	}
-	if len(b) > 0 || len(out) == 0 {
-		out = append(out, b)
-	}
-	return out
 }
 
 // verifyRows compares the rows of ClickHouse with the records. What was not
@@ -190,7 +171,7 @@ func (a *app) printProof(p *proof, ownKey bool) {
 	a.linef("log         %s", s.Origin)
 	a.linef("checkpoint  %s, root %s, signed %s", plural(s.Size, "record"), s.Root, when(s.Time))
 	a.linef("records     %d read, %d as signed, %d missing, %d altered, %d moved, %d extra, %d duplicated", s.Records, s.Matched, s.Missing, s.Altered, s.Moved, s.Extra, s.Duplicated)
-	a.linef("checkpoints %d with a good signature of %s, %s", s.Checkpoints, s.Key, plural(uint64(s.Segments), "segment"))
+	a.linef("checkpoints %d with a good signature of %s and %s after it, %s", s.Checkpoints, s.Key, plural(uint64(s.Keys-1), "key"), plural(uint64(s.Segments), "segment"))
 	if s.Unsealed > 0 || s.UnsealedTorn > 0 {
 		text := plural(s.Unsealed, "record") + " not signed yet"
 		if s.UnsealedAge != "" {

@@ -2,9 +2,6 @@ package journal
 
 import (
 	"bytes"
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,8 +23,10 @@ const (
 	hashesName     = "hashes"
 	checkpointName = "checkpoint"
 	historyName    = "checkpoints"
+	chainName      = "chain"
 	reserveName    = "reserve"
 	keyName        = "journal.key"
+	nextName       = "journal.key.next"
 	pubName        = "journal.pub"
 )
 
@@ -40,6 +39,8 @@ const (
 //	ROOT in base64
 //	time RFC3339
 //	recovered N        (only at an open that found N whole records unsigned)
+//	next VERIFIER_KEY  (only in the chain: this key signs from here on)
+//	again NUMBER BOOT  (only in the chain's first: the log was begun again in that boot)
 //
 //	— NAME SIGNATURE
 type Checkpoint struct {
@@ -48,6 +49,8 @@ type Checkpoint struct {
 	Root      tlog.Hash
 	Time      event.Time
 	Recovered uint64
+	Next      string // verifier's key of the key that signs what follows, "" for an ordinary checkpoint
+	Again     string // NUMBER BOOT of a log that was begun again, "" of any other
 }
 
 // origin is the first line of a host's checkpoints and the name of its key.
@@ -64,6 +67,12 @@ func (c *Checkpoint) text() string {
 	s := fmt.Sprintf("%s\n%d\n%s\ntime %s\n", c.Origin, c.Size, c.Root, c.Time)
 	if c.Recovered > 0 {
 		s += fmt.Sprintf("recovered %d\n", c.Recovered)
+	}
+	if c.Next != "" {
+		s += "next " + c.Next + "\n"
+	}
+	if c.Again != "" {
+		s += "again " + c.Again + "\n"
 	}
 	return s
 }
@@ -105,22 +114,13 @@ func parseCheckpoint(text string) (Checkpoint, error) {
 			if c.Recovered, err = strconv.ParseUint(val, 10, 62); err != nil {
 				return bad("recovered " + strconv.Quote(val))
 			}
+		case "next":
+			c.Next = val
+		case "again":
+			c.Again = val
 		}
 	}
 	return c, nil
-}
-
-// OpenCheckpoint checks a signed note against a verifier key and reads it.
-func OpenCheckpoint(signed []byte, pub string) (Checkpoint, error) {
-	v, err := note.NewVerifier(strings.TrimSpace(pub))
-	if err != nil {
-		return Checkpoint{}, fmt.Errorf("verifier key: %w", err)
-	}
-	n, err := note.Open(signed, note.VerifierList(v))
-	if err != nil {
-		return Checkpoint{}, fmt.Errorf("checkpoint: %w", err)
-	}
-	return parseCheckpoint(n.Text)
 }
 
 // splitNotes cuts a checkpoint file into its signed notes; each is followed by an
@@ -208,43 +208,6 @@ func sealedSize(dir string) (uint64, error) {
 	return c.Size, err
 }
 
-// loadKey reads the signer from the key directory; nil if there is no key.
-func loadKey(keyDir string) (note.Signer, error) {
-	b, err := os.ReadFile(filepath.Join(keyDir, keyName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read journal key: %w", err)
-	}
-	s, err := note.NewSigner(strings.TrimSpace(string(b)))
-	if err != nil {
-		return nil, fmt.Errorf("read journal key %s: %w", filepath.Join(keyDir, keyName), err)
-	}
-	return s, nil
-}
-
-// newKey makes a key pair. It is written by keep, after the log that it signs exists.
-func newKey(hostID string) (s note.Signer, skey, vkey string, err error) {
-	skey, vkey, err = note.GenerateKey(rand.Reader, origin(hostID))
-	if err == nil {
-		s, err = note.NewSigner(skey)
-	}
-	if err != nil {
-		return nil, "", "", fmt.Errorf("make journal key: %w", err)
-	}
-	return s, skey, vkey, nil
-}
-
-// keepKey writes a new key pair, the public half first: a private key on disk
-// means that its log was begun.
-func keepKey(keyDir, skey, vkey string) error {
-	if err := writeFile(keyDir, pubName, []byte(vkey+"\n"), 0o644); err != nil {
-		return err
-	}
-	return writeFile(keyDir, keyName, []byte(skey+"\n"), 0o600)
-}
-
 // writeFile replaces dir/name by way of a temporary file, durably.
 func writeFile(dir, name string, data []byte, mode os.FileMode) error {
 	tmp := filepath.Join(dir, "."+name+".tmp")
@@ -269,24 +232,6 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
-}
-
-// verifierOf derives the verifier's key of a signing key.
-func verifierOf(skey string) (string, error) {
-	bad := errors.New("malformed signing key")
-	f := strings.SplitN(skey, "+", 5) // PRIVATE+KEY+name+hash+base64
-	if len(f) != 5 {
-		return "", bad
-	}
-	k, err := base64.StdEncoding.DecodeString(f[4])
-	if err != nil || len(k) != 1+ed25519.SeedSize {
-		return "", bad
-	}
-	pub, ok := ed25519.NewKeyFromSeed(k[1:]).Public().(ed25519.PublicKey)
-	if !ok {
-		return "", bad
-	}
-	return note.NewEd25519VerifierKey(f[2], pub)
 }
 
 // Newest returns the number of the newest record in dir that a checkpoint covers, 0 if there is

@@ -32,6 +32,7 @@ func appendForEver(dir string) error {
 	o := testOptions()
 	o.SegmentBytes = 100 << 10
 	o.HistoryEvery = 20 * time.Millisecond
+	o.KeyEvery = time.Millisecond
 	o.FlushEvery = 2 * time.Millisecond
 	j, err := Open(filepath.Join(dir, "journal"), filepath.Join(dir, "keys"), o)
 	if err != nil {

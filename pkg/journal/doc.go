@@ -12,12 +12,19 @@
 //	                           golang.org/x/mod/sumdb/tlog in its storage order
 //	checkpoint                 recent signed checkpoints, the last one is in force
 //	checkpoints                the history: one in HistoryEvery while records come, never rewritten
+//	chain                      each key's last word: which key signs after it (chain.go)
 //	reserve                    space given up so that critical records fit on a full disk
 //	torn-*                     bytes that were cut off at an open after a crash
 //
-// and the signing key in the key directory: journal.key (0600) and journal.pub,
-// the verifier's key as one line of text. Copy journal.pub and now and then the
-// last checkpoint to a place that root on this host cannot write.
+// and in the key directory the signing key, journal.key (0600), and journal.pub, the
+// verifier's key of the first key as one line of text, which never changes. Copy journal.pub when the log is begun,
+// and now and then a checkpoint and the chain, to a place that root on this host cannot write.
+//
+// # Keys
+//
+// A key signs for KeyEvery, then names its successor under the root of the log as it is, and is
+// overwritten and removed. So a key that is stolen can sign no other past than its own: what lies below
+// the root with which it began was signed by a key that nobody has any more.
 //
 // # The order of a commit
 //
@@ -46,9 +53,11 @@
 //
 // # What is not promised
 //
-// Whoever is root can stop the writer, take the key and sign another history, or
-// put back an older copy of the whole directory. Verify cannot tell this from the directory alone:
-// it needs a verifier's key and a later checkpoint that were kept elsewhere. Records that no
+// Whoever is root can stop the writer, take the key and sign other records since that
+// key began (at most KeyEvery), or put back an older copy of the whole directory. Verify cannot tell this from the directory alone:
+// it needs the first verifier's key and a later checkpoint that were kept elsewhere. That a key was
+// overwritten says nothing of copies: of the file system (snapshots, copy on write, flash), of memory (swap,
+// what the runtime moved), of backups of the key directory. Records that no
 // checkpoint covers yet (at most FlushEvery and one commit) can be dropped by a
 // power cut or a kill and nobody can tell how many there were. The verification of a log whose writer is dead and whose
 // last records are unsealed fails until the writer has been opened once.

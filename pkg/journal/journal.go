@@ -42,6 +42,7 @@ type Options struct {
 	SegmentBytes int64            // begin a new segment above this size; 64 MiB
 	FlushEvery   time.Duration    // longest wait of a record for its commit; 100 ms
 	HistoryEvery time.Duration    // shortest time between two entries of the history; 1 min
+	KeyEvery     time.Duration    // for how long a key signs, while records come; 1 h, negative: for ever
 	QueueBytes   int              // waiting bytes above which Append refuses; 16 MiB
 	ReserveBytes int64            // space kept for critical records; 4 MiB, negative for none
 	Continue     bool             // go on behind tampered records, leaving them as they are
@@ -60,6 +61,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.HistoryEvery <= 0 {
 		o.HistoryEvery = time.Minute
+	}
+	if o.KeyEvery == 0 {
+		o.KeyEvery = time.Hour
 	}
 	if o.QueueBytes <= 0 {
 		o.QueueBytes = 16 << 20
@@ -94,6 +98,8 @@ type Stats struct {
 	Queued         int        `json:"queued"`
 	CheckpointSize uint64     `json:"checkpoint_size"`
 	CheckpointTime event.Time `json:"checkpoint_time,omitzero"`
+	Keys           int        `json:"keys"`              // signing keys so far
+	KeyTime        event.Time `json:"key_time,omitzero"` // since when the present one signs
 	Commits        uint64     `json:"commits"`
 	Full           uint64     `json:"full"`   // records refused because the queue was full
 	Errors         uint64     `json:"errors"` // failed attempts to commit; nothing is lost by one

@@ -162,7 +162,11 @@ func TestRecordsComeBackInOrderAndTheRootIsThatOfRFC6962(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c, err := OpenCheckpoint(b, string(pub))
+			k, err := newChain(string(pub))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, _, err := k.open(b)
 			if err != nil {
 				t.Fatal(err)
 			}

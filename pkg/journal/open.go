@@ -5,16 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/event"
 )
 
 // Open opens the journal in dir for writing, or begins one, with the signing key
@@ -40,6 +40,7 @@ func Open(dir, keyDir string, o Options) (*Journal, error) {
 	if err != nil {
 		return fail(errors.Join(err, lock.Close()))
 	}
+	o.Boot = r.boot()
 	j := &Journal{
 		dir: dir, o: o, prefix: o.HostID + "/" + o.Boot + "/", opened: r.opened, lock: lock,
 		kick: make(chan struct{}, 1), done: make(chan struct{}), changed: make(chan struct{}),
@@ -94,8 +95,9 @@ type recovery struct {
 	o           Options
 	opened      Opened
 
-	signer note.Signer
-	pub    string
+	signer *signer
+	chain  *keychain
+	again  string // see Checkpoint.Again
 	segs   []uint64
 	check  Checkpoint // the one in force
 	hashes hashFile
@@ -129,15 +131,24 @@ func (r *recovery) open() (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{dir: r.dir, o: r.o, signer: r.signer, segments: len(r.segs)}
+	w := &writer{dir: r.dir, keyDir: r.keyDir, o: r.o, signer: r.signer, segments: len(r.segs), keys: 1}
 	r.w = w
 	if fresh {
 		return w, r.begin()
 	}
+	w.keyed, w.keys = r.chain.last().since, len(r.chain.links)
 	if err := r.openFiles(); err != nil {
 		return nil, err
 	}
-	err = r.openTree()
+	if w.chain.size == 0 && r.chain.last().vkey == r.signer.vkey { // its first key began it, and signs still
+		var first []byte
+		if first, err = r.signer.genesis(Checkpoint{Root: (&tree{}).root(), Time: event.TimeOf(r.o.Now())}); err == nil {
+			err = w.chain.add(first, true)
+		}
+	}
+	if err == nil {
+		err = r.openTree()
+	}
 	if err == nil {
 		err = r.openSegments()
 	}
@@ -154,7 +165,11 @@ func (r *recovery) identify() (fresh bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if r.signer, err = loadKey(r.keyDir); err != nil {
+	notes, _, err := chainNotes(r.dir)
+	if err != nil {
+		return false, err
+	}
+	if err := r.loadKeys(notes); err != nil {
 		return false, err
 	}
 	want := origin(r.o.HostID)
@@ -167,8 +182,8 @@ func (r *recovery) identify() (fresh bool, err error) {
 			return false, fmt.Errorf("%w: it is %s, this is %s", ErrOtherHost, c.Origin, want)
 		}
 	}
-	if r.signer != nil && r.signer.Name() != want {
-		return false, fmt.Errorf("%w: the key in %s is %s, this is %s", ErrOtherHost, r.keyDir, r.signer.Name(), want)
+	if r.signer != nil && r.signer.name != want {
+		return false, fmt.Errorf("%w: the key in %s is %s, this is %s", ErrOtherHost, r.keyDir, r.signer.name, want)
 	}
 	if err := r.checkHosts(); err != nil {
 		return false, err
@@ -183,7 +198,7 @@ func (r *recovery) identify() (fresh bool, err error) {
 		r.wrong(ProblemRemoved, "the log of the key in %s is gone", r.keyDir)
 		return true, r.refuse(false)
 	}
-	if r.pub, err = r.verifierKey(); err != nil {
+	if err := r.linkKeys(n, notes); err != nil {
 		return false, err
 	}
 	return false, r.force(n)
@@ -218,35 +233,13 @@ func readSegmentHead(dir string, first uint64) (segmentHead, error) {
 	return decodeSegmentHead(fr.Payload)
 }
 
-// verifierKey derives the verifier's key from the signing key and keeps its file right.
-func (r *recovery) verifierKey() (string, error) {
-	b, err := os.ReadFile(filepath.Join(r.keyDir, keyName))
-	if err != nil {
-		return "", err
-	}
-	pub, err := verifierOf(strings.TrimSpace(string(b)))
-	if err != nil {
-		return "", err
-	}
-	have, err := os.ReadFile(filepath.Join(r.keyDir, pubName))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return pub, writeFile(r.keyDir, pubName, []byte(pub+"\n"), 0o644)
-	case err != nil:
-		return "", err
-	case strings.TrimSpace(string(have)) != pub:
-		r.wrong(ProblemKey, "%s does not belong to %s", filepath.Join(r.keyDir, pubName), keyName)
-	}
-	return pub, nil
-}
-
 // force sets the checkpoint in force: the newest, or a later one of the history if that was rolled back.
 func (r *recovery) force(newest []byte) error {
 	var other *note.UnverifiedNoteError
 	signed := false
 	if newest == nil {
 		r.wrong(ProblemCheckpoint, "there are segments, but no checkpoint")
-	} else if c, err := OpenCheckpoint(newest, r.pub); err == nil {
+	} else if c, _, err := r.chain.open(newest); err == nil {
 		r.check, signed = c, true
 	} else if errors.As(err, &other) {
 		return fmt.Errorf("%w: the newest checkpoint is not signed by %s", ErrKey, filepath.Join(r.keyDir, keyName))
@@ -258,7 +251,7 @@ func (r *recovery) force(newest []byte) error {
 		return err
 	}
 	if n != nil {
-		c, err := OpenCheckpoint(n, r.pub)
+		c, _, err := r.chain.open(n)
 		switch {
 		case err != nil:
 			r.wrong(ProblemCheckpoint, "history of checkpoints: %v", err)
@@ -272,42 +265,13 @@ func (r *recovery) force(newest []byte) error {
 	return r.refuse(!signed) // without any signed size there is nothing to continue from
 }
 
-// begin starts an empty log. The key is kept last: a crash before leaves nothing that counts.
-func (r *recovery) begin() error {
-	var skey, vkey string
-	var err error
-	if r.signer == nil {
-		if r.signer, skey, vkey, err = newKey(r.o.HostID); err != nil {
-			return err
-		}
-		r.w.signer = r.signer
-	}
-	for _, name := range []string{hashesName, checkpointName, historyName} {
-		if err := os.Remove(filepath.Join(r.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	r.opened.Created = true
-	err = r.openFiles()
-	if err == nil {
-		err = errors.Join(r.w.seal(true), syncDir(r.dir))
-	}
-	if err == nil && skey != "" {
-		err = keepKey(r.keyDir, skey, vkey)
-	}
-	if err != nil {
-		return errors.Join(err, r.w.abandon())
-	}
-	return nil
-}
-
 func (r *recovery) openFiles() error {
 	var err error
 	w := r.w
 	for _, f := range []struct {
 		to   **appendFile
 		name string
-	}{{&w.hashes, hashesName}, {&w.check, checkpointName}, {&w.history, historyName}} {
+	}{{&w.hashes, hashesName}, {&w.check, checkpointName}, {&w.history, historyName}, {&w.chain, chainName}} {
 		if *f.to, err = openAppend(r.dir, f.name); err != nil {
 			return errors.Join(err, w.abandon())
 		}
@@ -322,7 +286,7 @@ func (r *recovery) openFiles() error {
 // abandon closes what was opened by an Open that fails.
 func (w *writer) abandon() error {
 	var err error
-	for _, a := range []*appendFile{w.seg, w.hashes, w.check, w.history} {
+	for _, a := range []*appendFile{w.seg, w.hashes, w.check, w.history, w.chain} {
 		if a != nil {
 			err = errors.Join(err, a.f.Close())
 		}

@@ -274,7 +274,7 @@ func (r *recovery) cutTear(t tear) error {
 // take opens the segment to append to, if any, and signs what was recovered.
 func (r *recovery) take(open int) error {
 	w := r.w
-	for _, a := range []*appendFile{w.check, w.history} {
+	for _, a := range []*appendFile{w.check, w.history, w.chain} {
 		if err := cutNotes(a); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -9,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -25,6 +25,7 @@ type Summary struct {
 	Root         string     `json:"root"`
 	Time         event.Time `json:"time"` // of the newest checkpoint
 	Key          string     `json:"key"`  // name and hash of the verifier's key
+	Keys         int        `json:"keys"` // that it vouches for, one after another
 	Segments     int        `json:"segments"`
 	Checkpoints  int        `json:"checkpoints"` // with a good signature
 	Records      uint64     `json:"records"`     // whole records read
@@ -75,28 +76,34 @@ type verification struct {
 	sum      Summary
 	problems []Problem
 
-	verifier note.Verifier
-	newest   Checkpoint   // what the log is held against
-	roots    []Checkpoint // all sizes with a known root up to newest, ascending
-	segs     []uint64
+	chain  *keychain
+	own    int          // keys that the chain beside the log has
+	newest Checkpoint   // what the log is held against
+	roots  []Checkpoint // all sizes with a known root up to newest, ascending
+	segs   []uint64
 }
 
 func (v *verification) add(p Problem) { v.problems = append(v.problems, p) }
 
 func (v *verification) run(ctx context.Context, pub string, known [][]byte) error {
+	var err error
 	if pub == "" {
-		b, err := os.ReadFile(filepath.Join(v.dir, "..", "keys", pubName))
+		if pub, err = readPub(filepath.Join(v.dir, "..", "keys")); err == nil && pub == "" {
+			err = fs.ErrNotExist
+		}
 		if err != nil {
 			return fmt.Errorf("no verifier's key: %w", err)
 		}
-		pub = string(b)
 	}
-	var err error
-	if v.verifier, err = note.NewVerifier(strings.TrimSpace(pub)); err != nil {
-		return fmt.Errorf("verifier's key: %w", err)
+	if v.chain, err = newChain(pub); err != nil {
+		return err
 	}
-	v.sum.Key = fmt.Sprintf("%s+%08x", v.verifier.Name(), v.verifier.KeyHash())
+	first := v.chain.links[0].verifier
+	v.sum.Key = fmt.Sprintf("%s+%08x", first.Name(), first.KeyHash())
 	if v.sum.Writer, err = beingWritten(v.dir); err != nil {
+		return err
+	}
+	if err := v.keys(known); err != nil {
 		return err
 	}
 	if err := v.checkpoints(known); err != nil {
@@ -167,11 +174,24 @@ func (v *verification) checkpoints(known [][]byte) error {
 			Text: fmt.Sprintf("the newest checkpoint has size %d, the history has one of size %d from %s", v.newest.Size, c.Size, c.Time)})
 		v.newest = c
 	}
+	for i, l := range v.chain.links[1:] {
+		if l.since.Size <= v.newest.Size {
+			all = append(all, l.since)
+			if i+1 == v.own {
+				v.add(Problem{Kind: ProblemKey, From: l.since.Size + 1, File: chainName, Text: fmt.Sprintf("%s lacks the key that signs since size %d, %s", chainName, l.since.Size, l.since.Time)})
+			}
+		}
+	}
+	if c := v.chain.last().since; c.Size > v.newest.Size {
+		v.add(Problem{Kind: ProblemRollback, From: v.newest.Size + 1, To: c.Size, File: checkpointName,
+			Text: fmt.Sprintf("the log was cut back: a key was changed at size %d, %s, the log ends at %d", c.Size, c.Time, v.newest.Size)})
+	}
 	for _, b := range known {
-		c, err := v.openNote(b)
+		c, _, err := v.chain.open(b)
 		switch {
 		case err != nil:
 			v.add(Problem{Kind: kindOf(err), Text: fmt.Sprintf("the given checkpoint: %v", err)})
+		case c.Next != "": // it was looked at with the chain
 		case c.Size > v.newest.Size:
 			v.add(Problem{Kind: ProblemRollback, From: v.newest.Size + 1, To: c.Size,
 				Text: fmt.Sprintf("the log was cut back: a checkpoint of size %d from %s is known, the log ends at %d", c.Size, c.Time, v.newest.Size)})
@@ -202,22 +222,44 @@ func (v *verification) arrange(all []Checkpoint) {
 
 func kindOf(err error) string {
 	var other *note.UnverifiedNoteError
-	if errors.As(err, &other) {
+	if errors.As(err, &other) || errors.Is(err, errOutOfTurn) {
 		return ProblemKey
 	}
 	return ProblemCheckpoint
 }
 
-func (v *verification) openNote(b []byte) (Checkpoint, error) {
-	n, err := note.Open(b, note.VerifierList(v.verifier))
+// keys follows the chain of keys from the one that is trusted. A handover that was kept elsewhere
+// leads on where the chain was cut.
+func (v *verification) keys(known [][]byte) error {
+	notes, torn, err := chainNotes(v.dir)
 	if err != nil {
-		return Checkpoint{}, err
+		return err
 	}
-	c, err := parseCheckpoint(n.Text)
-	if err == nil && c.Origin != v.verifier.Name() {
-		err = fmt.Errorf("it is of %s, the key of %s", c.Origin, v.verifier.Name())
+	if len(notes) == 0 {
+		v.add(Problem{Kind: ProblemKey, File: chainName, Text: "the chain of keys is missing"})
 	}
-	return c, err
+	if torn && !v.sum.Writer {
+		v.add(Problem{Kind: ProblemUnsealed, File: chainName, Text: chainName + " ends inside a note"})
+	}
+	strange := v.chain.extend(notes)
+	for i, n := range notes {
+		if why := strange[i]; why != nil {
+			off := bytes.Index(bytes.Join(notes, []byte("\n")), n)
+			v.add(Problem{Kind: ProblemKey, File: chainName, Offset: int64(off),
+				Text: fmt.Sprintf("%s: %d of %d notes are not good, the first is number %d: %v", chainName, len(strange), len(notes), i+1, why)})
+			break
+		}
+	}
+	var handed [][]byte
+	for _, b := range known {
+		if c, err := unsigned(b); err == nil && c.Next != "" {
+			handed = append(handed, b)
+		}
+	}
+	v.own = len(v.chain.links)
+	v.chain.extend(handed) // what is wrong with one is told of it as of any checkpoint
+	v.sum.Keys = len(v.chain.links)
+	return nil
 }
 
 // noteFile reads a file of checkpoints and reports the bad ones. unproven is the last that can be
@@ -243,7 +285,7 @@ func (v *verification) noteFile(name string) (good []Checkpoint, unproven *Check
 		if c, err := unsigned(n); err == nil {
 			unproven = &c
 		}
-		c, err := v.openNote(n)
+		c, _, err := v.chain.open(n)
 		if err == nil && len(good) > 0 && c.Size < good[len(good)-1].Size {
 			err = fmt.Errorf("size %d behind size %d", c.Size, good[len(good)-1].Size)
 		}

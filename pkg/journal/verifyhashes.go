@@ -208,7 +208,9 @@ func (w *hashWalk) reached() {
 		c := w.roots[0]
 		w.roots = w.roots[1:]
 		if w.matches(c) {
-			w.good = c.Size
+			if w.differ == nil || w.edits > 0 {
+				w.good = c.Size
+			}
 			// What came before is confirmed with it: a difference there was an edited hash, since found.
 			if w.edits > 0 {
 				w.differ, w.differs = nil, 0

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 	"golang.org/x/sys/unix"
 
@@ -18,6 +17,9 @@ import (
 
 // retryEvery is the pause between attempts to commit on a disk that refuses.
 const retryEvery = 500 * time.Millisecond
+
+// keyRetryEvery is the pause after a change of keys that failed.
+const keyRetryEvery = 10 * time.Second
 
 // compactAbove is the size at which the checkpoint file is replaced by its last note.
 const compactAbove = 64 << 10
@@ -77,8 +79,13 @@ func fdatasync(f *os.File) error {
 // of the numbers, so that a failed commit is repeated from the step that failed.
 type writer struct {
 	dir    string
+	keyDir string
 	o      Options
-	signer note.Signer
+	signer *signer
+	keyed  Checkpoint // the note that put signer in force
+	keys   int        // of the chain
+
+	keyRetry time.Time // no attempt to change the key before
 
 	seg      *appendFile // nil: the next batch begins a segment
 	segments int
@@ -93,6 +100,7 @@ type writer struct {
 	sealed    uint64
 	check     *appendFile
 	history   *appendFile
+	chain     *appendFile
 	last      Checkpoint
 	historyAt time.Time // of the last entry
 	recovered uint64    // goes into the next checkpoint
@@ -113,7 +121,15 @@ func (w *writer) commit(b *batch) error {
 		return err
 	}
 	if w.sealed < w.written || w.recovered > 0 {
-		return w.seal(false)
+		if err := w.seal(false); err != nil {
+			return err
+		}
+	}
+	if now := w.o.Now(); w.due(now) && !now.Before(w.keyRetry) {
+		if err := w.rotate(); err != nil { // nothing waits for it: the records are durable
+			w.keyRetry = now.Add(keyRetryEvery)
+			w.o.Logger.Error("the signing key was not changed", "err", err)
+		}
 	}
 	return nil
 }
@@ -258,7 +274,7 @@ func (w *writer) close() error {
 	if w.seg != nil {
 		err = errors.Join(err, w.seg.f.Close())
 	}
-	for _, a := range []*appendFile{w.hashes, w.check, w.history} {
+	for _, a := range []*appendFile{w.hashes, w.check, w.history, w.chain} {
 		err = errors.Join(err, fdatasync(a.f), a.f.Close())
 	}
 	return errors.Join(err, w.reserve.close())
@@ -360,6 +376,7 @@ func (j *Journal) publish(w *writer, err error) {
 
 func (w *writer) fill(s *Stats) {
 	s.Durable, s.CheckpointSize, s.CheckpointTime = w.sealed, w.last.Size, w.last.Time
+	s.Keys, s.KeyTime = w.keys, w.keyed.Time
 	s.Segments, s.Bytes, s.Reserve = w.segments, w.bytes, w.reserve.held
 	if w.seg != nil {
 		s.Bytes += w.seg.size

@@ -1,0 +1,70 @@
+package journal
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"strings"
+)
+
+// lineMark comes before a signed note on a line of text.
+const lineMark = "note64="
+
+// Line is a signed checkpoint as one line of text, for a log that takes lines: what it says and,
+// behind note64=, the note itself.
+func Line(signed []byte) (string, error) {
+	c, err := unsigned(signed)
+	if err != nil {
+		return "", err
+	}
+	what := "checkpoint"
+	if c.Next != "" {
+		what = "change of key"
+	}
+	return fmt.Sprintf("%s of %s: size %d root %s time %s %s%s", what, c.Origin, c.Size, c.Root, c.Time, lineMark, base64.StdEncoding.EncodeToString(signed)), nil
+}
+
+// Notes finds the signed notes in what was kept elsewhere: a file of checkpoints as they are, with an
+// empty line behind each, or lines of Line with anything before them. What is neither is one note,
+// which no key will open.
+func Notes(kept []byte) [][]byte {
+	if bytes.Contains(kept, []byte(lineMark)) {
+		return lineNotes(kept)
+	}
+	notes, whole := splitNotes(kept)
+	if whole < len(kept) || len(notes) == 0 {
+		notes = append(notes, kept[whole:])
+	}
+	return notes
+}
+
+func lineNotes(kept []byte) (notes [][]byte) {
+	for line := range bytes.Lines(kept) {
+		_, text, ok := bytes.Cut(line, []byte(lineMark))
+		if !ok {
+			continue
+		}
+		end := bytes.IndexFunc(text, func(r rune) bool {
+			return !strings.ContainsRune("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=", r)
+		})
+		if end < 0 {
+			end = len(text)
+		}
+		n, err := base64.StdEncoding.DecodeString(string(text[:end]))
+		if err != nil {
+			n = line // a line that was cut is told of like a note that is not good
+		}
+		notes = append(notes, n)
+	}
+	return notes
+}
+
+// Handovers returns the notes by which keys of the log in dir named their successors, as they are on
+// disk: kept elsewhere, they show that a log was put back to before one.
+func Handovers(dir string) ([][]byte, error) {
+	notes, _, err := chainNotes(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read journal %s: %w", dir, err)
+	}
+	return notes, nil
+}

@@ -1,0 +1,253 @@
+package journal
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// ProofFormat names the layout of a Proof.
+const ProofFormat = "holdfast-proof/1"
+
+// ErrUnproven is what Check returns for a document that does not prove what it says, and Prove for
+// a log that does not give what it signed.
+var ErrUnproven = errors.New("not proven")
+
+// ErrNoRecord says that the log has no record with that number any more, or not yet.
+var ErrNoRecord = errors.New("no such record in the log")
+
+// Proof shows to somebody who has the first verifier's key and nothing else that a record is in the
+// log, or that the log of an earlier checkpoint is the beginning of the log of a later one. It is one JSON
+// document; hashes are base64.
+type Proof struct {
+	Format string `json:"format"`
+
+	// Of a record: its number, its bytes as they were signed (CBOR), and what they say.
+	Seq    uint64          `json:"seq,omitempty"`
+	Bytes  []byte          `json:"bytes,omitempty"`
+	Record json.RawMessage `json:"record,omitempty"`
+	// Of two checkpoints: the earlier.
+	Earlier string `json:"earlier,omitempty"`
+
+	Path       []tlog.Hash `json:"path"`           // RFC 6962 audit path or consistency proof
+	Checkpoint string      `json:"checkpoint"`     // signed note
+	Keys       []string    `json:"keys,omitempty"` // signed notes from the first key to the one of the checkpoint
+}
+
+// Proven is what a good proof shows.
+type Proven struct {
+	Origin  string        `json:"origin"`
+	Size    uint64        `json:"size"` // of the log that was signed
+	Root    string        `json:"root"`
+	Time    event.Time    `json:"time"` // of the checkpoint
+	Keys    int           `json:"keys"` // of the chain, up to the one that signed
+	Seq     uint64        `json:"seq,omitempty"`
+	Record  *event.Record `json:"record,omitempty"`
+	Earlier uint64        `json:"earlier,omitempty"` // size of the earlier log
+}
+
+// Prove makes the proof of record seq against the newest checkpoint. It works beside the writer.
+func Prove(ctx context.Context, dir string, seq uint64) (*Proof, error) {
+	fail := func(err error) (*Proof, error) { return nil, fmt.Errorf("prove record %d: %w", seq, err) }
+	e, err := recordOf(ctx, dir, seq)
+	if err != nil {
+		return fail(err)
+	}
+	p := &Proof{Bytes: e.Bytes, Seq: seq}
+	rec, err := Decode(e.Bytes)
+	if err != nil {
+		return fail(err)
+	}
+	if p.Record, err = json.Marshal(rec); err != nil {
+		return fail(err)
+	}
+	err = p.make(dir, func(c Checkpoint, h tlog.HashReader) error {
+		if seq > c.Size {
+			return ErrNoRecord
+		}
+		path, err := tlog.ProveRecord(int64(c.Size), int64(seq)-1, h)
+		p.Path = path
+		return err
+	})
+	if err != nil {
+		return fail(err)
+	}
+	return p, nil
+}
+
+// ProveEarlier makes the proof that the log of an earlier signed checkpoint is the beginning of this one.
+func ProveEarlier(dir string, signed []byte) (*Proof, error) {
+	old, err := unsigned(signed)
+	p := &Proof{Earlier: string(signed)}
+	if err == nil {
+		err = p.make(dir, func(c Checkpoint, h tlog.HashReader) error {
+			if old.Size > c.Size {
+				return fmt.Errorf("the log ends at record %d, the checkpoint is of size %d: %w", c.Size, old.Size, ErrUnproven)
+			}
+			if old.Size == 0 {
+				return nil
+			}
+			path, err := tlog.ProveTree(int64(c.Size), int64(old.Size), h)
+			p.Path = path
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("prove an earlier checkpoint: %w", err)
+	}
+	return p, nil
+}
+
+func recordOf(ctx context.Context, dir string, seq uint64) (e Entry, err error) {
+	r, err := OpenReader(dir)
+	if err != nil {
+		return Entry{}, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	if end, err := r.End(); err != nil || seq == 0 || seq > end {
+		return Entry{}, errors.Join(err, ErrNoRecord)
+	}
+	if err := r.Seek(seq); err != nil {
+		return Entry{}, err
+	}
+	e, err = r.Next(ctx)
+	if err == nil && e.Seq != seq {
+		err = ErrNoRecord
+	}
+	return e, err
+}
+
+// make fills in what both proofs have, and looks whether it proves anything.
+func (p *Proof) make(dir string, path func(Checkpoint, tlog.HashReader) error) error {
+	signed, err := latestNote(dir, checkpointName)
+	if err != nil {
+		return err
+	}
+	if signed == nil {
+		return fmt.Errorf("there is no checkpoint: %w", ErrUnproven)
+	}
+	c, err := unsigned(signed)
+	if err != nil {
+		return err
+	}
+	p.Format, p.Checkpoint, p.Path = ProofFormat, string(signed), []tlog.Hash{}
+	chain, _, err := chainNotes(dir)
+	if err != nil {
+		return err
+	}
+	pub := beganWith(chain)
+	if pub == "" {
+		return fmt.Errorf("%s does not say who began: %w", chainName, ErrUnproven)
+	}
+	for _, n := range chain[1:] {
+		since, err := unsigned(n)
+		if err == nil && since.Size > c.Size { // made while we read
+			break
+		}
+		p.Keys = append(p.Keys, string(n))
+	}
+	f, err := os.Open(filepath.Join(dir, hashesName))
+	if err != nil {
+		return err
+	}
+	err = path(c, hashFile{f})
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	_, err = p.Check(pub)
+	return err
+}
+
+// Check tells what p proves to one who trusts the verifier's key pub. It reads nothing but p. Its
+// error is ErrUnproven or one about pub.
+func (p *Proof) Check(pub string) (Proven, error) {
+	fail := func(format string, args ...any) (Proven, error) {
+		return Proven{}, fmt.Errorf(format+": %w", append(args, ErrUnproven)...)
+	}
+	k, err := newChain(pub)
+	if err != nil {
+		return Proven{}, err
+	}
+	if p.Format != ProofFormat {
+		return fail("format %q is not %s", p.Format, ProofFormat)
+	}
+	notes := make([][]byte, len(p.Keys))
+	for i, n := range p.Keys {
+		notes[i] = []byte(n)
+	}
+	for i, why := range k.extend(notes) {
+		return fail("note %d of the chain of keys: %v", i+1, why)
+	}
+	c, by, err := k.open([]byte(p.Checkpoint))
+	if err != nil {
+		return fail("checkpoint: %v", err)
+	}
+	out := Proven{Origin: c.Origin, Size: c.Size, Root: c.Root.String(), Time: c.Time, Keys: by + 1}
+	if p.Earlier != "" {
+		old, _, err := k.open([]byte(p.Earlier))
+		if err != nil {
+			return fail("earlier checkpoint: %v", err)
+		}
+		out.Earlier = old.Size
+		if err := p.earlier(old, c); err != nil {
+			return fail("the log of size %d is not the beginning of that of size %d (%v)", old.Size, c.Size, err)
+		}
+		return out, nil
+	}
+	if p.Seq == 0 || p.Seq > c.Size {
+		return fail("record %d is not below size %d", p.Seq, c.Size)
+	}
+	if err := tlog.CheckRecord(p.Path, int64(c.Size), c.Root, int64(p.Seq)-1, tlog.RecordHash(p.Bytes)); err != nil {
+		return fail("record %d is not what was signed (%v)", p.Seq, err)
+	}
+	if out.Record, err = Decode(p.Bytes); err != nil {
+		return fail("record %d: %v", p.Seq, err)
+	}
+	if !sameRecord(p.Record, out.Record) {
+		return fail("record %d is signed, but the document shows another text for it", p.Seq)
+	}
+	out.Seq = p.Seq
+	return out, nil
+}
+
+func (p *Proof) earlier(old, c Checkpoint) error {
+	switch {
+	case old.Size > c.Size:
+		return errors.New("it is the later one")
+	case old.Size == 0:
+		if old.Root != (&tree{}).root() {
+			return errors.New("an empty log has another root")
+		}
+		return nil
+	}
+	return tlog.CheckTree(p.Path, int64(c.Size), c.Root, int64(old.Size), old.Root)
+}
+
+// sameRecord compares what a reader of the document sees. Without a text there is nothing to compare.
+func sameRecord(shown json.RawMessage, signed *event.Record) bool {
+	if len(shown) == 0 {
+		return true
+	}
+	b, err := json.Marshal(signed)
+	if err != nil {
+		return false
+	}
+	var one, other any
+	return plain(shown, &one) == nil && plain(b, &other) == nil && reflect.DeepEqual(one, other)
+}
+
+// plain decodes without rounding numbers.
+func plain(b []byte, to *any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	return d.Decode(to)
+}
