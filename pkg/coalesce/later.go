@@ -30,6 +30,19 @@ func (l Later) Merge(o Later) Later {
 	return l
 }
 
+// Inside returns what l, told of a directory, tells of a name rest below it, which
+// begins with '/'.
+func (l Later) Inside(rest string) Later {
+	if !l.Name {
+		return Later{}
+	}
+	if l.MovedTo != "" {
+		l.MovedTo += rest
+	}
+	l.Content, l.Meta = false, false
+	return l
+}
+
 // LaterOf tells what a change did to path, which is one of its names.
 func LaterOf(c *event.Change, path string) Later {
 	l := Later{Any: true, First: c.First}
@@ -59,15 +72,25 @@ func LaterOf(c *event.Change, path string) Later {
 	return l
 }
 
-// Later tells what is pending on path, or just being emitted, than aside: asked
-// before the receiver of changes, it misses none.
-func (t *Table) Later(path string, than *event.Change) Later {
+// Later tells what is pending on path, or just being emitted with a Turn after taken,
+// the last one that the asker has had: asked before the receiver of changes, it
+// misses none and takes none for later that was before.
+func (t *Table) Later(path string, taken uint64) Later {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var l Later
 	for _, c := range t.leaving {
-		if c != than && (c.Path == path || c.PathTo == path) {
-			l = l.Merge(LaterOf(c, path))
+		if c.Turn <= taken {
+			continue
+		}
+		for i, name := range []string{c.Path, c.PathTo} {
+			switch {
+			case name == "" || i == 1 && name == c.Path:
+			case name == path:
+				l = l.Merge(LaterOf(c, path))
+			case below(path, name):
+				l = l.Merge(LaterOf(c, name).Inside(path[len(name):]))
+			}
 		}
 	}
 	if e := t.pending[slot{path: path}]; e != nil {

@@ -14,7 +14,7 @@ func TestWhatHasLeftIsNotLaterThanWhatLeavesBehindIt(t *testing.T) {
 	var told []string
 	var oldest []uint64
 	tab = New(Options{Anchors: anchors{1: "/t"}, Emit: func(c *event.Change) {
-		l := tab.Later("/t/f", c)
+		l := tab.Later("/t/f", c.Turn)
 		told = append(told, c.Op.String()+map[bool]string{true: " before another"}[l.Any])
 		at, ok := tab.Oldest()
 		if !ok {
@@ -36,7 +36,7 @@ func TestWhatHasLeftIsNotLaterThanWhatLeavesBehindIt(t *testing.T) {
 	if want := []uint64{1, 5}; !slices.Equal(oldest, want) {
 		t.Errorf("the oldest were %v ms, want %v", oldest, want)
 	}
-	if _, ok := tab.Oldest(); ok || tab.Stats().Pending != 0 || tab.Later("/t/f", nil).Any {
+	if _, ok := tab.Oldest(); ok || tab.Stats().Pending != 0 || tab.Later("/t/f", 0).Any {
 		t.Error("something is still on its way")
 	}
 }

@@ -153,5 +153,7 @@ func (t *Table) Flush() {
 func (t *Table) send(c *event.Change) {
 	c.Op = decisive(c)
 	t.stats.Changes++
+	t.turn++
+	c.Turn = t.turn
 	t.out = append(t.out, c)
 }

@@ -76,6 +76,7 @@ type Table struct {
 	armed   bool            // the same: a scan at arming has told of all descriptors
 	told    Holds           // as Options.Holds was last told
 	lasting map[uint64]bool // openers that stay open, by id; they outlive the process that opened them
+	turn    uint64          // of the last one that was settled
 	leaving []*event.Change // being emitted: not pending any more, and not yet or just now with the receiver
 }
 

@@ -32,6 +32,8 @@ type Change struct {
 	// Opened: a file was made or emptied by or through an open for writing, and what was written
 	// through it is not told of: what the file holds afterwards tells.
 	Opened bool
+	// Turn is its place among the changes that stage 4 has handed on, from 1; 0: it is none of these.
+	Turn uint64
 
 	Actor   Actor
 	Process Process

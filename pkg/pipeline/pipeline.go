@@ -29,6 +29,7 @@ type Pipeline struct {
 	pace      pace    // of the slow side alone
 	delayed   delayed // of the slow side alone
 	links     uint64  // of the slow side alone: rehash.Links when it was told
+	taken     uint64  // of the slow side alone: the last change from the queue, by its Turn
 	scans     *scans
 
 	turns     atomic.Uint64   // odd while the slow side works, even while it waits for work
@@ -385,10 +386,10 @@ func (p *Pipeline) put(it *item) {
 	}
 }
 
-// later tells rehash what is known to have happened to a path since; than, which may
-// be nil, is the change that is looked at.
-func (p *Pipeline) later(path string, than *event.Change) rehash.Later {
-	pending := p.table.Later(path, than) // first: what is pending moves on to the queue
+// later tells rehash what is known to have happened to a path since the changes that
+// the slow side has taken.
+func (p *Pipeline) later(path string) rehash.Later {
+	pending := p.table.Later(path, p.taken) // first: what is pending moves on to the queue
 	return rehash.Later(p.queue.later(path).Merge(pending))
 }
 

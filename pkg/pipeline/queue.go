@@ -155,15 +155,7 @@ func (q *queue) later(path string) coalesce.Later {
 			continue
 		}
 		for _, c := range q.paths[path[:i]] {
-			up := coalesce.LaterOf(c, path[:i])
-			if !up.Name {
-				continue
-			}
-			if up.MovedTo != "" {
-				up.MovedTo += path[i:]
-			}
-			up.Content, up.Meta = false, false
-			l = l.Merge(up)
+			l = l.Merge(coalesce.LaterOf(c, path[:i]).Inside(path[i:]))
 		}
 	}
 	return l

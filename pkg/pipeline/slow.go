@@ -33,13 +33,13 @@ func (p *Pipeline) runBack(ctx context.Context, frontDone <-chan struct{}, back 
 		turn = !turn
 		var it *item
 		if turn {
-			it = p.queue.take()
+			it = p.take()
 		}
 		if it == nil {
 			it = p.delayed.due(now)
 		}
 		if it == nil && !turn {
-			it = p.queue.take()
+			it = p.take()
 		}
 		if it != nil {
 			if err := p.work(ctx, it, back); err != nil {
@@ -58,6 +58,15 @@ func (p *Pipeline) runBack(ctx context.Context, frontDone <-chan struct{}, back 
 			p.scans.end()
 		}
 	}
+}
+
+// take returns the oldest item of the queue, nil if there is none.
+func (p *Pipeline) take() *item {
+	it := p.queue.take()
+	if it != nil && it.change != nil {
+		p.taken = max(p.taken, it.change.Turn)
+	}
+	return it
 }
 
 // lastLooks makes the second looks at once that were to be made a little later:
@@ -167,7 +176,7 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 		p.ownWork(ctx, c)
 		return nil, nil
 	}
-	f, err := p.states.Check(ctx, c, func(path string) rehash.Later { return p.later(path, c) }, p.keeps(c))
+	f, err := p.states.Check(ctx, c, p.later, p.keeps(c))
 	if err != nil {
 		p.o.Log.Warn("content cannot be given back", "stage", "rehash", "err", err)
 	}
@@ -225,7 +234,7 @@ func (p *Pipeline) keeps(c *event.Change) bool {
 func (p *Pipeline) ownWork(ctx context.Context, c *event.Change) {
 	differs := false
 	for _, path := range []string{c.Path, c.PathTo} {
-		if path == "" || p.later(path, c).Any || !p.states.Differs(ctx, path) {
+		if path == "" || p.later(path).Any || !p.states.Differs(ctx, path) {
 			continue
 		}
 		differs = true
