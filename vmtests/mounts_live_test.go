@@ -43,22 +43,23 @@ func TestLiveMountsRenamesAboveAndOtherNames(t *testing.T) {
 	m.inside("mount -t tmpfs shown top/www/sub")
 	m.settle()
 	expect("op=mount path=%s/sub process.exe=/usr/bin/mount detail.source=shown", www)
-	expect("op=unlink path=%s/sub/inner found=beneath process.exe=/usr/bin/mount", www)
 	m.inside("echo new >top/www/sub/new")
 	m.settle()
 	expect("op=create path=%s/sub/new after.hash=%s", www, hash("top/www/sub/new"))
 	m.inside("umount top/www/sub")
 	m.settle()
 	expect("op=umount path=%s/sub process.exe=/usr/bin/umount", www)
-	expect("op=create path=%s/sub/inner process.exe=/usr/bin/umount after.hash=%s", www, hash("top/www/sub/inner"))
 
 	m.inside("mount -t tmpfs cover top")
 	m.settle()
 	expect("op=mount path=%s path_seen=%s process.exe=/usr/bin/mount", www, m.path("top"))
-	expect("op=unlink path=%s/a process.exe=/usr/bin/mount", www)
+	m.inside("mkdir top/www; echo other >top/www/a")
+	m.settle()
+	expect("op=create path=%s/a after.hash=%s", www, hash("top/www/a"))
 	m.inside("umount top")
 	m.settle()
-	expect("op=create path=%s/a process.exe=/usr/bin/umount after.hash=%s", www, hash("top/www/a"))
+	expect("op=umount path=%s path_seen=%s process.exe=/usr/bin/umount", www, m.path("top"))
+	expect("op=write path=%s/a found=beneath process.exe=/usr/bin/umount after.hash=%s", www, hash("top/www/a"))
 
 	m.inside("mount --bind top/www top/www")
 	m.settle()
@@ -73,7 +74,10 @@ func TestLiveMountsRenamesAboveAndOtherNames(t *testing.T) {
 	expect("op=rename path=%s process.exe=/usr/bin/mv", www)
 	m.inside("mv $PWD/moved $PWD/top")
 	m.settle()
-	expect("op=create path=%s/a found=beneath process.exe=/usr/bin/mv after.hash=%s", www, hash("top/www/a"))
+	expect("op=rename path=%s process.exe=/usr/bin/mv reason~a.directory.was.renamed.to.this.path.*", www)
+	m.inside("mv $PWD/top $PWD/moved; echo meanwhile >>moved/www/a; mv $PWD/moved $PWD/top")
+	m.settle()
+	expect("op=write path=%s/a after.hash=%s", www, hash("top/www/a"))
 	m.inside("echo again >>top/www/a")
 	m.settle()
 	expect("op=write path=%s/a after.hash=%s", www, hash("top/www/a"))
@@ -106,5 +110,12 @@ func TestLiveMountsRenamesAboveAndOtherNames(t *testing.T) {
 	expect("op=umount path=%s/here process.exe=/usr/bin/umount", www)
 	m.inside("umount peer; umount top/www")
 	m.settle()
+	// what was hidden and is there again was not touched
+	for _, p := range []string{"sub/inner", "linked", "sub"} {
+		for _, op := range []string{"create", "mkdir", "unlink", "rmdir"} {
+			fmt.Fprintf(&want, "none op=%s path=%s/%s\n", op, www, p)
+		}
+	}
+	fmt.Fprintf(&want, "none op=unlink path=%s/a\n", www)
 	m.expect(want.String() + "none op=mount path_seen=" + m.path("elsewhere") + "\nnone kind=gap\n")
 }

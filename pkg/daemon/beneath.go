@@ -191,56 +191,74 @@ func (d *Daemon) beneathRecord(op event.Op, path, at string, by *pipeline.Beneat
 // compareMoved has the paths compared that lead to something else than before,
 // and those at which mounts came or went, each put down to who did that.
 func (d *Daemon) compareMoved(moved []string, changes []mountChange, told []pipeline.Beneath) {
-	by := make(map[*pipeline.Beneath][]string)
-	add := func(b *pipeline.Beneath, p string) {
-		if !slices.Contains(by[b], p) {
-			by[b] = append(by[b], p)
+	type cause struct {
+		by *pipeline.Beneath
+		op event.Op // OpNone: none that is known, the path was made anew
+	}
+	trees := make(map[cause][]string)
+	add := func(c cause, p string) {
+		if !slices.Contains(trees[c], p) {
+			trees[c] = append(trees[c], p)
 		}
 	}
-	renamer := onlyRenamer(told)
+	renamer, renamed := onlyRenamer(told)
 	for _, p := range moved {
-		b := renamer
+		var why cause
+		if renamed {
+			why = cause{renamer, event.OpRename}
+		}
 		for i := range changes {
-			if c := &changes[i]; c.by != nil && (policy.Within(c.at, p) || c.old.At != "" && policy.Within(c.old.At, p)) {
-				b = c.by
+			if c := &changes[i]; (c.by != nil || !c.renamed()) && (policy.Within(c.at, p) || c.old.At != "" && policy.Within(c.old.At, p)) {
+				why = cause{c.by, c.op}
 			}
 		}
-		add(b, p)
+		add(why, p)
 	}
 	for i := range changes {
 		c := &changes[i]
 		if d.rules.watched(c.at) && c.op != event.OpRemount && !slices.Contains(moved, c.at) {
-			add(c.by, c.at)
+			add(cause{c.by, c.op}, c.at)
 		}
 	}
-	for b, trees := range by {
+	for why, trees := range trees {
 		reason := "found when what its path leads to had changed"
 		switch {
-		case b == nil:
-		case b.Op == event.OpRename:
-			reason = "found after a directory above it was renamed"
-		case b.At != "":
-			reason = fmt.Sprintf("found after the %s at %s", b.Op, event.Text([]byte(b.At)))
+		case why.op == event.OpNone:
+			d.pipe.RescanFor(trees, reason, nil, false)
+		case why.op == event.OpRename:
+			d.pipe.Swapped(trees, "found after a directory above it was renamed", why.by, func(path string, there bool) { d.noteRenamed(path, there, why.by) })
+		case why.by == nil || why.by.At == "":
+			d.pipe.Swapped(trees, reason, why.by, nil)
+		default:
+			d.pipe.Swapped(trees, fmt.Sprintf("found after the %s at %s", why.op, event.Text([]byte(why.by.At))), why.by, nil)
 		}
-		d.pipe.RescanFor(trees, reason, b, false)
 	}
 }
 
+// noteRenamed records that a rename above a path took it away, or brought it.
+func (d *Daemon) noteRenamed(path string, there bool, by *pipeline.Beneath) {
+	r := d.beneathRecord(event.OpRename, path, path, by)
+	r.Reason = "a directory above it was renamed: nothing is at this path now"
+	if there {
+		r.Reason = "a directory was renamed to this path or to one above it"
+	}
+	d.pipe.Note(r)
+}
+
 // onlyRenamer is the one process that renamed something that rules lead through;
-// nil if there are several.
-func onlyRenamer(told []pipeline.Beneath) *pipeline.Beneath {
-	var one *pipeline.Beneath
+// nil if there are several. found: there is one at least.
+func onlyRenamer(told []pipeline.Beneath) (one *pipeline.Beneath, found bool) {
 	for i := range told {
 		b := &told[i]
 		if b.Op != event.OpRename {
 			continue
 		}
 		if one != nil && one.Process.ExecID != b.Process.ExecID {
-			return nil
+			return nil, true
 		}
 		one = b
 	}
-	return one
+	return one, one != nil
 }
 
 // movedAnchors returns the paths that lead to something else than before.

@@ -63,7 +63,7 @@ const (
 	FoundWhileDown = "while_down" // at start: it was made while the daemon was not running
 	FoundArming    = "arming"     // when a tree was armed, or had appeared: it was made just before
 	FoundOrder     = "order"      // when a directory was compared in which operations came in each other's way
-	FoundBeneath   = "beneath"    // when what a path leads to had changed: a mount, a rename above it, a write to its device; the actor is who did that
+	FoundBeneath   = "beneath"    // when what a path leads to had changed: a mount, a rename above it, a write to its device; the actor is who did that. What was hidden by it, or is back as it was, has no record of its own
 	FoundUnplaced  = "unplaced"   // after an operation whose path could not be followed any more, or one of io_uring that no event told of
 )
 

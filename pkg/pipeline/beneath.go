@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"slices"
 
 	"github.com/holdfast/holdfast/pkg/coalesce"
 	"github.com/holdfast/holdfast/pkg/event"
@@ -57,7 +58,22 @@ func (p *Pipeline) Note(r *event.Record) { p.put(&item{record: r}) }
 // put down to by, if that is not nil. With whole every file is read, even where
 // its inode says that it was not touched.
 func (p *Pipeline) RescanFor(trees []string, reason string, by *Beneath, whole bool) {
-	p.scans.begin(&job{trees: outermost(trees), found: event.FoundBeneath, reason: reason, by: by, whole: whole})
+	p.scans.begin(&job{trees: p.outermost(trees), found: event.FoundBeneath, reason: reason, by: by, whole: whole})
+}
+
+// Swapped is RescanFor for paths that lead to other directories than before because
+// of a mount or a rename above them. Where they are only observed, what is hidden by
+// that or comes back as it was is no change. note, which may be nil, is called for
+// those at which there is something now and was nothing, or the other way round, as
+// far as no record tells of that.
+func (p *Pipeline) Swapped(trees []string, reason string, by *Beneath, note func(path string, there bool)) {
+	p.scans.begin(&job{trees: p.outermost(trees), found: event.FoundBeneath, reason: reason, by: by, swapped: true, note: note})
+}
+
+// returns reports whether a path is a root that is only observed.
+func (p *Pipeline) returns(path string) bool {
+	rule, ok := p.o.Rule(path)
+	return ok && rule.Mode == event.ModeObserve && slices.Contains(p.o.Trees(), path)
 }
 
 // Outside lists the known files that have names outside the watched trees, one of

@@ -66,7 +66,7 @@ func New(o Options) *Pipeline {
 		Scan:  o.Scan, Holds: o.Holds, Armed: o.Armed, MappedEvery: o.MappedEvery,
 		Quiet: o.Quiet, Grace: o.Grace, MaxHold: o.MaxHold, MaxOpen: o.MaxOpen, Lasting: o.Lasting,
 	})
-	ro := rehash.Options{Now: o.Clock.Boot, Read: o.Read, Workers: o.Workers}
+	ro := rehash.Options{Now: o.Clock.Boot, Read: o.Read, Workers: o.Workers, Returns: p.returns}
 	if o.Vault != nil {
 		ro.Intake = o.Vault.Intake
 		ro.Keep = func(ctx context.Context, path string) (event.State, error) {

@@ -24,8 +24,11 @@ type job struct {
 	by     *Beneath // who made what it finds; nil if nobody is known
 	whole  bool     // read everything
 	gap    *gap     // the loss that it closes, or the unplaced events that it is for; nil if none
-	noted  uint64   // ns since boot when it was asked for: what happened before is taken in first
-	begun  uint64   // ns since boot
+	// swapped: the trees lead to other directories (Pipeline.Swapped).
+	swapped bool
+	note    func(path string, there bool)
+	noted   uint64 // ns since boot when it was asked for: what happened before is taken in first
+	begun   uint64 // ns since boot
 	// compare: not after a loss, but because of the order of operations.
 	compare bool
 	done    chan<- error // gets the outcome of the first try, nil if nobody waits
@@ -185,6 +188,10 @@ func (s *scans) do(j *job) {
 		if j.whole {
 			p.states.Doubt(root)
 		}
+		if err := s.swap(j, root); err != nil {
+			errs = append(errs, err)
+			continue
+		}
 		n, err := p.states.Suspects(s.ctx, p.tree(root), func(path string) error { return s.suspect(j, path) })
 		j.looked.Add(uint64(n))
 		if err != nil {
@@ -201,6 +208,31 @@ func (s *scans) do(j *job) {
 	}
 	if err != nil {
 		s.close(j, err)
+	}
+}
+
+// swap takes notice that a root leads elsewhere, in the slow side's turn. It is done
+// once: tried again, a job only compares.
+func (s *scans) swap(j *job, root string) error {
+	if rule, ok := s.p.o.Rule(root); !j.swapped || !ok || rule.Mode != event.ModeObserve {
+		return nil
+	}
+	done := make(chan struct{})
+	err := s.put(&item{call: func() {
+		went, came := s.p.states.Swap(s.p.tree(root))
+		if (went || came) && j.note != nil {
+			j.note(root, came)
+		}
+		close(done)
+	}})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return nil
+	case <-s.ctx.Done():
+		return s.ctx.Err()
 	}
 }
 

@@ -302,7 +302,7 @@ func (p *Pipeline) compare(dir string) {
 			if len(trees) >= compareMany {
 				trees = p.o.Trees()
 			}
-			p.scans.begin(&job{trees: outermost(trees), found: event.FoundOrder, reason: reasonOrder, compare: true})
+			p.scans.begin(&job{trees: p.outermost(trees), found: event.FoundOrder, reason: reasonOrder, compare: true})
 		}})
 	}
 	if p.compares == nil {
@@ -313,12 +313,18 @@ func (p *Pipeline) compare(dir string) {
 	}
 }
 
-// outermost leaves out what lies below others.
-func outermost(trees []string) []string {
+// outermost leaves out what lies below others in the same tree.
+func (p *Pipeline) outermost(trees []string) []string {
 	slices.Sort(trees)
+	roots := p.o.Trees()
+	covers := func(o, t string) bool {
+		return coalesce.Within(o, t) && !slices.ContainsFunc(roots, func(r string) bool {
+			return r != o && coalesce.Within(o, r) && coalesce.Within(r, t)
+		})
+	}
 	var out []string
 	for _, t := range trees {
-		if !slices.ContainsFunc(out, func(o string) bool { return coalesce.Within(o, t) }) {
+		if !slices.ContainsFunc(out, func(o string) bool { return o == t || covers(o, t) }) {
 			out = append(out, t)
 		}
 	}

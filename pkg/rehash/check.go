@@ -203,6 +203,9 @@ func (k *check) look() Finding {
 	}
 	switch {
 	case l.state.Type != event.TypeDir:
+	case !e.State.Exists && k.r.returned(path, &l.state):
+		f.Op = event.OpRename
+		k.compare = append(k.compare, path)
 	case !e.State.Exists:
 		f.Inside = children(path)
 	case e.State.Ino != l.state.Ino:
@@ -418,7 +421,11 @@ func (k *check) removed() Finding {
 	if !f.Before.Exists {
 		f.Before = unread(event.State{Exists: true, Type: typeOf(c)}, unreadGone)
 	}
-	f.Below = k.below(path)
+	if c.Op == event.OpRename && k.r.o.Returns != nil && k.r.o.Returns(path) {
+		k.r.leave(path)
+	} else {
+		f.Below = k.below(path)
+	}
 	k.remember(path, event.State{}, e.fresh)
 	if l.state.Exists && !after.Any {
 		f.Looks = append(f.Looks, Look{Path: path}) // there again, and nobody has told of it yet

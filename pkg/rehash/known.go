@@ -196,6 +196,26 @@ func (k *Known) move(from, to string, at uint64) {
 	k.linked.moved(f)
 }
 
+// take forgets paths and returns what was known of them.
+func (k *Known) take(paths []string) map[string]Entry {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	out := make(map[string]Entry, len(paths))
+	for _, p := range paths {
+		n := k.find(p)
+		if n == nil || n.entry == nil {
+			continue
+		}
+		k.linked.drop(n)
+		if n.entry.State.Exists {
+			k.count--
+		}
+		out[p] = *n.entry
+		n.entry = nil
+	}
+	return out
+}
+
 // exchange swaps what is known at and below two names.
 func (k *Known) exchange(a, b string) {
 	if a == "" || b == "" || a == b {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,10 @@ type Options struct {
 	// Intake returns where the content goes that Check reads, so that it need not
 	// be read again to be kept; nil: nowhere.
 	Intake func() Intake
+
+	// Returns reports whether a path may go by a rename and come back with all below it,
+	// and is not put back meanwhile; nil: none does.
+	Returns func(path string) bool
 
 	Workers int // concurrent reads of a scan; default the number of CPUs
 }
@@ -54,6 +59,9 @@ type Rehash struct {
 	known Known
 
 	doubts map[string]doubt // of Check alone
+
+	asideMu sync.Mutex         // guards aside
+	aside   map[string][]aside // by root
 
 	reads, spared, unread, late, unstable atomic.Uint64
 	graves                                atomic.Int64 // names known to be gone since the last pruning

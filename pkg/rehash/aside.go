@@ -1,0 +1,111 @@
+package rehash
+
+import (
+	"errors"
+	"maps"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// aside is what was known at and below a path while it led to another directory
+// than it does now. A restart forgets it: what is not back by then is told as gone.
+type aside struct {
+	root    fileID // the directory that it led to
+	entries map[string]Entry
+}
+
+// asideMost is how many directories one path may have led to before; of those that
+// are longer ago everything is told as new when they come back.
+const asideMost = 4
+
+// Swap takes notice that the root of a tree leads to another directory than before,
+// or to none, because of a mount or a rename above it: nothing in either was removed
+// or made by that. What is known and not there any more is put aside, and what was put
+// aside when the directory went that is there now is known again; what has changed in
+// it meanwhile a comparison finds. went and came tell of the root itself.
+func (r *Rehash) Swap(t Tree) (went, came bool) {
+	var st unix.Stat_t
+	err := unix.Lstat(t.Root, &st)
+	there := err == nil
+	if !there && !gone(err) {
+		return false, false
+	}
+	was, now := fileID{}, fileID{st.Dev, st.Ino}
+	e, _ := r.known.Get(t.Root)
+	if e.State.Exists {
+		was = fileID{e.State.Dev, e.State.Ino}
+	}
+	r.asideMu.Lock()
+	defer r.asideMu.Unlock()
+	if e.State.Exists && e.State.Type == event.TypeDir && (!there || was != now) {
+		r.putAside(t, was, there)
+	}
+	if there {
+		r.bringBack(t.Root, was, now)
+	}
+	return e.State.Exists && !there, !e.State.Exists && there
+}
+
+// leave puts aside what is known at and below a root that was renamed away.
+func (r *Rehash) leave(root string) {
+	e, _ := r.known.Get(root)
+	if !e.State.Exists {
+		return
+	}
+	r.asideMu.Lock()
+	defer r.asideMu.Unlock()
+	r.putAside(Tree{Root: root}, fileID{e.State.Dev, e.State.Ino}, false)
+}
+
+// returned brings back what is known below a root that was renamed away and is there
+// again, as now says.
+func (r *Rehash) returned(root string, now *event.State) bool {
+	r.asideMu.Lock()
+	defer r.asideMu.Unlock()
+	return r.bringBack(root, fileID{}, fileID{now.Dev, now.Ino})
+}
+
+// putAside is called with asideMu held. look: some of it may be there.
+func (r *Rehash) putAside(t Tree, was fileID, look bool) {
+	var paths []string
+	r.known.Walk(t.Root, func(path string, _ *event.State) {
+		if !t.skips(path) {
+			paths = append(paths, path)
+		}
+	})
+	if look {
+		var st unix.Stat_t
+		paths = slices.DeleteFunc(paths, func(path string) bool { return !gone(unix.Lstat(path, &st)) })
+	}
+	all := slices.DeleteFunc(r.aside[t.Root], func(a aside) bool { return a.root == was })
+	all = append(all, aside{was, r.known.take(paths)})
+	if r.aside == nil {
+		r.aside = make(map[string][]aside)
+	}
+	r.aside[t.Root] = all[max(0, len(all)-asideMost):]
+}
+
+// bringBack is called with asideMu held. A file system may be another device after
+// it was mounted again.
+func (r *Rehash) bringBack(root string, was, now fileID) bool {
+	all := r.aside[root]
+	i := slices.IndexFunc(all, func(a aside) bool { return a.root == now })
+	if i < 0 {
+		i = slices.IndexFunc(all, func(a aside) bool { return a.root.ino == now.ino && a.root != was })
+	}
+	if i < 0 {
+		return false
+	}
+	for _, path := range slices.Sorted(maps.Keys(all[i].entries)) { // parents first
+		if e, _ := r.known.Get(path); !e.State.Exists {
+			r.known.put(path, all[i].entries[path])
+		}
+	}
+	r.aside[root] = slices.Delete(all, i, i+1)
+	return true
+}
+
+func gone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) }
