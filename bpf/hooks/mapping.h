@@ -44,17 +44,29 @@ static __always_inline bool is_store(u64 nr)
 	return nr >= CALLS || calls[nr].form != F_WRITE;
 }
 
+/*
+ * What folds stores has a key of its own beside that of the opener: who stores by a
+ * mapping that was there before a rule has no leave to write by its descriptor
+ * (on_write).
+ */
+static __always_inline u64 store_key(u64 opener)
+{
+	return opener + 1;
+}
+
 /* Sends a store; further ones by the same process are folded for a while. */
-__noinline int report_store(struct request *r, u64 key, u64 count)
+__noinline int report_store(struct request *r, u64 count)
 {
 	struct opener *o;
 	struct slot *s;
+	u64 k;
 
 	if (!r)
 		return 0;
 	s = event_by_current(EV_FILE, OP_MAP_WRITE, HOOK_UPDATE_TIME);
 	if (!s)
 		return 0;
+	k = store_key(r->opener);
 	o = &s->opener;
 	fill_file(s, r);
 	file_of(s)->count = count;
@@ -64,19 +76,15 @@ __noinline int report_store(struct request *r, u64 key, u64 count)
 	o->sent = head_of(s)->time;
 	o->inode = (u64)r->in;
 	o->writes = 1;
-	bpf_map_update_elem(&openers, &key, o, BPF_ANY);
+	bpf_map_update_elem(&openers, &k, o, BPF_ANY);
 	submit(s);
 	return 0;
 }
 
-/*
- * Somebody stored into f. What folds stores has a key of its own beside that of
- * the opener: who stores by a mapping that was there before a rule has no leave to
- * write by its descriptor (on_write).
- */
+/* Somebody stored into f. */
 static __noinline int on_store(struct file *f, u64 nr)
 {
-	u64 k = (u64)f + 1, now, count = 1, pt = bpf_get_current_pid_tgid();
+	u64 k = store_key((u64)f), now, count = 1, pt = bpf_get_current_pid_tgid();
 	struct request r;
 	struct opener *o;
 
@@ -95,7 +103,7 @@ static __noinline int on_store(struct file *f, u64 nr)
 		count += o->count;
 	}
 	if (place(&r))
-		report_store(&r, k, count);
+		report_store(&r, count);
 	return 0;
 }
 
