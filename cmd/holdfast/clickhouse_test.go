@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -59,7 +61,7 @@ func TestClickHouseAnswersLikeTheJournal(t *testing.T) {
 		t.Errorf("a second apply: %s", out)
 	}
 	run(0, "schema", "status", "--json")
-	if out := run(6, "verify", "--against", "clickhouse"); !strings.Contains(out, "7 missing") {
+	if out := run(0, "verify", "--against", "clickhouse"); !strings.Contains(out, "7 records not shipped yet") {
 		t.Errorf("before shipping: %s", out)
 	}
 	send(t, server.URL("holdfast"), filepath.Join(state, "journal"))
@@ -90,6 +92,53 @@ func TestClickHouseAnswersLikeTheJournal(t *testing.T) {
 		if !strings.Contains(out, want) {
 			t.Errorf("verify of altered rows lacks %q:\n%s", want, out)
 		}
+	}
+
+	// Rows at the end that are gone were confirmed once; a log that is put back has checkpoints there.
+	server.MustExec(t, "TRUNCATE TABLE holdfast.records")
+	run(0, "verify", "--against", "clickhouse") // nothing says that there were rows
+	writePosition(t, state, 5)
+	if out := run(6, "verify", "--against", "clickhouse"); !strings.Contains(out, "5 missing") || !strings.Contains(out, "2 records not shipped yet") {
+		t.Errorf("verify of rows that were all removed: %s", out)
+	}
+	keepCheckpoint(t, server.URL("holdfast"), filepath.Join(state, "journal"))
+	for _, dir := range []string{"journal", "keys"} {
+		if err := os.RemoveAll(filepath.Join(state, dir)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := mkjournal(state, filepath.Join(dir, "records.json")); err != nil {
+		t.Fatal(err)
+	}
+	if out := run(6, "verify", "--against", "clickhouse"); !strings.Contains(out, "key: the given checkpoint") {
+		t.Errorf("verify of a log that was written anew: %s", out)
+	}
+}
+
+// keepCheckpoint sends the newest checkpoint of a journal.
+func keepCheckpoint(t *testing.T, url, dir string) {
+	t.Helper()
+	ctx := context.Background()
+	n, err := journal.LatestCheckpoint(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := clickhouse.Open(ctx, clickhouse.Config{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.SendCheckpoint(ctx, "0123456789abcdef0123456789abcdef", 7, n), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writePosition writes what a daemon whose last confirmed record was n leaves.
+func writePosition(t *testing.T, state string, n int) {
+	t.Helper()
+	line := fmt.Sprintf("holdfast-ship 1 %d 0 0 %08x", n, crc32.ChecksumIEEE([]byte("0123456789abcdef0123456789abcdef")))
+	line = fmt.Sprintf("%s %08x", line, crc32.ChecksumIEEE([]byte(line)))
+	if err := os.WriteFile(filepath.Join(state, "shipped"), []byte(fmt.Sprintf("%-511s\n", line)), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

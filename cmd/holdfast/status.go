@@ -285,6 +285,12 @@ func (a *app) printStores(st *control.Status) {
 	} else {
 		a.line("ship    off: no ClickHouse is configured")
 	}
+	for _, p := range st.Published {
+		a.linef("proof   checkpoint of record %d sent to %s", p.Size, printableText(p.To))
+		if p.LastError != "" {
+			a.linef("        last error: %s", printableText(p.LastError))
+		}
+	}
 	v := st.Vault
 	a.linef("vault   %s of %s, %s in %s of disk", plural(v.Versions, "version"), plural(v.Paths, "path"), bytesText(v.Bytes), bytesText(v.Stored))
 }

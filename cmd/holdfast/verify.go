@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/config"
 	"github.com/holdfast/holdfast/pkg/control"
 	"github.com/holdfast/holdfast/pkg/journal"
+	"github.com/holdfast/holdfast/pkg/ship"
 )
 
 func (a *app) verifyCommand() *cli.Command {
@@ -38,7 +40,7 @@ type proof struct {
 	Shipped    uint64                 `json:"shipped,omitempty"` // the last record that was compared
 }
 
-func (a *app) verify(c *cli.Context) error {
+func (a *app) verify(c *cli.Context) (err error) {
 	if err := noArgs(c); err != nil {
 		return err
 	}
@@ -61,6 +63,18 @@ func (a *app) verify(c *cli.Context) error {
 		return stateError(cfg, fmt.Errorf("verify: %w", err))
 	}
 	var p proof
+	var db *clickhouse.DB
+	if against != "" {
+		if db, err = a.openClickHouse(c.Context, cfg); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, db.Close()) }()
+		kept, err := checkpointsOf(c.Context, db, cfg)
+		if err != nil {
+			return err
+		}
+		known = append(known, kept...)
+	}
 	p.Journal, err = journal.Verify(c.Context, cfg.JournalDir(), key, func(prob journal.Problem) {
 		if c.Bool("json") {
 			err = errors.Join(err, a.json(prob))
@@ -73,7 +87,7 @@ func (a *app) verify(c *cli.Context) error {
 	}
 	p.OK = p.Journal.OK()
 	if against != "" {
-		if err := a.verifyRows(c, cfg, &p); err != nil {
+		if err := a.verifyRows(c, cfg, db, &p); err != nil {
 			return err
 		}
 	}
@@ -111,20 +125,45 @@ func evidence(c *cli.Context) (key string, known [][]byte, err error) {
 	return key, known, nil
 }
 
-// verifyRows compares the rows of ClickHouse with the records. What was not
-// shipped yet, as a running daemon says, is left out.
-func (a *app) verifyRows(c *cli.Context, cfg config.Config, p *proof) (err error) {
-	db, err := a.openClickHouse(c.Context, cfg)
-	if err != nil {
-		return err
+// checkpointsOf asks the server for the host's checkpoints: what was once signed and shipped must be in the log.
+func checkpointsOf(ctx context.Context, db *clickhouse.DB, cfg config.Config) ([][]byte, error) {
+	newest, err := journal.LatestCheckpoint(cfg.JournalDir())
+	if err != nil || newest == nil {
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	p.Shipped = p.Journal.Size
-	st, err := control.NewClient(cfg.Socket).Status(c.Context)
+	s, err := journal.ReadSigned(newest)
+	if err != nil {
+		return nil, nil // verify tells of it
+	}
+	return db.Checkpoints(ctx, hostOf(s.Origin))
+}
+
+// hostOf is the host id in a log's name.
+func hostOf(origin string) string { return origin[strings.LastIndexByte(origin, '/')+1:] }
+
+// shipped returns up to which record rows must be there: what a running daemon has had acknowledged, or else what the
+// server confirmed last, or holds now.
+func (a *app) shipped(ctx context.Context, cfg config.Config, db *clickhouse.DB, p *proof) (uint64, error) {
+	st, err := control.NewClient(cfg.Socket).Status(ctx)
 	switch {
 	case err == nil && st.State == cfg.State && st.Ship.Enabled:
-		p.Shipped = min(p.Journal.Size, st.Ship.Shipped)
+		return min(p.Journal.Size, st.Ship.Shipped), nil
 	case err != nil && !errors.Is(err, control.ErrNotRunning) && !errors.Is(err, control.ErrForbidden):
+		return 0, err
+	}
+	host := hostOf(p.Journal.Origin)
+	confirmed, err := ship.Confirmed(cfg.ShippedFile(), host)
+	if err != nil {
+		return 0, err
+	}
+	_, newest, err := db.Reach(ctx, host, math.MaxInt64)
+	return min(p.Journal.Size, max(confirmed, newest)), err
+}
+
+// verifyRows compares the rows of ClickHouse with the records. What was not
+// shipped yet is left out.
+func (a *app) verifyRows(c *cli.Context, cfg config.Config, db *clickhouse.DB, p *proof) (err error) {
+	if p.Shipped, err = a.shipped(c.Context, cfg, db, p); err != nil {
 		return err
 	}
 	r, err := journal.OpenReader(cfg.JournalDir())
@@ -132,11 +171,10 @@ func (a *app) verifyRows(c *cli.Context, cfg config.Config, p *proof) (err error
 		return stateError(cfg, err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	host := p.Journal.Origin[strings.LastIndexByte(p.Journal.Origin, '/')+1:]
 	var printErr error
 	comp := clickhouse.Comparison{}
 	if p.Shipped > 0 {
-		comp, err = db.Compare(c.Context, host, 1, p.Shipped, records(r), func(d clickhouse.Difference) {
+		comp, err = db.Compare(c.Context, hostOf(p.Journal.Origin), 1, p.Shipped, records(r), func(d clickhouse.Difference) {
 			if c.Bool("json") {
 				printErr = errors.Join(printErr, a.json(d))
 				return

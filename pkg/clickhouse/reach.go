@@ -47,6 +47,26 @@ func (db *DB) reach(ctx context.Context, hostID string, after, chunk uint64) (un
 	return unbroken, newest, nil
 }
 
+// Checkpoints returns signed checkpoints of a host that the server keeps: of each hour in which some came the one of the
+// largest log, in order of size. Whatever was signed before an hour's last is under it.
+func (db *DB) Checkpoints(ctx context.Context, hostID string) (notes [][]byte, err error) {
+	const op = "ask for checkpoints of"
+	rows, err := db.conn.Query(ctx, "SELECT argMax(note, size) FROM "+db.target.Database+
+		".checkpoints WHERE host_id = ? GROUP BY toStartOfHour(received) ORDER BY max(size)", hostID)
+	if err != nil {
+		return nil, db.explain(op, err)
+	}
+	defer func() { _ = rows.Close() }() // its error is rows.Err's
+	for rows.Next() {
+		var n string
+		if err := rows.Scan(&n); err != nil {
+			return nil, db.explain(op, err)
+		}
+		notes = append(notes, []byte(n))
+	}
+	return notes, db.explain(op, rows.Err())
+}
+
 // Holds returns the leaf hashes of the rows that the server holds of a host's
 // records first to last, as the server computes them from the bytes. Of a record
 // that is there more than once with different bytes it returns one.

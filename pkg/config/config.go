@@ -58,8 +58,10 @@ type Config struct {
 	// File is where the settings come from, or would.
 	File string `yaml:"-" json:"file"`
 
-	Limits     Limits     `yaml:"limits" json:"limits"`
-	ClickHouse ClickHouse `yaml:"clickhouse" json:"clickhouse"`
+	Limits      Limits      `yaml:"limits" json:"limits"`
+	Journal     Journal     `yaml:"journal" json:"journal"`
+	Checkpoints Checkpoints `yaml:"checkpoints" json:"checkpoints"`
+	ClickHouse  ClickHouse  `yaml:"clickhouse" json:"clickhouse"`
 }
 
 // Limits bound what the daemon may use. Reaching one is counted and shown by
@@ -99,6 +101,9 @@ func (c *Config) KeysDir() string { return filepath.Join(c.State, "keys") }
 // IndexFile is the index behind the journal.
 func (c *Config) IndexFile() string { return filepath.Join(c.State, "index", "records.sqlite") }
 
+// ShippedFile says how far records were shipped.
+func (c *Config) ShippedFile() string { return filepath.Join(c.State, "shipped") }
+
 // VaultDir holds the kept versions.
 func (c *Config) VaultDir() string { return filepath.Join(c.State, "vault") }
 
@@ -127,6 +132,8 @@ func Default() Config {
 			MappedInterval: 10 * time.Second,
 			MappedRate:     64 << 20,
 		},
+		Journal:     Journal{KeepDays: 400, KeepSize: 32 << 30, KeyEvery: time.Hour},
+		Checkpoints: Checkpoints{Every: time.Minute},
 	}
 }
 
@@ -167,7 +174,7 @@ func Parse(file string, data []byte) (Config, error) {
 	for i := range c.Rules {
 		c.Rules[i].Locate(file, d, fmt.Sprintf("$.rules[%d]", i))
 	}
-	for _, p := range []*string{&c.State, &c.Socket, &c.RulesDir, &c.ClickHouse.PasswordFile, &c.ClickHouse.CAFile, &c.ClickHouse.CertFile, &c.ClickHouse.KeyFile} {
+	for _, p := range []*string{&c.State, &c.Socket, &c.RulesDir, &c.ClickHouse.PasswordFile, &c.ClickHouse.CAFile, &c.ClickHouse.CertFile, &c.ClickHouse.KeyFile, &c.Checkpoints.File} {
 		if *p != "" {
 			*p = besides(file, *p)
 		}
@@ -257,6 +264,7 @@ func (c *Config) check(pos func(key string) string) error {
 			bad("limits."+n.key, fmt.Sprintf("%s is out of range", n.key), fmt.Sprintf("use a value from %s to %s", show(n.key, n.least), show(n.key, n.atMost)))
 		}
 	}
+	c.checkLedger(bad)
 	c.checkClickHouse(bad)
 	return errors.Join(errs...)
 }

@@ -35,10 +35,13 @@ type Status struct {
 	Journal  Journal           `json:"journal"`
 	Index    Index             `json:"index"`
 	Ship     Ship              `json:"ship"`
-	Vault    Vault             `json:"vault"`
-	Limits   []Limit           `json:"limits"`
-	Held     []Held            `json:"held,omitempty"` // the first hundred
-	OnDemand []Program         `json:"on_demand,omitempty"`
+
+	Published []Published `json:"published,omitempty"` // copies of checkpoints, besides ClickHouse
+
+	Vault    Vault     `json:"vault"`
+	Limits   []Limit   `json:"limits"`
+	Held     []Held    `json:"held,omitempty"` // the first hundred
+	OnDemand []Program `json:"on_demand,omitempty"`
 }
 
 // Program is a program of the kernel side that is attached only while there is a
@@ -169,6 +172,15 @@ type Ship struct {
 	Lag       uint64 `json:"lag"`
 	Retries   uint64 `json:"retries"`
 	LastError string `json:"last_error,omitempty"`
+}
+
+// Published is how far copies of signed checkpoints are at one place.
+type Published struct {
+	To        string `json:"to"`
+	Sent      uint64 `json:"sent"`
+	Size      uint64 `json:"size"` // of the log that the last one covers
+	Errors    uint64 `json:"errors"`
+	LastError string `json:"last_error,omitempty"` // of the last attempt
 }
 
 // Vault is the state of the kept versions.

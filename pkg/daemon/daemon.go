@@ -21,6 +21,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/index"
 	"github.com/holdfast/holdfast/pkg/kernel"
 	"github.com/holdfast/holdfast/pkg/pipeline"
+	"github.com/holdfast/holdfast/pkg/publish"
 	"github.com/holdfast/holdfast/pkg/sense"
 	"github.com/holdfast/holdfast/pkg/ship"
 )
@@ -48,6 +49,9 @@ type Daemon struct {
 	pipe    *pipeline.Pipeline
 	index   *index.Index
 	shipper *ship.Shipper
+
+	publisher *publish.Publisher // nil: nowhere to send checkpoints to
+
 	rules   *rules
 	names   *coalesce.Resolver
 	beneath beneath
@@ -188,6 +192,9 @@ func (d *Daemon) build() error {
 	if d.index, err = index.Open(d.cfg.IndexFile(), d.cfg.JournalDir(), index.Options{Logger: d.log}); err != nil {
 		return err
 	}
+	if err := d.buildPublisher(); err != nil {
+		return err
+	}
 	return d.buildShipper()
 }
 
@@ -255,6 +262,9 @@ func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) err
 	start(&back, restCtx, "vault", d.syncVault)
 	if d.shipper != nil {
 		start(&back, restCtx, "ship", d.shipper.Run)
+	}
+	if d.publisher != nil {
+		start(&back, restCtx, "publish", d.publisher.Run)
 	}
 	err := d.begin(ctx)
 	if err == nil {

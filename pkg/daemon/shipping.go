@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 
 	"github.com/holdfast/holdfast/pkg/clickhouse"
 	"github.com/holdfast/holdfast/pkg/journal"
@@ -35,7 +34,7 @@ func (d *Daemon) buildShipper() error {
 	}
 	d.shipDown = func() error { return errors.Join(r.Close(), db.Close()) }
 	d.shipper, err = ship.New(source{Reader: r, dir: d.cfg.JournalDir()}, db, ship.Options{
-		HostID: d.hostID, PositionFile: filepath.Join(d.cfg.State, "shipped"), Logger: d.log,
+		HostID: d.hostID, PositionFile: d.cfg.ShippedFile(), Logger: d.log,
 		Checkpoint: func() ([]byte, error) { return journal.LatestCheckpoint(d.cfg.JournalDir()) },
 	})
 	return err

@@ -55,7 +55,7 @@ func openState(cfg config.Config, log *slog.Logger) (*state, error) {
 		return nil, fmt.Errorf("boot id: %w", err)
 	}
 	s.journal, err = journal.Open(cfg.JournalDir(), cfg.KeysDir(), journal.Options{
-		HostID: s.hostID, Host: s.host, Boot: s.boot, SegmentBytes: int64(cfg.Limits.Segment), Logger: log,
+		HostID: s.hostID, Host: s.host, Boot: s.boot, SegmentBytes: int64(cfg.Limits.Segment), KeyEvery: cfg.Journal.KeyEvery, Logger: log,
 		// whoever can damage the log must not be able to end the protection with it
 		Continue: true,
 	})

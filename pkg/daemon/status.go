@@ -38,6 +38,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 	}
 	d.indexStatus(&s)
 	d.shipStatus(&s)
+	d.publishStatus(&s)
 	vs := d.vault.Stats()
 	s.Vault = control.Vault{
 		Paths: uint64(vs.Paths), Versions: uint64(vs.Versions), Objects: uint64(vs.Objects), Bytes: uint64(vs.Bytes), Stored: uint64(vs.Stored),
@@ -96,6 +97,11 @@ func (d *Daemon) troubles(s *control.Status) []string {
 	}
 	if s.Ship.Enabled && !s.Ship.Connected && s.Ship.LastError != "" {
 		out = append(out, "records are not shipped: "+s.Ship.LastError)
+	}
+	for _, p := range s.Published {
+		if p.LastError != "" {
+			out = append(out, fmt.Sprintf("checkpoints are not sent to %s: %s", p.To, p.LastError))
+		}
 	}
 	return out
 }

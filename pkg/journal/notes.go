@@ -24,6 +24,23 @@ func Line(signed []byte) (string, error) {
 	return fmt.Sprintf("%s of %s: size %d root %s time %s %s%s", what, c.Origin, c.Size, c.Root, c.Time, lineMark, base64.StdEncoding.EncodeToString(signed)), nil
 }
 
+// Signed is a signed note and what it says, the signature unchecked.
+type Signed struct {
+	Checkpoint
+	Note []byte
+	Line string // see Line
+}
+
+// ReadSigned reads a note as LatestCheckpoint and Handovers give it.
+func ReadSigned(n []byte) (Signed, error) {
+	c, err := unsigned(n)
+	if err != nil {
+		return Signed{}, err
+	}
+	line, err := Line(n)
+	return Signed{Checkpoint: c, Note: n, Line: line}, err
+}
+
 // Notes finds the signed notes in what was kept elsewhere: a file of checkpoints as they are, with an
 // empty line behind each, or lines of Line with anything before them. What is neither is one note,
 // which no key will open.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 )
 
@@ -20,6 +21,20 @@ type position struct {
 // place by one write, which a kill cannot tear; a power cut can, and the checksum
 // tells.
 const positionSize = 512
+
+// Confirmed returns the last record that the sink confirmed, as a position file tells; 0 if it does not, or
+// is of another host.
+func Confirmed(path, hostID string) (uint64, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read shipping position: %w", err)
+	}
+	pos, _ := decodePosition(b, hostID)
+	return pos.confirmed, nil
+}
 
 type positionFile struct {
 	f      *os.File // nil: keep nothing

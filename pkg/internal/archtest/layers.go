@@ -47,6 +47,8 @@ func allowed() map[string][]string {
 		"pkg/index":      {event, journal, query},
 		"pkg/clickhouse": {event, journal, query, "schemas"},
 
+		"pkg/publish":    {},
+
 		// the vault: usable without all of the above
 		"rollback":     {event, digest, "rollback/cas"},
 		"rollback/cas": {event, digest},
@@ -55,7 +57,7 @@ func allowed() map[string][]string {
 		"pkg/vault":    {event, digest, "pkg/pipeline", "pkg/rehash", "pkg/respond", "rollback"},
 		"pkg/pipeline": {event, policy, "pkg/decode", "pkg/attribute", "pkg/coalesce", "pkg/rehash", "pkg/judge", "pkg/respond", journal},
 		"pkg/daemon":   {"/..."},
-		"cmd/holdfast": {event, digest, policy, "pkg/config", "pkg/control", "pkg/kernel", "pkg/daemon", journal, "pkg/index", query, "pkg/clickhouse", "rollback"},
+		"cmd/holdfast": {event, digest, policy, "pkg/config", "pkg/control", "pkg/kernel", "pkg/daemon", journal, "pkg/index", query, "pkg/clickhouse", "pkg/ship", "rollback"},
 	}
 }
 

@@ -1,0 +1,34 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// File appends notes to a file as the journal keeps them, each with an empty line behind it. It is opened for
+// each write, so that it may be moved away at any time.
+type File struct{ Path string }
+
+var _ Place = File{}
+
+// Name implements Place.
+func (f File) Name() string { return f.Path }
+
+// Send implements Place. The notes are on disk when it returns.
+func (f File) Send(_ context.Context, notes []Note) error {
+	var b []byte
+	for _, n := range notes {
+		b = append(append(b, n.Signed...), '\n')
+	}
+	out, err := os.OpenFile(f.Path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	_, err = out.Write(b)
+	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	return nil
+}
