@@ -47,7 +47,7 @@ func allowed() map[string][]string {
 		"pkg/index":      {event, journal, query},
 		"pkg/clickhouse": {event, journal, query, "schemas"},
 
-		"pkg/publish":    {},
+		"pkg/publish": {},
 
 		// the vault: usable without all of the above
 		"rollback":     {event, digest, "rollback/cas"},
