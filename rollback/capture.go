@@ -146,8 +146,8 @@ func (s *Store) CaptureState(path string, st event.State, in *Intake, p Provenan
 // way to the good one in our hands.
 func (s *Store) heal(h event.Hash) error {
 	s.mu.Lock()
-	known := s.checked[h]
-	s.checked[h] = true
+	known := s.catalog.contents[h]&checked != 0
+	s.catalog.contents[h] |= checked
 	s.mu.Unlock()
 	if known || !s.objects.Has(h) {
 		return nil

@@ -1,7 +1,6 @@
 package rollback
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -69,7 +68,6 @@ type Store struct {
 	catalog *catalog
 	queue   []byte // frames that the log lacks
 	opened  Opened
-	checked map[event.Hash]bool // contents of earlier processes that were read back
 }
 
 // Opened tells what Open found and mended.
@@ -115,7 +113,7 @@ func open(dir string, o Options, readOnly bool) (_ *Store, err error) {
 		o.EvidenceMax = DefaultEvidenceMax
 	}
 	s := &Store{dir: dir, readOnly: readOnly, now: o.Now, rand: o.Rand, disk: o.Disk, before: o.Before, lock: -1, intents: -1,
-		catalog: newCatalog(), checked: map[event.Hash]bool{}}
+		catalog: newCatalog()}
 	defer func() {
 		if err != nil {
 			s.release()
@@ -277,28 +275,13 @@ type Stats struct {
 	EvidenceDropped uint64 `json:"evidence_dropped"` // removed to stay below the limit, since Open
 }
 
-// Stats counts. It looks at every object.
+// Stats counts. The first call looks at every object.
 func (s *Store) Stats() Stats {
 	var st Stats
 	s.mu.RLock()
-	st.Paths, st.Versions = len(s.catalog.paths), s.catalog.versions
-	seen := map[event.Hash]bool{}
-	for _, h := range s.catalog.paths {
-		for i := range h.versions {
-			v := &h.versions[i].State
-			if v.Type == event.TypeRegular && !seen[v.Hash] {
-				seen[v.Hash] = true
-				st.Bytes += int64(v.Size)
-			}
-		}
-	}
+	st.Paths, st.Versions, st.Bytes = len(s.catalog.paths), s.catalog.versions, s.catalog.bytes
 	s.mu.RUnlock()
-	// A directory that cannot be listed counts as empty here; Fsck says why.
-	_ = s.objects.Walk(context.Background(), func(_ event.Hash, n int64) error {
-		st.Objects++
-		st.Stored += n
-		return nil
-	}, func(string) error { return nil })
+	st.Objects, st.Stored = s.objects.Sizes() // what cannot be listed is left out: Fsck says why
 	if !s.readOnly {
 		st.Reserve = s.reserve.held()
 		st.Evidence, st.EvidenceItems, st.EvidenceDropped = s.evidence.stats()

@@ -193,6 +193,40 @@ func TestContentsAreStoredOnceAndCheckWithOtherPrograms(t *testing.T) {
 	storetest.Sh(t, `cd "$1"; for f in */*; do test "$(zstd -dc < $f | b3sum --no-names)" = "$(basename $f)"; done; test "$(ls -d */* | wc -l)" = 2`, filepath.Join(p.vault, "objects"))
 }
 
+// What is kept count of is what another process counts when it opens the vault.
+func TestStatsAreKept(t *testing.T) {
+	p := places(t)[0]
+	s := open1(t, p.vault, Options{})
+	f := filepath.Join(p.dir, "f")
+	for i, content := range []string{"one", "two", "one", strings.Repeat("three", 1<<18), "two", "four"} {
+		write(t, f, content)
+		capture(t, s, f)
+		if i%2 == 0 {
+			sync1(t, s)
+		}
+		if i == 4 { // a content that is damaged gives way: it goes, and comes anew
+			if err := s.objects.Remove(event.Hash(digest.Sum([]byte("one")))); err != nil {
+				t.Fatal(err)
+			}
+			write(t, f, "one")
+			capture(t, s, f)
+		}
+		sync1(t, s)
+		other, err := OpenReadOnly(p.vault)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, want := s.Stats(), other.Stats()
+		got.Reserve = 0
+		if got != want || got.Objects == 0 {
+			t.Errorf("after %d captures it keeps %+v, what is there is %+v", i+1, got, want)
+		}
+		if err := other.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestTheLogSurvivesATornEndAndReportsDamage(t *testing.T) {
 	base := storetest.Temp(t)
 	file := filepath.Join(base, "f")

@@ -74,11 +74,18 @@ type entry struct {
 type catalog struct {
 	paths    map[string]*history
 	versions int
-	words    map[string]string // one copy of each repeated string
+	contents map[event.Hash]uint8 // what is known of each: named, checked
+	bytes    int64                // of the contents that are named
+	words    map[string]string    // one copy of each repeated string
 }
 
+const (
+	named   uint8 = 1 << iota // by a version
+	checked                   // by this process: it put the content, or has read it back
+)
+
 func newCatalog() *catalog {
-	return &catalog{paths: map[string]*history{}, words: map[string]string{}}
+	return &catalog{paths: map[string]*history{}, contents: map[event.Hash]uint8{}, words: map[string]string{}}
 }
 
 func (c *catalog) intern(s string) string {
@@ -118,6 +125,10 @@ func (c *catalog) apply(e *entry) error {
 		v.State.User, v.State.Group = c.intern(v.State.User), c.intern(v.State.Group)
 		h.versions = append(h.versions, v)
 		c.versions++
+		if x := v.State.Hash; v.State.Type == event.TypeRegular && c.contents[x]&named == 0 {
+			c.contents[x] |= named
+			c.bytes += int64(v.State.Size)
+		}
 		if e.Trusted {
 			h.trusted = e.ID
 		}

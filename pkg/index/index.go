@@ -20,10 +20,13 @@ import (
 // Options of Open.
 type Options struct {
 	Now    func() time.Time // time.Now; names the files put aside
-	Batch  int              // records in one transaction; 5000
+	Batch  int              // records in one transaction; 5000, or as many as take batchBytes
 	Retry  time.Duration    // pause after an attempt that failed; 5 s
 	Logger *slog.Logger     // slog.DiscardHandler
 }
+
+// batchBytes ends a batch: decoded, a record takes several times its bytes.
+const batchBytes = 4 << 20
 
 func (o Options) withDefaults() Options {
 	if o.Now == nil {
@@ -265,12 +268,14 @@ func (x *Index) pass(ctx context.Context, forever bool) (err error) {
 	}
 	batch := make([]journal.Entry, 0, x.o.Batch)
 	for {
+		clear(batch)
 		batch = batch[:0]
 		r.Follow = forever
-		for len(batch) < x.o.Batch && err == nil {
+		for size := 0; len(batch) < x.o.Batch && size < batchBytes && err == nil; {
 			var e journal.Entry
 			if e, err = r.Next(ctx); err == nil {
 				batch = append(batch, e)
+				size += len(e.Bytes)
 				r.Follow = false
 			} else if errors.Is(err, journal.ErrCorrupt) {
 				x.skip(err)

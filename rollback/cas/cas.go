@@ -34,7 +34,7 @@ type Options struct {
 
 // Store is an open directory of objects. It may be used from several goroutines.
 //
-// Lock order: flush before mu.
+// Lock order: flush before sizes before mu.
 type Store struct {
 	dir     string
 	disk    Disk
@@ -44,6 +44,7 @@ type Store struct {
 	dec     *zstd.Decoder // the same
 
 	flush sync.Mutex // one Flush at a time
+	sizes sizes
 
 	mu      sync.Mutex
 	next    uint64

@@ -90,14 +90,17 @@ func (s *Store) rewrite(h event.Hash, t *temp) error {
 func (s *Store) publish(h event.Hash, t *temp) error {
 	to := place(h)
 	dir := to[:2]
-	err := s.disk.Rename(s.tmp, t.name, s.objects, to, 0)
-	if errors.Is(err, unix.ENOENT) {
-		if err = s.disk.Mkdir(s.objects, dir, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
-			return err
+	err := s.change(to, func() error {
+		err := s.disk.Rename(s.tmp, t.name, s.objects, to, 0)
+		if errors.Is(err, unix.ENOENT) {
+			if err = s.disk.Mkdir(s.objects, dir, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+				return err
+			}
+			s.markDirty(".")
+			err = s.disk.Rename(s.tmp, t.name, s.objects, to, 0)
 		}
-		s.markDirty(".")
-		err = s.disk.Rename(s.tmp, t.name, s.objects, to, 0)
-	}
+		return err
+	})
 	if err != nil {
 		return err
 	}

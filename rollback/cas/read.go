@@ -243,7 +243,8 @@ func (s *Store) Remove(h event.Hash) error {
 	if waits {
 		return s.disk.Unlink(s.tmp, t.name, 0)
 	}
-	return s.RemoveName(place(h))
+	name := place(h)
+	return s.change(name, func() error { return s.RemoveName(name) })
 }
 
 // RemoveName deletes a file below objects/ that Walk found odd.
