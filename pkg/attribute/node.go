@@ -48,7 +48,7 @@ type node struct {
 	since  uint64 // ns since boot at which it began, 0 if before the daemon
 	exited uint64 // ns since boot, 0 while it lives
 	ids    ids
-	said   said
+	said   *said // nil: nothing that can be said again
 	refs   int32
 	depth  uint16
 	flags  uint8
@@ -56,11 +56,15 @@ type node struct {
 
 func (n *node) is(f uint8) bool { return n.flags&f != 0 }
 
+// unresolved reports whether n stands for a program that may become known.
+func (n *node) unresolved() bool { return n.is(flagStub) && !n.is(flagCut) }
+
 // image is what a program is, shared by the copies that fork makes of it.
 // exe, argv and cwd are as the kernel has them; argv is separated by NUL.
 type image struct {
 	exe, argv, cwd string
-	dev, ino       uint64 // of the executable, as kernel dev_t
+	split          []string // argv, for answers; nil: not asked for
+	dev, ino       uint64   // of the executable, as kernel dev_t
 	hash           *event.Hash
 	flags          uint8
 }
@@ -199,7 +203,7 @@ func (t *Table) retire(n *node, now uint64) {
 	if n.exited != 0 {
 		return
 	}
-	n.exited = max(now, 1)
+	n.exited, n.said = max(now, 1), nil
 	n.place.Leave()
 	t.exited.Push(&n.place, n)
 	if n.sess != nil {

@@ -63,6 +63,7 @@ func (t *Table) adopt(cur, parent *node) {
 	if parent == nil || cur.up != nil && !cur.up.is(flagStub) {
 		return
 	}
+	t.turn++
 	old := cur.up
 	parent.refs++
 	cur.up = parent
@@ -170,6 +171,7 @@ func (t *Table) complete(n *node, img *image, ev *event.Event) {
 	if n.is(flagCopy) || n.image.exe != "" && n.image.flags&imageProc == 0 {
 		return
 	}
+	t.turn++
 	*n.image = *img
 	if n.is(flagLate) {
 		n.flags &^= flagLate

@@ -121,6 +121,7 @@ func (t *Table) join(n *node, s *session, now uint64) *node {
 	if old == s {
 		return n
 	}
+	t.turn++
 	if n.is(flagTabled) && n.refs > 1 {
 		m := t.node(n.key, n.up, n.image)
 		m.ids, m.cgroup, m.since, m.flags = n.ids, n.cgroup, n.since, n.flags
@@ -173,6 +174,7 @@ func (t *Table) login(ev *event.Event) {
 	if id == 0 {
 		return
 	}
+	t.turn++
 	n, _ := t.ensure(ev)
 	defer t.done(n)
 	s := t.sessions[id]
@@ -366,4 +368,5 @@ func (t *Table) resolve(s *session) {
 	}
 	s.asked = false
 	s.found = false
+	t.turn++
 }

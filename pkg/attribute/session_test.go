@@ -211,14 +211,48 @@ func TestTheAnswerHasAllIdsOfTheEvent(t *testing.T) {
 	}
 }
 
-func TestTheAnswerSharesNoMemory(t *testing.T) {
+func TestTheAnswerSharesNoMemoryWithTheEvent(t *testing.T) {
 	m := newMachine(t, Options{})
 	_, sh := m.sshd(m.init()).accept(7, 1000, "10.0.0.1:5555")
-	_, p := sh.writes()
-	p.Argv[0], p.Ancestors[0].Exe, p.Ancestors[0].Argv[0] = "x", "x", "x"
-	_, q := sh.writes()
-	if q.Argv[0] == "x" || q.Ancestors[0].Exe == "x" || q.Ancestors[0].Argv[0] == "x" {
-		t.Error("an answer changed with another")
+	p := sh.fork()
+	p.exe, p.argv = "/usr/bin/cat", []string{"cat", "a"}
+	p.key.Execs++
+	ev := p.told(event.KindExec, true)
+	m.observe(ev)
+	for i := range ev.Argv {
+		ev.Argv[i] = 'x'
+	}
+	for i := range ev.Exe {
+		ev.Exe[i] = 'x'
+	}
+	if _, q := p.writes(); q.Exe != "/usr/bin/cat" || q.Argv[0] != "cat" {
+		t.Errorf("the answer changed with the event: %s %q", q.Exe, q.Argv)
+	}
+}
+
+// An answer is given again only while it is the same question, and not for long.
+func TestWhatChangedIsNotSaidAgain(t *testing.T) {
+	m := newMachine(t, Options{})
+	_, sh := m.sshd(m.init()).accept(7, 1000, "10.0.0.1:5555")
+	ask := func(change func(*event.Event)) (event.Actor, event.Process) {
+		ev := sh.event(event.KindFile)
+		change(ev)
+		return m.table.Who(ev)
+	}
+	ask(func(*event.Event) {})
+	if _, p := ask(func(ev *event.Event) { ev.TID = 77 }); p.TID != 77 {
+		t.Errorf("thread %d, want 77", p.TID)
+	}
+	if a, _ := ask(func(ev *event.Event) { ev.Creds.FSUID = 9 }); a.FSUID != 9 {
+		t.Errorf("fsuid %d, want 9", a.FSUID)
+	}
+	if _, p := ask(func(ev *event.Event) { copy(ev.Comm[:], "other\x00") }); p.Comm != "other" {
+		t.Errorf("name %q, want other", p.Comm)
+	}
+	ask(func(*event.Event) {})
+	m.table.o.User = func(uint32) string { return "renamed" }
+	if a, _ := ask(func(ev *event.Event) { ev.Time = m.now + 2*sayAgain }); a.User != "renamed" {
+		t.Errorf("user %s two seconds after the name changed", a.User)
 	}
 }
 

@@ -46,6 +46,8 @@ type Table struct {
 	held   map[proc]*held
 	groups map[uint64]*cgroup
 
+	turn uint64 // moves on when something is learnt that may change an answer
+
 	pending []*event.Record
 	steps   []*node // scratch of chain
 

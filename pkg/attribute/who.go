@@ -21,8 +21,17 @@ const (
 // changes by one program take little memory. It may read /proc about a process whose fork or exec was
 // not reported, and hash the executable of a program at its first change.
 func (t *Table) Who(ev *event.Event) (event.Actor, event.Process) {
+	if n := t.find(ev.Key); n != nil && n.said != nil && n.said.holds(t, ev) {
+		t.expire(ev.Time)
+		a, p := n.said.actor, n.said.process
+		p.TID = ev.TID
+		return a, p
+	}
 	n, known := t.ensure(ev)
-	n.cgroup = ev.Cgroup
+	if n.cgroup != ev.Cgroup {
+		n.cgroup = ev.Cgroup
+		t.turn++
+	}
 	if n.image.ino == 0 {
 		n.image.dev, n.image.ino = ev.ExeDev, ev.ExeIno
 	}
@@ -43,32 +52,62 @@ func (t *Table) Who(ev *event.Event) (event.Actor, event.Process) {
 	p := t.process(ev, n, c, true)
 	n.share(&a, &p)
 	t.expire(ev.Time)
+	if n.is(flagTabled) && n.exited == 0 && (s == nil || !s.found) && !c[len(c)-1].unresolved() {
+		n.said = &said{asked: askedBy(ev), turn: t.turn, until: ev.Time + sayAgain, actor: a, process: p}
+	}
 	return a, p
 }
 
-// said are the lists of the last answer about a program.
+// said is the last answer about a program that runs. It is given again while the
+// question is the same and nothing was learnt that may change it: what is not
+// known to the end is looked for each time.
 type said struct {
-	via       []string
-	argv      []string
-	ancestors []event.Ancestor
+	asked   asked
+	turn    uint64 // Table.turn of the answer
+	until   uint64 // ns since boot
+	actor   event.Actor
+	process event.Process
+}
+
+// sayAgain is for how long an answer is given again: names of users, the clock and
+// what can be found out about control groups change without an event.
+const sayAgain = 1_000_000_000 // ns
+
+// asked is all of an event that an answer depends on, but for the key and the thread.
+type asked struct {
+	creds          event.Creds
+	session        uint64
+	cgroup         uint64
+	exeDev, exeIno uint64
+	login, audit   uint32
+	mntNS          uint32
+	tty            [len(event.Event{}.TTY)]byte
+	comm           [len(event.Event{}.Comm)]byte
+	kthread        bool
+}
+
+func askedBy(ev *event.Event) asked {
+	return asked{ev.Creds, ev.Session, ev.Cgroup, ev.ExeDev, ev.ExeIno, ev.Login, ev.Audit, ev.MntNS, ev.TTY, ev.Comm, ev.Kthread}
+}
+
+func (s *said) holds(t *Table, ev *event.Event) bool {
+	return s.turn == t.turn && ev.Time < s.until && s.asked == askedBy(ev)
 }
 
 // share replaces lists of an answer by those of the one before where they are equal.
 func (n *node) share(a *event.Actor, p *event.Process) {
-	s := &n.said
-	if slices.Equal(s.via, a.Via) {
-		a.Via = s.via
+	if n.said == nil {
+		return
 	}
-	if slices.Equal(s.argv, p.Argv) {
-		p.Argv = s.argv
+	if o := n.said.actor.Via; slices.Equal(o, a.Via) {
+		a.Via = o
 	}
 	same := func(x, y event.Ancestor) bool {
 		return x.PID == y.PID && x.ExecID == y.ExecID && x.Exe == y.Exe && x.User == y.User && slices.Equal(x.Argv, y.Argv)
 	}
-	if slices.EqualFunc(s.ancestors, p.Ancestors, same) {
-		p.Ancestors = s.ancestors
+	if o := n.said.process.Ancestors; slices.EqualFunc(o, p.Ancestors, same) {
+		p.Ancestors = o
 	}
-	*s = said{a.Via, p.Argv, p.Ancestors}
 }
 
 // ensure returns the program that an event is about; if it was never reported,
@@ -129,6 +168,8 @@ func (t *Table) fill(n *node) bool {
 		i.dev, i.ino = p.ExeDev, p.ExeIno
 	}
 	i.flags &^= imagePartial | imageCut
+	i.split = nil
+	t.turn++
 	t.n.procRead.Add(1)
 	return true
 }
@@ -254,12 +295,16 @@ func (t *Table) ancestors(c []*node) []event.Ancestor {
 	return append(out, more)
 }
 
-// args splits the arguments.
+// args splits the arguments, once.
 func (i *image) args() []string {
-	s := i.argv
-	if s == "" {
-		return nil
+	if i.split == nil && i.argv != "" {
+		i.split = i.arguments()
 	}
+	return i.split
+}
+
+func (i *image) arguments() []string {
+	s := i.argv
 	s = strings.TrimSuffix(s, "\x00")
 	n := strings.Count(s, "\x00") + 1
 	if i.flags&imageCut != 0 {

@@ -16,7 +16,8 @@ import (
 type Attributor interface {
 	// Observe learns from an event; it returns a record to append, or nil.
 	Observe(ev *event.Event) *event.Record
-	// Who tells who did a file event; the answer shares no memory with anything.
+	// Who tells who did a file event; the answer shares no memory with the event, and
+	// its lists are not to be changed.
 	Who(ev *event.Event) (event.Actor, event.Process)
 }
 
