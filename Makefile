@@ -78,6 +78,10 @@ test: ## everything: check, Go tests, tests on this kernel, tests in VMs; ends w
 		'live=$(GOTEST) -p 1 -tags live -run "^TestLive" $$(grep -rl --include="*_test.go" "^//go:build live" . | xargs -r dirname | sort -u)' \
 		'vm=$(GOTEST) -timeout 60m -tags vm -run "^TestScripts$$" ./vmtests'
 
+.PHONY: grafana-check
+grafana-check: engine ## the dashboards: their JSON, and every query on a real ClickHouse with a generated fleet in it
+	go test -count=1 -v ./schemas/dashboards | grep -v '^=== '
+
 .PHONY: check
 check: ## formatting, vet, import rules, and: the committed BPF objects are what the sources give
 	@.ci/tools.sh

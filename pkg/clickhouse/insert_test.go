@@ -69,6 +69,12 @@ func TestColumns(t *testing.T) {
 	}
 	delete(got, "rec")
 	delete(got, "received")
+	for name, want := range map[string]string{"source": full().Actor.SourceIP, "command": strings.Join(full().Process.Argv, " ")} { // for people
+		if fmt.Sprint(got[name]) != want {
+			t.Errorf("column %s is %v, want %s", name, got[name], want)
+		}
+		delete(got, name)
+	}
 	for name := range got {
 		t.Errorf("column %s has no field", name)
 	}

@@ -130,13 +130,16 @@ func TestClusterVariant(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, s := range statements {
-			if !strings.Contains(s, "ON CLUSTER '{cluster}'") {
+			// What is inserted on one replica, the others fetch.
+			if !strings.Contains(s, "ON CLUSTER '{cluster}'") && !strings.Contains(s, "INSERT INTO") {
 				t.Errorf("not on the cluster: %.80s", s)
 			}
 			if strings.Contains(s, "CREATE TABLE") && !strings.Contains(s, "ENGINE = Replicated") {
 				t.Errorf("not replicated: %.80s", s)
 			}
-			server.MustExec(t, "EXPLAIN AST "+s)
+			if !strings.Contains(s, "INSERT INTO") { // EXPLAIN AST parses no INSERT
+				server.MustExec(t, "EXPLAIN AST "+s)
+			}
 		}
 	}
 }
