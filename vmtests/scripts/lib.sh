@@ -51,6 +51,7 @@ settle_all() {
 			(.pipeline.pipeline_doubt | if . > $t then 0 else . end), .journal.seq]')
 		case $now in '[0,0,'*) [ "$now" != "$last" ] || return 0 ;; esac
 		last=$now
+		[ $((n % 60)) != 0 ] || echo "settle_all: $last"
 		sleep 1
 	done
 	echo "settle_all: still waiting: $last"
@@ -58,14 +59,15 @@ settle_all() {
 }
 
 # finish ends every script that started the daemon, however it ends: it keeps what
-# the expectations read, ends the daemon and verifies the log.
+# the expectations read ($LAST records, all if that is 0 or unset), ends the daemon and
+# verifies the log.
 finish() {
 	local code=$?
 	trap - EXIT
 	set +e
 	${ATEXIT:-true}
 	hf status --json >/out/status.json
-	hf log --json --limit 0 >/out/log.ndjson || code=1
+	hf log --json --limit ${LAST:-0} >/out/log.ndjson || code=1
 	stop_daemon || code=1
 	hf verify >/out/verify.txt || { cat /out/verify.txt; code=1; }
 	exit $code

@@ -20,6 +20,7 @@ mixed_work() {
 			[ ${#pids[@]} -lt 2 ] || { await_work "${pids[0]}" "$outside"; pids=("${pids[@]:1}"); }
 		done
 		for w in "${pids[@]}"; do await_work "$w" "$outside"; done
+		echo "round $n is over after $SECONDS s"
 	done
 }
 

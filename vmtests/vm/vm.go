@@ -117,12 +117,16 @@ func Run(ctx context.Context, o Options) (Result, error) {
 		return Result{}, fmt.Errorf("run vm: %w", err)
 	}
 	start := time.Now()
-	serial, qerr := qemu(ctx, o, m, in, out)
+	var said io.Writer = io.Discard
 	if o.Log != "" {
-		if err := os.WriteFile(o.Log, serial, 0o644); err != nil {
+		f, err := os.Create(o.Log)
+		if err != nil {
 			return Result{}, fmt.Errorf("keep log of the vm: %w", err)
 		}
+		defer f.Close()
+		said = f
 	}
+	serial, qerr := qemu(ctx, o, m, in, out, said)
 	res, err := parseSerial(serial)
 	res.Took = time.Since(start)
 	if err != nil {
@@ -134,8 +138,9 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	return res, unpackOut(out, o.Out)
 }
 
-// qemu runs the emulator to its end and returns the serial line's bytes.
-func qemu(ctx context.Context, o Options, m machine, in, out string) ([]byte, error) {
+// qemu runs the emulator to its end and returns the serial line's bytes, which said
+// gets as they come.
+func qemu(ctx context.Context, o Options, m machine, in, out string, said io.Writer) ([]byte, error) {
 	limit := o.Timeout
 	if limit == 0 {
 		limit = 5 * time.Minute
@@ -169,7 +174,8 @@ func qemu(ctx context.Context, o Options, m machine, in, out string) ([]byte, er
 	cmd := exec.CommandContext(ctx, m.emulator[0], args...)
 	cmd.Env = append(os.Environ(), "QEMU_MODULE_DIR="+filepath.Dir(m.emulator[0])) // not those of the machine's own QEMU
 	var serial bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &serial, &serial
+	both := io.MultiWriter(&serial, said)
+	cmd.Stdout, cmd.Stderr = both, both
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		err = fmt.Errorf("ended after %s: %w", limit, ctx.Err())
