@@ -202,7 +202,7 @@ func (i *inode) setFlags(flags uint32) error {
 	if err != nil {
 		return fmt.Errorf("get flags of %q: %w", i.object, err)
 	}
-	next := now&^event.FlagsMask | flags
+	next := now&^event.FlagsSet | flags&event.FlagsSet
 	if next == now {
 		return nil
 	}

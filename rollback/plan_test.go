@@ -604,3 +604,20 @@ func TestAnUndoOfNothingIsEmpty(t *testing.T) {
 		t.Errorf("of an attempt: %+v, %v", plan, err)
 	}
 }
+
+// What only the kernel can take away is no difference that a restore could mend.
+func TestEncryptionAndVerityAreNoDifferenceToARestore(t *testing.T) {
+	const encrypted, verity = 0x800, 0x100000 // linux include/uapi/linux/fs.h FS_ENCRYPT_FL, FS_VERITY_FL
+	a := event.State{Exists: true, Type: event.TypeRegular, Flags: encrypted | verity}
+	b := event.State{Exists: true, Type: event.TypeRegular}
+	if d := a.Diff(&b); len(d) != 1 || d[0] != "flags" {
+		t.Errorf("the states differ by %q, want flags", d)
+	}
+	if d := diff(&a, &b); len(d) != 0 {
+		t.Errorf("to a restore they differ by %q", d)
+	}
+	b.Flags = event.FlagImmutable
+	if d := diff(&a, &b); len(d) != 1 || d[0] != "flags" {
+		t.Errorf("to a restore they differ by %q, want flags", d)
+	}
+}

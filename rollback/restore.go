@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -196,13 +197,14 @@ func (j *job) stage() error {
 	return j.s.reserve.use(j.build)
 }
 
-// diff is State.Diff without the attributes that the kernel keeps itself.
+// diff is State.Diff without the attributes and flags that the kernel keeps itself.
 func diff(a, b *event.State) []string {
 	d := a.Diff(b)
-	if len(d) == 0 || d[len(d)-1] != "xattrs" {
+	if !slices.Contains(d, "xattrs") && !slices.Contains(d, "flags") {
 		return d
 	}
 	x, y := *a, *b
+	x.Flags, y.Flags = a.Flags&event.FlagsSet, b.Flags&event.FlagsSet
 	x.Xattrs, y.Xattrs = settable(a.Xattrs), settable(b.Xattrs)
 	return x.Diff(&y)
 }

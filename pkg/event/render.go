@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// inodeFlags are the flags that chattr(1) can set and a restore can put back,
-// in the order of lsattr(1). FS_EXTENT_FL ("e") is left out: it tells how a file
+// inodeFlags are the flags that chattr(1) can set and a restore can put back, and
+// those of encryption and verity, which only go on (FS_IOC_SET_ENCRYPTION_POLICY,
+// FS_IOC_ENABLE_VERITY), in the order of lsattr(1). FS_EXTENT_FL ("e") is left out: it tells how a file
 // system lays data out, each new ext4 inode has it, and it follows no copy
 // (linux include/uapi/linux/fs.h, FS_*_FL).
 var inodeFlags = [...]struct {
@@ -19,9 +20,9 @@ var inodeFlags = [...]struct {
 }{
 	{'s', 0x00000001}, {'u', 0x00000002}, {'S', 0x00000008}, {'D', 0x00010000},
 	{'i', FlagImmutable}, {'a', FlagAppend}, {'d', 0x00000040}, {'A', 0x00000080},
-	{'c', 0x00000004}, {'j', 0x00004000}, {'t', 0x00008000}, {'T', 0x00020000},
+	{'c', 0x00000004}, {'E', 0x00000800}, {'j', 0x00004000}, {'t', 0x00008000}, {'T', 0x00020000},
 	{'C', 0x00800000}, {'x', 0x02000000}, {'F', 0x40000000}, {'P', 0x20000000},
-	{'m', 0x00000400},
+	{'V', 0x00100000}, {'m', 0x00000400},
 }
 
 // The two inode flags that stand in the way of a restore.
@@ -31,7 +32,10 @@ const (
 )
 
 // FlagsMask holds every flag that State.Flags may have.
-const FlagsMask uint32 = 0x6283c4ff
+const FlagsMask uint32 = 0x6293ccff
+
+// FlagsSet are those of them that can be set and taken away.
+const FlagsSet uint32 = 0x6283c4ff
 
 // FlagsText returns the flags as the letters of lsattr(1), without its dashes.
 func (s State) FlagsText() string {

@@ -205,7 +205,7 @@ type State struct {
 	Mtime  Time             `json:"mtime,omitzero"`
 	Target Bytes            `json:"target,omitempty"` // symlinks: what they point to
 	Rdev   uint64           `json:"rdev,omitempty"`   // devices: dev_t as stat(2) gives it
-	Flags  uint32           `json:"flags,omitempty"`  // FS_IOC_GETFLAGS, only those chattr(1) can set
+	Flags  uint32           `json:"flags,omitempty"`  // FS_IOC_GETFLAGS, only those of FlagsMask
 	Xattrs map[string]Bytes `json:"xattrs,omitempty"` // all namespaces; ACLs and capabilities are among them
 
 	// Where the state was taken; no part of what Same compares.

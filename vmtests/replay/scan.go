@@ -96,7 +96,7 @@ func hash(path string) (string, error) {
 	return "blake3:" + hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// flags returns the letters of lsattr(1) for what chattr(1) can set (linux v6.1
+// flags returns the letters of lsattr(1) but those that tell of layout (linux v6.1
 // include/uapi/linux/fs.h FS_*_FL), "" where the file system has none.
 func flags(path string) string {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
@@ -108,7 +108,7 @@ func flags(path string) string {
 	if err != nil {
 		return ""
 	}
-	const letters = "s0 u1 S3 D16 i4 a5 d6 A7 c2 j14 t15 T17 C23 x25 F30 P29 m10"
+	const letters = "s0 u1 S3 D16 i4 a5 d6 A7 c2 E11 j14 t15 T17 C23 x25 F30 P29 V20 m10"
 	var out strings.Builder
 	for l := range strings.FieldsSeq(letters) {
 		var bit uint
