@@ -84,15 +84,11 @@ static __always_inline long submit(struct slot *s)
 	h->size = n;
 	if (st) {
 		h->lost = st->lost;
-		__sync_fetch_and_add(&st->seq, 1);
-		h->seq = st->seq;
 		err = bpf_ringbuf_output(&events, s->data, n, 0);
 	}
 	if (err) {
-		if (st) {
-			__sync_fetch_and_add(&st->seq, -1);
+		if (st)
 			__sync_fetch_and_add(&st->lost, 1);
-		}
 		COUNT(hook, lost);
 	} else if (h->flags & EF_BLOCKED) {
 		COUNT(hook, blocked);

@@ -175,7 +175,6 @@ struct event_head {
 	__u16 flags;	/* EF_* */
 	__u16 hook;	/* HOOK_* */
 	__u32 cpu;
-	__u64 seq;	/* events of this CPU that found room, this one included, and one that interrupted it */
 	__u64 lost;	/* events of this CPU that found none, since attach */
 	__u64 time;	/* CLOCK_BOOTTIME, ns */
 	__s32 ret;	/* result of the operation */

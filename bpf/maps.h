@@ -385,7 +385,7 @@ struct {
 } stats SEC(".maps");
 
 struct stream {
-	u64 seq, lost;
+	u64 lost;
 };
 
 struct {

@@ -54,7 +54,6 @@ type TracerEventHead struct {
 	Flags    uint16
 	Hook     uint16
 	Cpu      uint32
-	Seq      uint64
 	Lost     uint64
 	Time     uint64
 	Ret      int32
@@ -258,7 +257,6 @@ type TracerSlot struct {
 
 type TracerStream struct {
 	_    structs.HostLayout
-	Seq  uint64
 	Lost uint64
 }
 

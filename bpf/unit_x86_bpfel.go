@@ -24,7 +24,6 @@ type UnitAttempt struct {
 		Flags    uint16
 		Hook     uint16
 		Cpu      uint32
-		Seq      uint64
 		Lost     uint64
 		Time     uint64
 		Ret      int32
@@ -149,7 +148,6 @@ type UnitOpener struct {
 		Flags    uint16
 		Hook     uint16
 		Cpu      uint32
-		Seq      uint64
 		Lost     uint64
 		Time     uint64
 		Ret      int32
@@ -274,7 +272,6 @@ type UnitSlot struct {
 
 type UnitStream struct {
 	_    structs.HostLayout
-	Seq  uint64
 	Lost uint64
 }
 

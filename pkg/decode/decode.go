@@ -135,7 +135,7 @@ func (d *Decoder) decode(b []byte, e *event.Event) error {
 
 func head(h *bpf.TracerEventHead, e *event.Event) {
 	e.Kind, e.Op, e.Flags, e.Hook = event.Kind(h.Kind), event.Op(h.Op), h.Flags, h.Hook
-	e.CPU, e.Seq, e.Lost, e.Time, e.Ret = uint16(h.Cpu), h.Seq, h.Lost, h.Time, h.Ret
+	e.CPU, e.Lost, e.Time, e.Ret = uint16(h.Cpu), h.Lost, h.Time, h.Ret
 	e.Key = event.ProcKey{PID: h.Tgid, Execs: h.Execs, Start: h.Start}
 	e.Parent = event.ProcKey{PID: h.Ptgid, Execs: h.Pexecs, Start: h.Pstart}
 	e.TID = h.Tid

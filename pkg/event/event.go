@@ -94,7 +94,6 @@ type Event struct {
 	Flags uint16
 	Hook  uint16 // index into the table of hooks; HookName tells its name
 	CPU   uint16
-	Seq   uint64 // per CPU, gap-free
 	Lost  uint64 // events of this CPU lost before this one, since the programs were attached
 	Time  uint64 // ns since boot (CLOCK_BOOTTIME) at which it happened
 	Ret   int32  // result of the operation: 0 or a negative errno
