@@ -6,17 +6,22 @@
 #ifndef HOLDFAST_RULES_H
 #define HOLDFAST_RULES_H
 
-/* Is the current program on the list of the rule, or are we it ourselves? */
+/* Is the executable with this inode, 0 for none, on the list of the rule? */
+static __always_inline bool lists(u32 rule, u64 exe)
+{
+	struct exe_key k = { .inode = exe, .rule = rule };
+
+	return exe && bpf_map_lookup_elem(&allowed, &k);
+}
+
+/* Is the current program? */
 static __always_inline bool is_allowed(u32 rule)
 {
-	struct exe_key k = { .rule = rule };
 	struct task_struct *t = current_task();
 
 	if (HAS_HELPER(get_current_task_btf))
-		k.inode = (u64)t->mm->exe_file->f_inode;
-	else
-		k.inode = (u64)exe_inode(t);
-	return k.inode && bpf_map_lookup_elem(&allowed, &k);
+		return lists(rule, (u64)t->mm->exe_file->f_inode);
+	return lists(rule, (u64)exe_inode(t));
 }
 
 /*

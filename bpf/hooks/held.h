@@ -22,7 +22,6 @@ __noinline int report_held(struct request *r, u64 leader, u64 session, u64 bytes
 {
 	struct settings *c = settings();
 	struct task_struct *t = (void *)leader;
-	struct exe_key k = {};
 	struct slot *s;
 
 	if (!r || !t || !c)
@@ -36,10 +35,8 @@ __noinline int report_held(struct request *r, u64 leader, u64 session, u64 bytes
 	fill_file(s, r);
 	file_of(s)->bytes = bytes;
 	/* allowed is the owner's program, not the one that runs the iterator */
-	k.inode = (u64)exe_inode(t);
-	k.rule = r->place.rule;
 	head_of(s)->flags &= ~EF_ALLOWED;
-	if (k.inode && bpf_map_lookup_elem(&allowed, &k))
+	if (lists(r->place.rule, (u64)exe_inode(t)))
 		head_of(s)->flags |= EF_ALLOWED;
 	if (c->arming)
 		head_of(s)->flags |= EF_FIRST;
