@@ -162,7 +162,7 @@ func (s *Store) allFrames() ([][]byte, error) {
 	for _, p := range paths {
 		h := s.catalog.paths[p]
 		for i := range h.versions {
-			v := &h.versions[i]
+			v := h.show(&h.versions[i])
 			e := entry{Kind: entryVersion, Path: []byte(p), ID: v.ID, Time: v.Time, State: &v.State,
 				Holes: v.Holes, Record: v.Record, Reason: v.Reason}
 			if b, err = appendFrame(b, s.enc, &e); err != nil {

@@ -193,6 +193,33 @@ func TestContentsAreStoredOnceAndCheckWithOtherPrograms(t *testing.T) {
 	storetest.Sh(t, `cd "$1"; for f in */*; do test "$(zstd -dc < $f | b3sum --no-names)" = "$(basename $f)"; done; test "$(ls -d */* | wc -l)" = 2`, filepath.Join(p.vault, "objects"))
 }
 
+func TestTheRecordOfAVersionComesBackAsItWasNamed(t *testing.T) {
+	p := places(t)[0]
+	s := open1(t, p.vault, Options{})
+	f := filepath.Join(p.dir, "f")
+	ids := []string{"host/boot/1", "host/boot/2", "", "host/boot/007", "no number", "12", "host/boot/0", "a/18446744073709551615", "a/18446744073709551616"}
+	for i, id := range ids {
+		write(t, f, fmt.Sprint(i))
+		v, err := s.Capture(context.Background(), f, Provenance{Record: id, Reason: "r"})
+		if err != nil || v.Record != id {
+			t.Fatalf("captured for record %q, it says %q: %v", id, v.Record, err)
+		}
+	}
+	sync1(t, s)
+	other, err := OpenReadOnly(p.vault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	for _, st := range []*Store{s, other} {
+		for i, v := range st.Versions(f) {
+			if v.Record != ids[i] {
+				t.Errorf("version %d was made by record %q, it says %q", v.ID, ids[i], v.Record)
+			}
+		}
+	}
+}
+
 // What is kept count of is what another process counts when it opens the vault.
 func TestStatsAreKept(t *testing.T) {
 	p := places(t)[0]

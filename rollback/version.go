@@ -3,6 +3,7 @@ package rollback
 import (
 	"fmt"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/holdfast/holdfast/pkg/digest"
@@ -26,6 +27,10 @@ type Version struct {
 	Record  string          `json:"record,omitempty"`
 	Reason  string          `json:"reason,omitempty"`
 	Holes   []digest.Extent `json:"holes,omitempty"` // parts of a sparse file without blocks
+
+	// number ends Record in a catalog, which holds what comes before it once for
+	// many; 0: Record is whole.
+	number uint64
 }
 
 // history is all that is known of one path.
@@ -48,6 +53,9 @@ func (h *history) get(id uint64) *Version {
 func (h *history) show(v *Version) Version {
 	c := *v
 	c.Trusted = v.ID == h.trusted
+	if c.number != 0 {
+		c.Record, c.number = c.Record+strconv.FormatUint(c.number, 10), 0
+	}
 	return c
 }
 
@@ -97,6 +105,16 @@ func (c *catalog) intern(s string) string {
 	return s
 }
 
+// split cuts the number off a record's id, if it ends in one that is written so.
+func (c *catalog) split(id string) (prefix string, number uint64) {
+	i := strings.LastIndexByte(id, '/') + 1
+	n, err := strconv.ParseUint(id[i:], 10, 64)
+	if err != nil || n == 0 || strconv.FormatUint(n, 10) != id[i:] {
+		return id, 0
+	}
+	return c.intern(id[:i]), n
+}
+
 // apply adds an entry. One that is there already is no error: a log segment is
 // written again after an fsync that failed.
 func (c *catalog) apply(e *entry) error {
@@ -120,7 +138,8 @@ func (c *catalog) apply(e *entry) error {
 				return nil
 			}
 		}
-		v := Version{Path: p, ID: e.ID, Time: e.Time, State: *e.State, Record: e.Record, Reason: c.intern(e.Reason), Holes: e.Holes}
+		v := Version{Path: p, ID: e.ID, Time: e.Time, State: *e.State, Reason: c.intern(e.Reason), Holes: e.Holes}
+		v.Record, v.number = c.split(e.Record)
 		v.State.Type = c.intern(v.State.Type)
 		v.State.User, v.State.Group = c.intern(v.State.User), c.intern(v.State.Group)
 		h.versions = append(h.versions, v)

@@ -295,6 +295,10 @@ func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) err
 	return errors.Join(err, d.index.Close(), d.names.Close(), d.sensor.Close())
 }
 
+// heapSlack is how many percent of what is in use may be garbage before it is
+// collected: a burst asks for much at once.
+const heapSlack = 50
+
 // begin records the start, enrols, arms and compares.
 func (d *Daemon) begin(ctx context.Context) (err error) {
 	if err := d.recordStart(ctx); err != nil {
@@ -322,6 +326,9 @@ func (d *Daemon) begin(ctx context.Context) (err error) {
 		return err
 	}
 	debug.FreeOSMemory() // loading programs took a description of the whole kernel
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(heapSlack)
+	}
 	if d.o.Ready != nil {
 		d.o.Ready()
 	}

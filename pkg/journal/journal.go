@@ -140,10 +140,16 @@ type batch struct {
 
 func (b *batch) reset() {
 	b.buf.Reset()
+	if b.buf.Cap() > keptBytes {
+		b.buf = bytes.Buffer{} // a burst is over
+	}
 	b.ends, b.first, b.since, b.now, b.must = b.ends[:0], 0, time.Time{}, false, false
 }
 
-const commitBytes = 1 << 20 // this much waiting is committed at once
+const (
+	commitBytes = 1 << 20 // this much waiting is committed at once
+	keptBytes   = 4 << 20 // a buffer that has grown beyond this is let go
+)
 
 // Append gives r its ID, Host, HostID, Boot and Seq and queues it. It never
 // blocks on the disk: the record is durable within FlushEvery and the time of a

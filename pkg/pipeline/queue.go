@@ -47,6 +47,7 @@ type queue struct {
 	items   []*item    // a ring
 	first   int
 	n       int
+	most    int // waited at once since paths was made
 	dropped uint64
 	paths   map[string][]*event.Change // waiting changes of a path, in order
 	taken   uint64                     // first moment of the change that was taken and is not done with, 0 if none
@@ -77,6 +78,7 @@ func (q *queue) putBelow(it *item, limit int, count bool) bool {
 	}
 	q.items[(q.first+q.n)%len(q.items)] = it
 	q.n++
+	q.most = max(q.most, q.n)
 	if c := it.change; c != nil && c.Op != event.OpOpen && !c.Blocked {
 		q.index(c.Path, c)
 		if c.PathTo != c.Path {
@@ -111,7 +113,9 @@ func (q *queue) take() *item {
 	it := q.items[q.first]
 	q.items[q.first] = nil
 	q.first = (q.first + 1) % len(q.items)
-	q.n--
+	if q.n--; q.n == 0 && q.most > 4096 {
+		q.paths, q.most = make(map[string][]*event.Change), 0 // a map keeps the room of a burst
+	}
 	if c := it.change; c != nil {
 		q.taken = c.First
 		q.unindex(c.Path, c)
