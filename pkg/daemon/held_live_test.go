@@ -3,7 +3,6 @@ package daemon_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,29 +16,6 @@ import (
 	"github.com/holdfast/holdfast/pkg/query"
 	"github.com/holdfast/holdfast/vmtests/holdtest"
 )
-
-// holds makes this test binary a holder of the file that it names, with words.
-const holds = "HOLDFAST_TEST_HOLDS"
-
-func holder(words string) int {
-	if err := holdtest.Run(strings.Fields(words), os.Stdin, os.Stdout); err != nil {
-		fmt.Println(err)
-		return 1
-	}
-	return 0
-}
-
-func hold(t *testing.T, path string, words ...string) *holdtest.Holder {
-	t.Helper()
-	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), holds+"="+path+" "+strings.Join(words, " "))
-	h, err := holdtest.Start(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(h.Kill)
-	return h
-}
 
 // heldTree is a directory with a file of two pages.
 func heldTree(t *testing.T) (dir, file string) {
@@ -115,7 +91,7 @@ func (r *running) read(t *testing.T, n uint64) {
 
 func TestStoresThroughAMappingOlderThanTheRuleArePutBackInTheNameOfWhoMapsIt(t *testing.T) {
 	dir, file := heldTree(t)
-	h := hold(t, file, "map", "close")
+	h := holdtest.Hold(t, file, "map", "close")
 	r := startHeld(t, dir, event.ModeRestore, policy.HeldReport)
 	rec := r.reports(t, "map_write", h.PID())
 	if rec.Path != file || rec.Rule != "held" || !strings.Contains(rec.Reason, "mapped for writing before") {
@@ -141,7 +117,7 @@ func TestStoresThroughAMappingOlderThanTheRuleArePutBackInTheNameOfWhoMapsIt(t *
 
 func TestAStoreIsNobodysIfTwoProcessesMayHaveMadeIt(t *testing.T) {
 	dir, file := heldTree(t)
-	one, two := hold(t, file, "map"), hold(t, file, "map")
+	one, two := holdtest.Hold(t, file, "map"), holdtest.Hold(t, file, "map")
 	r := startHeld(t, dir, event.ModeObserve, policy.HeldReport)
 	r.reports(t, "map_write", one.PID())
 	r.reports(t, "map_write", two.PID())
@@ -163,7 +139,7 @@ func TestAStoreIsNobodysIfTwoProcessesMayHaveMadeIt(t *testing.T) {
 func TestAMappingMadeUnderTheRuleIsLookedAtWhileItLasts(t *testing.T) {
 	dir, file := heldTree(t)
 	r := startHeld(t, dir, event.ModeObserve, policy.HeldReport)
-	h := hold(t, file, "map", "close")
+	h := holdtest.Hold(t, file, "map", "close")
 	for i, text := range []string{"first", "other", "third"} {
 		if err := h.Do("store=" + text); err != nil {
 			t.Fatal(err)
@@ -197,7 +173,7 @@ func TestAMappingMadeUnderTheRuleIsLookedAtWhileItLasts(t *testing.T) {
 
 func TestAWriteThroughAnOlderDescriptorIsPutBackInTheNameOfTheWriter(t *testing.T) {
 	dir, file := heldTree(t)
-	h := hold(t, file)
+	h := holdtest.Hold(t, file)
 	r := startHeld(t, dir, event.ModeRestore, policy.HeldReport)
 	r.reports(t, "open", h.PID())
 	if err := h.Do("write=tampered"); err != nil {
@@ -227,7 +203,7 @@ func TestWhoHeldAFileIsFrozenOrEndedAsTheRuleSays(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.held, func(t *testing.T) {
 			dir, file := heldTree(t)
-			guilty := hold(t, file, "map")
+			guilty := holdtest.Hold(t, file, "map")
 			r := startHeld(t, dir, event.ModeRestore, tt.held)
 			cause := r.reports(t, "open", guilty.PID())
 			var steps []string

@@ -23,15 +23,14 @@ import (
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/journal"
 	"github.com/holdfast/holdfast/pkg/policy"
+	"github.com/holdfast/holdfast/vmtests/holdtest"
 )
 
 // daemonConfig makes this test binary a daemon: it holds a config.Config.
 const daemonConfig = "HOLDFAST_TEST_DAEMON"
 
 func TestMain(m *testing.M) {
-	if words := os.Getenv(holds); words != "" {
-		os.Exit(holder(words))
-	}
+	holdtest.Main()
 	text := os.Getenv(daemonConfig)
 	if text == "" {
 		os.Exit(m.Run())

@@ -4,26 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast/holdfast/bpf"
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/policy"
-)
-
-// The flags of a mark (bpf/maps.h, MARK_*).
-const (
-	markRoot    = 1
-	markNames   = 2
-	markExcept  = 8
-	markPending = 16
-	markLink    = 32
 )
 
 // Rule is what the kernel side needs of a rule. Paths are absolute and canonical
@@ -37,64 +25,12 @@ type Rule struct {
 	Allow  []string // executables
 }
 
-// Anchor is a marked place: an event below it names the way from it.
-type Anchor struct {
-	ID   uint32
-	Rule int
-	Path string
-	// The directory that is marked: the place itself for a tree, else its parent,
-	// in which Name is watched. As stat(2) gives them.
-	Dev, Ino uint64
-	Name     string
-	Link     bool // a file that has names outside of its tree
-	// The kernel's address of the directory, or of the file that is mounted at the
-	// place; 0 for a name. While it stays the same the place is the same object.
-	Inode uint64
-}
-
-// Step is a name on the way to a path of a rule, or the first one that is missing:
-// what comes or goes there decides what the path leads to. Dev and Ino are those
-// of the directory.
-type Step struct {
-	Dev, Ino uint64
-	Name     string
-	Anchor   uint32
-	Path     string
-}
-
 // Unarmed is a path that is not watched: it waits to appear, or could not be
 // marked.
 type Unarmed struct {
 	Rule int
 	Path string
 	Err  error // nil: it does not exist yet
-}
-
-// identity keeps the number of an anchor over calls of Arm.
-type identity struct {
-	rule int
-	path string
-}
-
-// keys is what is written to the kernel's maps.
-type keys struct {
-	marks     map[uint64]bpf.TracerMark
-	names     map[bpf.TracerNameKey]bpf.TracerMark
-	ancestors map[uint64]bpf.TracerMark
-	mounts    map[uint64]bpf.TracerMark
-	fs        map[uint64]bpf.TracerMark
-	devices   map[uint64]bpf.TracerMark
-	allowed   map[bpf.TracerExeKey]uint32
-	lone      bool // a mark is on a file with one name
-}
-
-func newKeys() keys {
-	return keys{
-		marks: make(map[uint64]bpf.TracerMark), names: make(map[bpf.TracerNameKey]bpf.TracerMark),
-		ancestors: make(map[uint64]bpf.TracerMark), mounts: make(map[uint64]bpf.TracerMark),
-		fs: make(map[uint64]bpf.TracerMark), devices: make(map[uint64]bpf.TracerMark),
-		allowed: make(map[bpf.TracerExeKey]uint32),
-	}
 }
 
 // want is one thing to mark, as a held descriptor says where.
@@ -161,47 +97,6 @@ func (s *Sensor) Arm(rules []Rule) ([]Unarmed, error) {
 	closeAll(s.held)
 	s.held, s.tops, s.on, s.steps = held, a.tops(), a.on, a.steps
 	return a.unarmed, nil
-}
-
-// On lists the watched paths whose file systems lie on a block device, by the
-// kernel's number of it.
-func (s *Sensor) On(dev uint64) []string {
-	s.armMu.Lock()
-	defer s.armMu.Unlock()
-	return slices.Clone(s.on[dev])
-}
-
-// Steps lists the names that lead to the paths of the rules in force.
-func (s *Sensor) Steps() []Step {
-	s.armMu.Lock()
-	defer s.armMu.Unlock()
-	return s.steps
-}
-
-// publish makes the anchors of rules and links known.
-func (s *Sensor) publish() {
-	all := maps.Clone(s.armed)
-	maps.Copy(all, s.linked)
-	s.anchors.Store(&all)
-}
-
-// Path returns the absolute path of an anchor and its rule.
-func (s *Sensor) Path(id uint32) (path string, rule int, ok bool) {
-	m := s.anchors.Load()
-	if m == nil {
-		return "", 0, false
-	}
-	a, ok := (*m)[id]
-	return a.Path, a.Rule, ok
-}
-
-// Anchors lists the anchors in force.
-func (s *Sensor) Anchors() []Anchor {
-	m := s.anchors.Load()
-	if m == nil {
-		return nil
-	}
-	return slices.SortedFunc(maps.Values(*m), func(x, y Anchor) int { return int(x.ID) - int(y.ID) })
 }
 
 func (a *arming) rule(r Rule) {
@@ -332,14 +227,6 @@ func (a *arming) place(f held, path string, mark bpf.TracerMark) {
 	}
 }
 
-// strictest returns the mark with the stricter mode, old if both are alike.
-func strictest(old, add bpf.TracerMark) bpf.TracerMark {
-	if add.Mode > old.Mode {
-		return add
-	}
-	return old
-}
-
 // movable reports whether a tree in block mode lies in a mount that can be moved:
 // any but the first one.
 func (a *arming) movable() bool {
@@ -425,202 +312,12 @@ func (a *arming) step(dir held, name, path string, anchor uint32) {
 
 func (a *arming) id(rule int, path string) uint32 { return a.s.number(rule, path) }
 
-// number is the number of an anchor, for as long as the Sensor lives.
-func (s *Sensor) number(rule int, path string) uint32 {
-	k := identity{rule, path}
-	if s.ids[k] == 0 {
-		s.ids[k] = s.next
-		s.next++
-	}
-	return s.ids[k]
-}
-
 func (a *arming) files() []*os.File {
 	var out []*os.File
 	for _, w := range a.wants {
 		out = append(out, w.file.File)
 	}
 	return out
-}
-
-// resolve asks the kernel for the addresses behind the descriptors. Where two
-// rules mark one inode, root wins over ancestor and a name keeps its first root.
-func (a *arming) resolve() (keys, error) {
-	rows, err := a.s.learnInodes()
-	if err != nil {
-		return keys{}, err
-	}
-	k := newKeys()
-	for _, w := range a.wants {
-		row, ok := rows[int(w.file.Fd())]
-		if !ok {
-			return keys{}, fmt.Errorf("mark %s: the kernel does not show its inode", w.file.Name())
-		}
-		switch {
-		case w.exe:
-			k.allowed[bpf.TracerExeKey{Inode: row.Inode, Rule: uint64(w.allow)}] = 1
-			continue
-		case w.above:
-			k.ancestors[row.Inode] = strictest(k.ancestors[row.Inode], w.mark)
-			continue // what only leads to a watched file system need not be on it
-		case w.name != "":
-			key := bpf.TracerNameKey{Dir: row.Inode, Hash: nameHash(w.name)}
-			k.names[key] = merge(k.names[key], w.mark)
-			k.marks[row.Inode] = merge(k.marks[row.Inode], bpf.TracerMark{Flags: markNames})
-		default:
-			k.marks[row.Inode] = merge(k.marks[row.Inode], w.mark)
-			if anchor, ok := a.anchors[w.mark.Anchor]; ok {
-				anchor.Inode = row.Inode
-				a.anchors[anchor.ID] = anchor
-			}
-			if err := k.lonely(w.file.File); err != nil {
-				return keys{}, err
-			}
-		}
-		mark := w.mark
-		if mark.Anchor == 0 || mark.Rule == RuleOwn {
-			mark.Mode = 0 // a name that is left out or waited for; and where we live, the host may be looked after
-		}
-		k.fs[row.Sb] = strictest(k.fs[row.Sb], mark)
-	}
-	a.around(&k)
-	return k, nil
-}
-
-// around fills in what is not an inode: mounts, and the devices below them.
-func (a *arming) around(k *keys) {
-	maps.Copy(k.mounts, a.way)
-	d := devices{sys: "/sys", mounts: a.mounts}
-	for _, m := range a.mounts {
-		if mark, ok := a.way[m.ID]; ok {
-			for _, g := range []uint64{m.Shared, m.Master} {
-				if g != 0 {
-					k.mounts[mountGroup|g] = strictest(k.mounts[mountGroup|g], mark)
-				}
-			}
-		}
-		mark, ok := a.trees[m.ID]
-		if !ok {
-			continue
-		}
-		for dev := range d.below(m) {
-			if n, ok := kernelNumber(dev); ok {
-				k.devices[n] = strictest(k.devices[n], mark)
-				a.on[n] = append(a.on[n], a.in[m.ID]...)
-			}
-		}
-	}
-}
-
-// mountGroup is set in the key of a peer group (bpf/maps.h, MOUNT_GROUP).
-const mountGroup = 1 << 32
-
-// lonely notes a mark on a file that has one name: the kernel side looks for a
-// mark at every object then, not only at directories and files of several names.
-func (k *keys) lonely(f *os.File) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return fmt.Errorf("stat %s: %w", f.Name(), err)
-	}
-	k.lone = k.lone || st.Mode&unix.S_IFMT != unix.S_IFDIR && st.Nlink == 1
-	return nil
-}
-
-func merge(old, add bpf.TracerMark) bpf.TracerMark {
-	flags := old.Flags | add.Flags
-	if add.Flags&markRoot != 0 && old.Flags&markRoot == 0 || old.Mode == 0 {
-		old = add
-	}
-	old.Flags = flags
-	return old
-}
-
-// write makes the kernel's maps equal to k: first what is new, then away with
-// what is stale, so that nothing goes unwatched in between.
-func (s *Sensor) write(k keys, blocking, movable bool) error {
-	err := errors.Join(
-		put(s.maps["filesystems"], k.fs), put(s.maps["allowed"], k.allowed),
-		put(s.maps["ancestors"], k.ancestors), put(s.maps["mounts"], k.mounts), put(s.maps["devices"], k.devices),
-		put(s.maps["names"], k.names), put(s.maps["marks"], k.marks))
-	if err != nil {
-		return fmt.Errorf("write rules to the kernel: %w", err)
-	}
-	err = s.settings(func(c *bpf.TracerSettings) {
-		c.Armed, c.Blocking, c.Remember, c.Moves, c.Lone = 1, 0, 0, 0, 0
-		c.Rules++
-		if k.lone {
-			c.Lone = 1
-		}
-		c.Supers = uint32(len(k.fs))
-		copy(c.Super[:], slices.Sorted(maps.Keys(k.fs)))
-		if blocking {
-			c.Blocking = 1
-		}
-		if CanBlock(s.tier) && s.progs["vfs_rename"] != nil { // it tells when directories move
-			c.Remember = 1
-		}
-		if movable {
-			c.Moves = 1
-		}
-		s.mounted = 0
-		for _, m := range k.marks {
-			if m.Flags&markLink != 0 {
-				s.mounted++
-			}
-		}
-		c.Links = uint32(len(s.linkMarks)) + s.mounted
-	})
-	if err != nil {
-		return err
-	}
-	err = errors.Join(
-		drop(s.maps["marks"], s.keys.marks, k.marks), drop(s.maps["names"], s.keys.names, k.names),
-		drop(s.maps["ancestors"], s.keys.ancestors, k.ancestors), drop(s.maps["mounts"], s.keys.mounts, k.mounts),
-		drop(s.maps["devices"], s.keys.devices, k.devices),
-		drop(s.maps["allowed"], s.keys.allowed, k.allowed), drop(s.maps["filesystems"], s.keys.fs, k.fs),
-		s.settings(func(c *bpf.TracerSettings) { c.Rules++ }))
-	s.keys = k
-	return err
-}
-
-func put[K comparable, V any](m *ebpf.Map, entries map[K]V) error {
-	for k, v := range entries {
-		if err := m.Put(&k, &v); err != nil {
-			return fmt.Errorf("map %s (at most %d entries): %w", m, m.MaxEntries(), err)
-		}
-	}
-	return nil
-}
-
-func drop[K comparable, V any](m *ebpf.Map, old, now map[K]V) error {
-	for k := range old {
-		if _, ok := now[k]; ok {
-			continue
-		}
-		if err := m.Delete(&k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("map %s: %w", m, err)
-		}
-	}
-	return nil
-}
-
-func modeNumber(mode string) uint8 {
-	switch mode {
-	case event.ModeBlock:
-		return 3
-	case event.ModeRestore:
-		return 2
-	}
-	return 1
-}
-
-// nameHash is FNV-1a over a name (bpf/path.h, name_hash).
-func nameHash(name string) uint64 {
-	h := uint64(0xcbf29ce484222325)
-	for i := 0; i < len(name); i++ {
-		h = (h ^ uint64(name[i])) * 0x100000001b3
-	}
-	return h
 }
 
 // held is an inode held open, and the mount that it was reached by (0: unknown).

@@ -3,9 +3,7 @@ package sense_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -14,30 +12,9 @@ import (
 	"github.com/holdfast/holdfast/vmtests/holdtest"
 )
 
-// holds makes this test binary a holder of the file that it names, with words.
-const holds = "HOLDFAST_TEST_HOLDS"
-
 func TestMain(m *testing.M) {
-	if text := os.Getenv(holds); text != "" {
-		if err := holdtest.Run(strings.Fields(text), os.Stdin, os.Stdout); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
+	holdtest.Main()
 	os.Exit(m.Run())
-}
-
-func hold(t *testing.T, path string, words ...string) *holdtest.Holder {
-	t.Helper()
-	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), holds+"="+path+" "+strings.Join(words, " "))
-	h, err := holdtest.Start(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(h.Kill)
-	return h
 }
 
 // held waits for the end of scan number and returns what it told.
@@ -79,10 +56,10 @@ func TestAScanTellsWhoHeldWhatBeforeTheRule(t *testing.T) {
 		}
 	}
 	tree := filepath.Join(dir, "tree")
-	fd := hold(t, tree+"/fd")
-	mapped := hold(t, tree+"/map", "map", "close")
-	later := hold(t, tree+"/later", "map-ro", "close")
-	hold(t, dir+"/other/fd", "map")
+	fd := holdtest.Hold(t, tree+"/fd")
+	mapped := holdtest.Hold(t, tree+"/map", "map", "close")
+	later := holdtest.Hold(t, tree+"/later", "map-ro", "close")
+	holdtest.Hold(t, dir+"/other/fd", "map")
 	reader, err := os.Open(tree + "/none")
 	if err != nil {
 		t.Fatal(err)
@@ -142,7 +119,7 @@ func TestWhatWasOpenedUnderTheRuleIsNotTakenForOlder(t *testing.T) {
 	if _, err := w.Arm([]sense.Rule{{ID: 3, Mode: event.ModeObserve, Paths: []string{dir}}}); err != nil {
 		t.Fatal(err)
 	}
-	hold(t, dir+"/f")
+	holdtest.Hold(t, dir+"/f")
 	if err := w.Scan(9, true); err != nil {
 		t.Fatal(err)
 	}

@@ -89,6 +89,42 @@ type Holder struct {
 	out *bufio.Reader
 }
 
+// asked makes a test binary a holder: the file that it holds, and words.
+const asked = "HOLDFAST_TEST_HOLDS"
+
+// Main ends the program as a holder if Hold has started it. A TestMain calls it first.
+func Main() {
+	text := os.Getenv(asked)
+	if text == "" {
+		return
+	}
+	if err := Run(strings.Fields(text), os.Stdin, os.Stdout); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// T is what Hold needs of a test.
+type T interface {
+	Helper()
+	Fatal(...any)
+	Cleanup(func())
+}
+
+// Hold starts this test binary as a holder of a file, until the test ends.
+func Hold(t T, path string, words ...string) *Holder {
+	t.Helper()
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), asked+"="+path+" "+strings.Join(words, " "))
+	h, err := Start(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Kill)
+	return h
+}
+
 // Start starts cmd, which must end up in Run, and returns when it holds.
 func Start(cmd *exec.Cmd) (*Holder, error) {
 	h := &Holder{cmd: cmd}
