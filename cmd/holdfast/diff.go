@@ -77,18 +77,7 @@ type difference struct {
 }
 
 func (a *app) diff(c *cli.Context) (err error) {
-	if err := someArgs(c, "PATH", 1, 1); err != nil {
-		return err
-	}
-	path, err := absolute(c.Args().First())
-	if err != nil {
-		return err
-	}
-	cfg, err := a.settings(c)
-	if err != nil {
-		return err
-	}
-	vault, err := a.openVault(cfg)
+	vault, path, err := a.vaultPath(c)
 	if err != nil {
 		return err
 	}

@@ -21,18 +21,7 @@ func (a *app) versionsCommand() *cli.Command {
 }
 
 func (a *app) versions(c *cli.Context) (err error) {
-	if err := someArgs(c, "PATH", 1, 1); err != nil {
-		return err
-	}
-	path, err := absolute(c.Args().First())
-	if err != nil {
-		return err
-	}
-	cfg, err := a.settings(c)
-	if err != nil {
-		return err
-	}
-	vault, err := a.openVault(cfg)
+	vault, path, err := a.vaultPath(c)
 	if err != nil {
 		return err
 	}
@@ -90,4 +79,20 @@ func noVersions(vault *rollback.Store, path string) error {
 		return hint(err, fmt.Sprintf("%s below it: holdfast versions %s", plural(uint64(len(below)), "path"), shellQuote(below[0])))
 	}
 	return hint(err, "versions are kept of files under rules with mode restore or block: holdfast policy explain "+shellQuote(path))
+}
+
+// vaultPath is what verbs about the versions of one PATH begin with.
+func (a *app) vaultPath(c *cli.Context) (vault *rollback.Store, path string, err error) {
+	if err := someArgs(c, "PATH", 1, 1); err != nil {
+		return nil, "", err
+	}
+	if path, err = absolute(c.Args().First()); err != nil {
+		return nil, "", err
+	}
+	cfg, err := a.settings(c)
+	if err != nil {
+		return nil, "", err
+	}
+	vault, err = a.openVault(cfg)
+	return vault, path, err
 }
