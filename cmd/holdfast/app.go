@@ -84,7 +84,7 @@ func (a *app) commands() *cli.App {
 			a.runCommand(), a.stopCommand(), a.statusCommand(), a.doctorCommand(),
 			a.logCommand(), a.whoCommand(), a.showCommand(), a.sessionsCommand(),
 			a.versionsCommand(), a.diffCommand(), a.restoreCommand(), a.undoCommand(), a.trustCommand(),
-			a.policyCommand(), a.verifyCommand(), a.fsckCommand(), a.schemaCommand(), a.versionCommand(),
+			a.policyCommand(), a.verifyCommand(), a.indexCommand(), a.fsckCommand(), a.schemaCommand(), a.versionCommand(),
 		},
 	}
 	prepare(app.Commands)

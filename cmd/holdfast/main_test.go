@@ -219,6 +219,10 @@ func (f *fake) Trust(_ context.Context, r control.TrustRequest) (control.Outcome
 	return f.answer(r)
 }
 
+func (f *fake) Reindex(context.Context, control.ReindexRequest) (control.Outcome, error) {
+	return control.Outcome{}, nil
+}
+
 func (f *fake) Stop(_ context.Context, r control.StopRequest) (control.Outcome, error) {
 	return f.answer(r)
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -13,6 +15,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/clickhouse"
 	"github.com/holdfast/holdfast/pkg/config"
 	"github.com/holdfast/holdfast/pkg/control"
+	"github.com/holdfast/holdfast/pkg/index"
 	"github.com/holdfast/holdfast/pkg/journal"
 	"github.com/holdfast/holdfast/pkg/ship"
 )
@@ -22,7 +25,7 @@ func (a *app) verifyCommand() *cli.Command {
 		Name:  "verify",
 		Usage: "prove the log: every record, link and checkpoint; exit 6 on any difference",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "against", Usage: "compare the rows of `STORE` too; the one store is clickhouse"},
+			&cli.StringFlag{Name: "against", Usage: "compare the rows of `STORE` too: clickhouse or index"},
 			&cli.StringFlag{Name: "key", Usage: "check signatures with the verifier key in `FILE`, kept elsewhere than the log"},
 			&cli.StringSliceFlag{Name: "checkpoint", Aliases: []string{"checkpoints"}, Usage: "the log must contain the signed checkpoints in `FILE`, as they are or as a syslog kept them; may be repeated"},
 			&cli.StringFlag{Name: "proof", Usage: "check the document in `FILE` that show --prove made, with --key and nothing else; - reads it from standard input"},
@@ -38,6 +41,7 @@ type proof struct {
 	Journal    journal.Summary        `json:"journal"`
 	ClickHouse *clickhouse.Comparison `json:"clickhouse,omitempty"`
 	Shipped    uint64                 `json:"shipped,omitempty"` // the last record that was compared
+	Index      *index.Comparison      `json:"index,omitempty"`
 }
 
 func (a *app) verify(c *cli.Context) (err error) {
@@ -48,8 +52,8 @@ func (a *app) verify(c *cli.Context) (err error) {
 		return a.checkProof(c)
 	}
 	against := c.String("against")
-	if against != "" && against != "clickhouse" {
-		return hint(usagef("--against: unknown store %q", against), "use --against clickhouse")
+	if !slices.Contains([]string{"", "clickhouse", "index"}, against) {
+		return hint(usagef("--against: unknown store %q", against), "use --against clickhouse or --against index")
 	}
 	cfg, err := a.settings(c)
 	if err != nil {
@@ -64,7 +68,7 @@ func (a *app) verify(c *cli.Context) (err error) {
 	}
 	var p proof
 	var db *clickhouse.DB
-	if against != "" {
+	if against == "clickhouse" {
 		if db, err = a.openClickHouse(c.Context, cfg); err != nil {
 			return err
 		}
@@ -86,10 +90,14 @@ func (a *app) verify(c *cli.Context) (err error) {
 		return stateError(cfg, err)
 	}
 	p.OK = p.Journal.OK()
-	if against != "" {
-		if err := a.verifyRows(c, cfg, db, &p); err != nil {
-			return err
-		}
+	switch against {
+	case "clickhouse":
+		err = a.verifyRows(c, cfg, db, &p)
+	case "index":
+		err = a.verifyIndex(c, cfg, &p)
+	}
+	if err != nil {
+		return err
 	}
 	if c.Bool("json") {
 		if err := a.json(p); err != nil {
@@ -173,8 +181,8 @@ func (a *app) verifyRows(c *cli.Context, cfg config.Config, db *clickhouse.DB, p
 	defer func() { err = errors.Join(err, r.Close()) }()
 	var printErr error
 	comp := clickhouse.Comparison{}
-	if p.Shipped > 0 {
-		comp, err = db.Compare(c.Context, hostOf(p.Journal.Origin), 1, p.Shipped, records(r), func(d clickhouse.Difference) {
+	if p.Shipped >= p.Journal.First {
+		comp, err = db.Compare(c.Context, hostOf(p.Journal.Origin), p.Journal.First, p.Shipped, records(r), func(d clickhouse.Difference) {
 			if c.Bool("json") {
 				printErr = errors.Join(printErr, a.json(d))
 				return
@@ -183,6 +191,28 @@ func (a *app) verifyRows(c *cli.Context, cfg config.Config, db *clickhouse.DB, p
 		})
 	}
 	p.ClickHouse = &comp
+	p.OK = p.OK && comp.Clean()
+	return errors.Join(err, printErr)
+}
+
+// verifyIndex compares the index with the records.
+func (a *app) verifyIndex(c *cli.Context, cfg config.Config, p *proof) error {
+	var printErr error
+	comp, err := index.Compare(c.Context, cfg.IndexFile(), cfg.JournalDir(), func(d index.Difference) {
+		if c.Bool("json") {
+			printErr = errors.Join(printErr, a.json(d))
+			return
+		}
+		text := d.Detail
+		if d.Seq != 0 {
+			text = strings.TrimSuffix(fmt.Sprintf("record %d: %s", d.Seq, d.Detail), ": ")
+		}
+		a.linef("%s: %s", a.color(red, "index "+d.What), printableText(text))
+	})
+	if errors.Is(err, fs.ErrNotExist) || err != nil && !exists(cfg.IndexFile()) {
+		return hint(fmt.Errorf("there is no index in %s: %w", shellQuote(cfg.IndexFile()), errNotFound), "the daemon builds one; holdfast index rebuild does it without")
+	}
+	p.Index = &comp
 	p.OK = p.OK && comp.Clean()
 	return errors.Join(err, printErr)
 }
@@ -208,8 +238,11 @@ func (a *app) printProof(p *proof, ownKey bool) {
 	s := &p.Journal
 	a.linef("log         %s", s.Origin)
 	a.linef("checkpoint  %s, root %s, signed %s", plural(s.Size, "record"), s.Root, when(s.Time))
+	if s.First > 1 {
+		a.linef("expired     records 1 to %d; their hashes are kept", s.First-1)
+	}
 	a.linef("records     %d read, %d as signed, %d missing, %d altered, %d moved, %d extra, %d duplicated", s.Records, s.Matched, s.Missing, s.Altered, s.Moved, s.Extra, s.Duplicated)
-	a.linef("checkpoints %d with a good signature of %s and %s after it, %s", s.Checkpoints, s.Key, plural(uint64(s.Keys-1), "key"), plural(uint64(s.Segments), "segment"))
+	a.linef("checkpoints %d with good signatures, key %d of the chain from %s, %s", s.Checkpoints, s.Keys, s.Key, plural(uint64(s.Segments), "segment"))
 	if s.Unsealed > 0 || s.UnsealedTorn > 0 {
 		text := plural(s.Unsealed, "record") + " not signed yet"
 		if s.UnsealedAge != "" {
@@ -228,19 +261,25 @@ func (a *app) printProof(p *proof, ownKey bool) {
 			a.linef("            %s not shipped yet", plural(n, "record"))
 		}
 	}
+	if x := p.Index; x != nil {
+		a.linef("index       %d records, %d rows, %d matched, %d missing, %d altered, %d extra, %d not indexed yet", x.Records, x.Rows, x.Matched, x.Missing, x.Altered, x.Extra, x.Behind)
+	}
 	if p.OK {
 		a.linef("%s", a.color(green, "verified"))
 	} else {
-		a.linef("%s", a.color(red, fmt.Sprintf("not verified: %s", plural(uint64(s.Problems)+rowProblems(p.ClickHouse), "problem"))))
+		a.linef("%s", a.color(red, fmt.Sprintf("not verified: %s", plural(uint64(s.Problems)+rowProblems(p), "problem"))))
 	}
 	if ownKey {
 		a.line("note: the key was taken from beside the log; keep copies of keys/journal.pub and journal/checkpoint elsewhere and use --key and --checkpoint")
 	}
 }
 
-func rowProblems(c *clickhouse.Comparison) uint64 {
-	if c == nil {
-		return 0
+func rowProblems(p *proof) (n uint64) {
+	if c := p.ClickHouse; c != nil {
+		n += c.Missing + c.Extra + c.Altered + c.Duplicated
 	}
-	return c.Missing + c.Extra + c.Altered + c.Duplicated
+	if x := p.Index; x != nil {
+		n += x.Missing + x.Extra + x.Altered
+	}
+	return n
 }

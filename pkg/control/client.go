@@ -68,6 +68,11 @@ func (c *Client) Stop(ctx context.Context, r StopRequest) (Outcome, error) {
 	return c.post(ctx, "/v1/stop", r)
 }
 
+// Reindex implements Handler.
+func (c *Client) Reindex(ctx context.Context, r ReindexRequest) (Outcome, error) {
+	return c.post(ctx, "/v1/reindex", r)
+}
+
 func (c *Client) post(ctx context.Context, path string, req any) (Outcome, error) {
 	var o Outcome
 	b, err := json.Marshal(req)

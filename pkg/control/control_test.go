@@ -26,6 +26,8 @@ type fake struct {
 	peer   control.Peer
 	undo   control.UndoRequest
 	stop   control.StopRequest
+
+	reindexed int
 }
 
 func (f *fake) Status(ctx context.Context) (control.Status, error) {
@@ -48,6 +50,11 @@ func (f *fake) Undo(_ context.Context, r control.UndoRequest) (control.Outcome, 
 
 func (f *fake) Trust(_ context.Context, r control.TrustRequest) (control.Outcome, error) {
 	return control.Outcome{}, f.err
+}
+
+func (f *fake) Reindex(context.Context, control.ReindexRequest) (control.Outcome, error) {
+	f.reindexed++
+	return control.Outcome{}, nil
 }
 
 func (f *fake) Stop(_ context.Context, r control.StopRequest) (control.Outcome, error) {
@@ -97,6 +104,9 @@ func TestRequestsAndAnswersSurviveTheSocket(t *testing.T) {
 	want := control.UndoRequest{Session: "s", User: "u", Source: "::1", Exec: "e", Record: "r", Since: 1, Until: 2, Path: "/p\x80", DryRun: true, Force: true}
 	if _, err := c.Undo(context.Background(), want); err != nil || f.undo != want {
 		t.Errorf("undo %+v, %v", f.undo, err)
+	}
+	if _, err := c.Reindex(context.Background(), control.ReindexRequest{}); err != nil || f.reindexed != 1 {
+		t.Errorf("reindex: %d, %v", f.reindexed, err)
 	}
 	if _, err := c.Stop(context.Background(), control.StopRequest{Reason: "new kernel"}); err != nil || f.stop.Reason != "new kernel" {
 		t.Errorf("stop %+v, %v", f.stop, err)

@@ -16,6 +16,8 @@ type Handler interface {
 	Trust(context.Context, TrustRequest) (Outcome, error)
 	// Stop ends the daemon after its answer.
 	Stop(context.Context, StopRequest) (Outcome, error)
+	// Reindex has the index built anew from the journal, behind its answer.
+	Reindex(context.Context, ReindexRequest) (Outcome, error)
 }
 
 // Path is a path in raw bytes; in JSON it is written as event.Text.
@@ -100,6 +102,9 @@ type Conflict struct {
 	Reason string `json:"reason"`
 	Record string `json:"record,omitempty"` // the later change that stands in the way
 }
+
+// ReindexRequest asks to build the index anew.
+type ReindexRequest struct{}
 
 // Outcome answers Restore, Undo, Trust and Stop.
 type Outcome struct {

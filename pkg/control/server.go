@@ -160,6 +160,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/undo", post(s, s.handler.Undo))
 	mux.HandleFunc("POST /v1/trust", post(s, s.handler.Trust))
 	mux.HandleFunc("POST /v1/stop", post(s, s.handler.Stop))
+	mux.HandleFunc("POST /v1/reindex", post(s, s.handler.Reindex))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if p, ok := PeerFrom(r.Context()); !ok || p.UID != s.uid {
 			s.log.Warn("control: request refused", "uid", p.UID, "pid", p.PID)

@@ -29,6 +29,11 @@ func (o offline) Stop(context.Context, control.StopRequest) (control.Outcome, er
 	return control.Outcome{}, fmt.Errorf("stop: %w", control.ErrNotRunning)
 }
 
+// Reindex implements control.Handler: index.Build does it without a daemon.
+func (o offline) Reindex(context.Context, control.ReindexRequest) (control.Outcome, error) {
+	return control.Outcome{}, fmt.Errorf("build the index anew: %w", control.ErrNotRunning)
+}
+
 // Status implements control.Handler: only a running daemon has one.
 func (o offline) Status(context.Context) (control.Status, error) {
 	return control.Status{}, fmt.Errorf("status: no daemon runs on %s: %w", o.cfg.State, control.ErrNotFound)

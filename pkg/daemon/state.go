@@ -20,6 +20,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/journal"
 	"github.com/holdfast/holdfast/pkg/pipeline"
+	"github.com/holdfast/holdfast/pkg/ship"
 	"github.com/holdfast/holdfast/pkg/vault"
 	"github.com/holdfast/holdfast/rollback"
 )
@@ -56,6 +57,7 @@ func openState(cfg config.Config, log *slog.Logger) (*state, error) {
 	}
 	s.journal, err = journal.Open(cfg.JournalDir(), cfg.KeysDir(), journal.Options{
 		HostID: s.hostID, Host: s.host, Boot: s.boot, SegmentBytes: int64(cfg.Limits.Segment), KeyEvery: cfg.Journal.KeyEvery, Logger: log,
+		KeepFor: time.Duration(cfg.Journal.KeepDays) * 24 * time.Hour, KeepBytes: int64(cfg.Journal.KeepSize), Shipped: s.shipped(log),
 		// whoever can damage the log must not be able to end the protection with it
 		Continue: true,
 	})
@@ -70,6 +72,20 @@ func openState(cfg config.Config, log *slog.Logger) (*state, error) {
 	}
 	s.keeper = vault.Over(s.vault)
 	return s, nil
+}
+
+// shipped returns what tells how far records are on the server; nil if they are sent to none.
+func (s *state) shipped(log *slog.Logger) func() uint64 {
+	if !s.cfg.ClickHouse.Enabled() {
+		return nil
+	}
+	return func() uint64 {
+		n, err := ship.Confirmed(s.cfg.ShippedFile(), s.hostID)
+		if err != nil {
+			log.Warn("shipping position cannot be read: nothing expires by age", "err", err)
+		}
+		return n
+	}
 }
 
 // recordsFirst makes the records durable before the versions that name them.

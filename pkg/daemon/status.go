@@ -68,6 +68,12 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 	return s, nil
 }
 
+// Reindex implements control.Handler.
+func (d *Daemon) Reindex(context.Context, control.ReindexRequest) (control.Outcome, error) {
+	d.index.Rebuild()
+	return control.Outcome{}, nil
+}
+
 // reasons lists why the daemon does less than it was configured to do.
 func (d *Daemon) reasons() []string {
 	d.mu.Lock()

@@ -61,10 +61,14 @@ type Index struct {
 	path, dir string
 	o         Options
 	in        *inserter
+	pruned    uint64 // records below it have been taken out
+	gone      int64  // records taken out since strings were
 
 	mu    sync.Mutex // guards what follows
 	db    *sql.DB
 	stats Stats
+	asked error              // to build the file anew, and why
+	stop  context.CancelFunc // ends the pass under way
 }
 
 // Open opens the index in path behind the journal in dir, or begins one. A file
@@ -84,6 +88,18 @@ func Open(path, dir string, o Options) (*Index, error) {
 		return nil, fmt.Errorf("open index %s: %w", path, err)
 	}
 	return x, nil
+}
+
+// Build builds the index in path anew from the journal in dir, where no daemon does.
+func Build(ctx context.Context, path, dir string, o Options) (Stats, error) {
+	x, err := Open(path, dir, o)
+	if err != nil {
+		return Stats{}, err
+	}
+	if err = x.rebuild(ctx, fmt.Errorf("%w: it was asked to be built anew", errUnfit)); err == nil {
+		err = x.CatchUp(ctx)
+	}
+	return x.Stats(), errors.Join(err, x.Close())
 }
 
 // attach opens the file, makes the schema in an empty one, and checks that it fits the journal.
@@ -175,6 +191,7 @@ func (x *Index) rebuild(ctx context.Context, why error) error {
 		}
 	}
 	x.in.forget()
+	x.pruned, x.gone = 0, 0
 	aside := fmt.Sprintf("%s.bad-%d", x.path, x.o.Now().UnixNano())
 	x.o.Logger.Warn("index is built anew", "path", aside, "err", why)
 	old, err := filepath.Glob(x.path + ".bad-*")
@@ -224,7 +241,7 @@ func (x *Index) CatchUp(ctx context.Context) error {
 
 func (x *Index) follow(ctx context.Context, forever bool) error {
 	for {
-		err := x.pass(ctx, forever)
+		err := x.once(ctx, forever)
 		switch {
 		case ctx.Err() != nil || err == nil:
 			return nil
@@ -248,6 +265,37 @@ func (x *Index) follow(ctx context.Context, forever bool) error {
 		case <-time.After(x.o.Retry):
 		}
 	}
+}
+
+// Rebuild has Run build the file anew from the journal, and returns at once.
+func (x *Index) Rebuild() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.asked = fmt.Errorf("%w: it was asked to be built anew", errUnfit)
+	if x.stop != nil {
+		x.stop()
+	}
+}
+
+// once is a pass that Rebuild can end.
+func (x *Index) once(ctx context.Context, forever bool) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	x.mu.Lock()
+	x.stop = stop
+	asked := x.asked
+	x.mu.Unlock()
+	var err error
+	if asked == nil {
+		err = x.pass(ctx, forever)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.stop = nil
+	if x.asked != nil {
+		err, x.asked = x.asked, nil
+	}
+	return err
 }
 
 // pass reads the journal from where the index is.
@@ -286,7 +334,10 @@ func (x *Index) pass(ctx context.Context, forever bool) (err error) {
 		if err != nil && !ended {
 			return err
 		}
-		if err = x.store(ctx, db, batch); err != nil {
+		if err = x.store(ctx, db, batch); err == nil {
+			err = x.prune(ctx, db)
+		}
+		if err != nil {
 			return err
 		}
 		if ended && !forever {

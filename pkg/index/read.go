@@ -113,6 +113,11 @@ func (s *store) Records(ctx context.Context, f query.Filter, fn func(*event.Reco
 	if err != nil {
 		return err
 	}
+	first, err := journal.Oldest(s.dir)
+	if err != nil {
+		return err
+	}
+	f.AfterSeq = max(f.AfterSeq, first-1) // what has expired may be in the index still
 	if f.Limit > 0 {
 		return s.newest(ctx, f, indexed, fn)
 	}

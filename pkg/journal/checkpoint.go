@@ -39,6 +39,7 @@ const (
 //	ROOT in base64
 //	time RFC3339
 //	recovered N        (only at an open that found N whole records unsigned)
+//	first N            (records below N have expired)
 //	next VERIFIER_KEY  (only in the chain: this key signs from here on)
 //	again NUMBER BOOT  (only in the chain's first: the log was begun again in that boot)
 //
@@ -49,6 +50,7 @@ type Checkpoint struct {
 	Root      tlog.Hash
 	Time      event.Time
 	Recovered uint64
+	First     uint64 // records below it have expired; 1 while none have
 	Next      string // verifier's key of the key that signs what follows, "" for an ordinary checkpoint
 	Again     string // NUMBER BOOT of a log that was begun again, "" of any other
 }
@@ -67,6 +69,9 @@ func (c *Checkpoint) text() string {
 	s := fmt.Sprintf("%s\n%d\n%s\ntime %s\n", c.Origin, c.Size, c.Root, c.Time)
 	if c.Recovered > 0 {
 		s += fmt.Sprintf("recovered %d\n", c.Recovered)
+	}
+	if c.First > 1 {
+		s += fmt.Sprintf("first %d\n", c.First)
 	}
 	if c.Next != "" {
 		s += "next " + c.Next + "\n"
@@ -87,7 +92,7 @@ func (c *Checkpoint) sign(s note.Signer) ([]byte, error) {
 
 // parseCheckpoint reads the signed text without looking at the signature.
 func parseCheckpoint(text string) (Checkpoint, error) {
-	var c Checkpoint
+	c := Checkpoint{First: 1}
 	bad := func(what string) (Checkpoint, error) {
 		return Checkpoint{}, fmt.Errorf("parse checkpoint: %s", what)
 	}
@@ -113,6 +118,10 @@ func parseCheckpoint(text string) (Checkpoint, error) {
 		case "recovered":
 			if c.Recovered, err = strconv.ParseUint(val, 10, 62); err != nil {
 				return bad("recovered " + strconv.Quote(val))
+			}
+		case "first":
+			if c.First, err = strconv.ParseUint(val, 10, 62); err != nil || c.First < 1 || c.First > c.Size {
+				return bad("first " + strconv.Quote(val))
 			}
 		case "next":
 			c.Next = val
@@ -197,15 +206,15 @@ func latestNote(dir, name string) ([]byte, error) {
 	return n, err
 }
 
-// sealedSize returns the size that the newest checkpoint names, without looking
-// at its signature: how far reading may go.
-func sealedSize(dir string) (uint64, error) {
+// sealed returns what the newest checkpoint names, without looking at its signature: the first
+// record that has not expired and the last that may be read.
+func sealed(dir string) (first, last uint64, err error) {
 	n, err := latestNote(dir, checkpointName)
 	if err != nil || n == nil {
-		return 0, err
+		return 1, 0, err
 	}
 	c, err := unsigned(n)
-	return c.Size, err
+	return c.First, c.Size, err
 }
 
 // writeFile replaces dir/name by way of a temporary file, durably.
@@ -237,7 +246,17 @@ func syncDir(dir string) error {
 // Newest returns the number of the newest record in dir that a checkpoint covers, 0 if there is
 // none, without looking at the signature. Any goroutine of any process may ask.
 func Newest(dir string) (uint64, error) {
-	n, err := sealedSize(dir)
+	_, n, err := sealed(dir)
+	if err != nil {
+		return 0, fmt.Errorf("read journal %s: %w", dir, err)
+	}
+	return n, nil
+}
+
+// Oldest returns the number of the oldest record that has not expired; 1 in an empty log. Any
+// goroutine of any process may ask.
+func Oldest(dir string) (uint64, error) {
+	n, _, err := sealed(dir)
 	if err != nil {
 		return 0, fmt.Errorf("read journal %s: %w", dir, err)
 	}

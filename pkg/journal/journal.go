@@ -44,6 +44,9 @@ type Options struct {
 	HistoryEvery time.Duration    // shortest time between two entries of the history; 1 min
 	KeyEvery     time.Duration    // for how long a key signs, while records come; 1 h, negative: for ever
 	QueueBytes   int              // waiting bytes above which Append refuses; 16 MiB
+	KeepFor      time.Duration    // segments whose records are older expire; 0: never
+	KeepBytes    int64            // the oldest segments expire while all have more bytes; 0: never
+	Shipped      func() uint64    // last record that was shipped: younger ones do not expire by age; nil: none are shipped
 	ReserveBytes int64            // space kept for critical records; 4 MiB, negative for none
 	Continue     bool             // go on behind tampered records, leaving them as they are
 	Logger       *slog.Logger     // slog.DiscardHandler
@@ -93,8 +96,10 @@ type Opened struct {
 type Stats struct {
 	Seq            uint64     `json:"seq"`     // last number given
 	Durable        uint64     `json:"durable"` // last number under a signed checkpoint on disk
+	First          uint64     `json:"first"`   // the oldest that has not expired
 	Segments       int        `json:"segments"`
-	Bytes          int64      `json:"bytes"` // of all segments
+	Bytes          int64      `json:"bytes"`   // of all segments
+	Expired        int64      `json:"expired"` // bytes of segments removed since Open
 	Queued         int        `json:"queued"`
 	CheckpointSize uint64     `json:"checkpoint_size"`
 	CheckpointTime event.Time `json:"checkpoint_time,omitzero"`

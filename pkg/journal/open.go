@@ -37,6 +37,15 @@ func Open(dir, keyDir string, o Options) (*Journal, error) {
 	}
 	r := &recovery{dir: dir, keyDir: keyDir, o: o}
 	w, err := r.open()
+	if o.Continue && (errors.Is(err, ErrTampered) || errors.Is(err, ErrKey) || errors.Is(err, errBadKey)) {
+		// There is nothing left to go on from. Whoever did that must not end the recording with it.
+		why := err
+		if err = setAside(dir, o.Now()); err == nil {
+			r = &recovery{dir: dir, keyDir: keyDir, o: o, wiped: true}
+			r.wrong(ProblemRemoved, "the log was begun again, what is left of the earlier one is beside it: %v", why)
+			w, err = r.open()
+		}
+	}
 	if err != nil {
 		return fail(errors.Join(err, lock.Close()))
 	}
@@ -73,6 +82,27 @@ func takeLock(dir string) (*os.File, error) {
 	}
 }
 
+// setAside moves what is in dir, but for the lock, to dir.before-TIME.
+func setAside(dir string, now time.Time) error {
+	to := fmt.Sprintf("%s.before-%d", dir, now.UnixNano())
+	entries, err := os.ReadDir(dir)
+	if err == nil {
+		err = os.Mkdir(to, 0o700)
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == lockName {
+			continue
+		}
+		if err := os.Rename(filepath.Join(dir, e.Name()), filepath.Join(to, e.Name())); err != nil {
+			return err
+		}
+	}
+	return errors.Join(syncDir(to), syncDir(dir), syncDir(filepath.Dir(dir)))
+}
+
 // listSegments returns the first records of the segments in dir, in order.
 func listSegments(dir string) ([]uint64, error) {
 	entries, err := os.ReadDir(dir)
@@ -98,6 +128,7 @@ type recovery struct {
 	signer *signer
 	chain  *keychain
 	again  string // see Checkpoint.Again
+	wiped  bool   // an earlier log is gone
 	segs   []uint64
 	check  Checkpoint // the one in force
 	hashes hashFile
@@ -131,11 +162,13 @@ func (r *recovery) open() (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{dir: r.dir, keyDir: r.keyDir, o: r.o, signer: r.signer, segments: len(r.segs), keys: 1}
+	w := &writer{dir: r.dir, keyDir: r.keyDir, o: r.o, signer: r.signer, segments: len(r.segs), keys: 1, first: 1}
 	r.w = w
 	if fresh {
 		return w, r.begin()
 	}
+	w.first = r.check.First
+	r.segs = kept(r.segs, w.first)
 	w.keyed, w.keys = r.chain.last().since, len(r.chain.links)
 	if err := r.openFiles(); err != nil {
 		return nil, err

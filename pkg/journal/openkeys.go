@@ -44,6 +44,9 @@ func (r *recovery) loadKeys(notes [][]byte) error {
 		}
 	}
 	r.signer, err = loadSigner(r.keyDir, keyName)
+	if r.wiped && errors.Is(err, errBadKey) {
+		return nil // what it signed is set aside
+	}
 	return err
 }
 
@@ -97,11 +100,11 @@ func (r *recovery) linkKeys(newest []byte, notes [][]byte) error {
 }
 
 // begin starts an empty log with a key of its own, which is kept last: a crash before leaves nothing
-// that counts. Where a key is there already, its log was wiped: the new one says so in its ids.
+// that counts. Where a key is there already, or r.wiped says so, a log was wiped: the new one says so in its ids.
 func (r *recovery) begin() error {
 	var c Checkpoint
 	now := r.o.Now()
-	if r.signer != nil {
+	if r.signer != nil || r.wiped {
 		c.Again = fmt.Sprintf("%d %s", now.UnixNano(), r.o.Boot)
 	}
 	var err error
@@ -109,7 +112,7 @@ func (r *recovery) begin() error {
 		return err
 	}
 	r.w.signer = r.signer
-	c.Root, c.Time = (&tree{}).root(), event.TimeOf(now)
+	c.First, c.Root, c.Time = 1, (&tree{}).root(), event.TimeOf(now)
 	first, err := r.signer.genesis(c)
 	if err != nil {
 		return err

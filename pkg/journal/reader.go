@@ -48,6 +48,7 @@ type Reader struct {
 	dir    string
 	want   uint64 // next record to give
 	sealed uint64 // last record that may be given
+	floor  uint64 // first that has not expired
 	seg    *os.File
 	first  uint64 // of seg
 	sc     *scanner
@@ -75,16 +76,17 @@ func (r *Reader) Seek(seq uint64) error {
 
 // End returns the number of the newest record that can be read now, 0 if there is none.
 func (r *Reader) End() (uint64, error) {
-	n, err := sealedSize(r.dir)
+	first, n, err := sealed(r.dir)
 	if err != nil {
 		return 0, fmt.Errorf("read journal %s: %w", r.dir, err)
 	}
-	r.sealed = max(r.sealed, n)
+	r.sealed, r.floor = max(r.sealed, n), max(r.floor, first)
 	return r.sealed, nil
 }
 
 // Next returns the next record, io.EOF at the durable end (unless Follow), a
-// *CorruptError for records that are missing or cannot be read, or ctx's error.
+// *CorruptError for records that are missing or cannot be read, or ctx's error. Records that have
+// expired are passed over.
 func (r *Reader) Next(ctx context.Context) (Entry, error) {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -95,6 +97,7 @@ func (r *Reader) Next(ctx context.Context) (Entry, error) {
 			if err != nil {
 				return Entry{}, err
 			}
+			r.want = max(r.want, r.floor)
 			if r.sc != nil {
 				r.sc.fresh() // what was read ahead may have been half written
 			}
@@ -162,8 +165,15 @@ func (r *Reader) step() (Entry, error) {
 	return e, nil
 }
 
-// hole reports the records from the wanted one to last as lost, once.
+// hole reports the records from the wanted one to last as lost, once; those that have expired
+// meanwhile are passed over.
 func (r *Reader) hole(last uint64) error {
+	if _, err := r.End(); err != nil {
+		return err
+	}
+	if r.want = max(r.want, r.floor); r.want > last {
+		return nil
+	}
 	e := &CorruptError{From: r.want, To: last, Segment: segmentName(r.first), Cause: r.cause}
 	if e.Cause == "" {
 		e.Cause = "not there"

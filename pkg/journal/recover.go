@@ -77,8 +77,9 @@ func (r *recovery) openSegments() error {
 			at = i
 		}
 	}
-	if len(r.segs) > 0 && r.segs[0] != 1 {
-		r.wrong(ProblemRemoved, "records 1 to %d: %s is gone", r.segs[0]-1, segmentName(1))
+	oldest := max(r.check.First, 1)
+	if len(r.segs) > 0 && r.segs[0] > oldest {
+		r.wrong(ProblemRemoved, "records %d to %d: %s is gone", oldest, r.segs[0]-1, segmentName(oldest))
 	}
 	for i := 0; i < at; i++ {
 		if err := r.checkEnd(r.segs[i], r.segs[i+1]-1); err != nil {
@@ -90,7 +91,7 @@ func (r *recovery) openSegments() error {
 	case len(r.segs) > 0:
 		e = min(e, r.segs[at])
 	case size > 0:
-		r.wrong(ProblemRemoved, "records 1 to %d: there is no segment", size)
+		r.wrong(ProblemRemoved, "records %d to %d: there is no segment", oldest, size)
 	}
 	var tears []tear
 	open := -1
@@ -279,10 +280,16 @@ func (r *recovery) take(open int) error {
 			return err
 		}
 	}
+	if len(r.opened.Tampered) == 0 { // an expiry that a crash interrupted
+		if _, _, err := removeBelow(r.dir, w.first); err != nil {
+			return err
+		}
+	}
 	segs, err := listSegments(r.dir)
 	if err != nil {
 		return err
 	}
+	w.segments = len(segs)
 	for _, first := range segs {
 		st, err := os.Stat(filepath.Join(r.dir, segmentName(first)))
 		if err != nil {

@@ -32,7 +32,7 @@ func (w *writer) rotate() error {
 	if err := writeFile(w.keyDir, nextName, line, 0o600); err != nil {
 		return err
 	}
-	c := Checkpoint{Origin: next.name, Size: uint64(w.hashed.size), Root: w.hashed.root(), Time: event.TimeOf(w.o.Now()), Next: next.vkey}
+	c := Checkpoint{Origin: next.name, Size: uint64(w.hashed.size), Root: w.hashed.root(), Time: event.TimeOf(w.o.Now()), First: w.first, Next: next.vkey}
 	n, err := c.sign(w.signer)
 	if err == nil {
 		err = w.chain.add(append(n, '\n'), true)

@@ -21,7 +21,8 @@ import (
 // Summary counts what Verify saw.
 type Summary struct {
 	Origin       string     `json:"origin"`
-	Size         uint64     `json:"size"` // records that the newest checkpoint covers
+	Size         uint64     `json:"size"`  // records that the newest checkpoint covers
+	First        uint64     `json:"first"` // records below it have expired, as the newest checkpoint says
 	Root         string     `json:"root"`
 	Time         event.Time `json:"time"` // of the newest checkpoint
 	Key          string     `json:"key"`  // name and hash of the verifier's key
@@ -58,6 +59,10 @@ func (s Summary) OK() bool { return s.Problems == 0 }
 func Verify(ctx context.Context, dir, pub string, report func(Problem), known ...[]byte) (Summary, error) {
 	v := &verification{dir: dir}
 	err := v.run(ctx, pub, known)
+	for try := 0; try < 3 && v.overtaken() && ctx.Err() == nil; try++ {
+		v = &verification{dir: dir}
+		err = v.run(ctx, pub, known)
+	}
 	if err != nil {
 		return v.sum, fmt.Errorf("verify journal %s: %w", dir, err)
 	}
@@ -69,6 +74,15 @@ func Verify(ctx context.Context, dir, pub string, report func(Problem), known ..
 	}
 	v.sum.Problems = len(v.problems)
 	return v.sum, nil
+}
+
+// overtaken reports whether the writer has let records expire that were still to be read.
+func (v *verification) overtaken() bool {
+	if !v.sum.Writer {
+		return false
+	}
+	first, _, err := sealed(v.dir)
+	return err == nil && first > v.newest.First
 }
 
 type verification struct {
@@ -112,7 +126,8 @@ func (v *verification) run(ctx context.Context, pub string, known [][]byte) erro
 	if v.segs, err = listSegments(v.dir); err != nil {
 		return err
 	}
-	v.sum.Segments = len(v.segs)
+	v.segs = kept(v.segs, v.newest.First)
+	v.sum.Segments, v.sum.First = len(v.segs), v.newest.First
 	h, err := v.hashes(ctx)
 	if err != nil {
 		return err
@@ -165,7 +180,7 @@ func (v *verification) checkpoints(known [][]byte) error {
 	case unproven != nil:
 		v.newest = *unproven // nothing is proven, which is reported already; the rest is held against it all the same
 	default:
-		v.newest = Checkpoint{Root: (&tree{}).root()}
+		v.newest = Checkpoint{First: 1, Root: (&tree{}).root()}
 		v.add(Problem{Kind: ProblemCheckpoint, File: checkpointName, Text: "there is no checkpoint: this is not a journal, or the proof of it was removed"})
 	}
 	if n := len(history); n > 0 && history[n-1].Size > v.newest.Size { // sizes never fall in what noteFile accepts
@@ -311,7 +326,7 @@ func (v *verification) tail(ctx context.Context) error {
 	}
 	last := v.newest.Size + s.Unsealed
 	for try := 0; s.Writer && try < 60; try++ {
-		n, err := sealedSize(v.dir)
+		_, n, err := sealed(v.dir)
 		if err != nil {
 			return err
 		}

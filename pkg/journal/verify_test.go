@@ -456,7 +456,7 @@ func TestVerifyBesideTheWriterFindsNothingWrong(t *testing.T) {
 }
 
 func TestCheckpointTextComesBack(t *testing.T) {
-	c := Checkpoint{Origin: origin("a b+c"), Size: 12, Root: tlog.RecordHash([]byte("x")), Time: 1_700_000_000_123_456_789, Recovered: 3}
+	c := Checkpoint{Origin: origin("a b+c"), Size: 12, Root: tlog.RecordHash([]byte("x")), Time: 1_700_000_000_123_456_789, Recovered: 3, First: 1}
 	got, err := parseCheckpoint(c.text())
 	if err != nil || got != c {
 		t.Fatalf("%+v, %v", got, err)

@@ -165,6 +165,11 @@ func (w *hashWalk) pair(first uint64) {
 		w.v.add(Problem{Kind: ProblemUnreadable, File: hashesName, From: first, To: first + 1, Text: err.Error()})
 		return
 	}
+	if first+1 < w.v.newest.First {
+		w.v.add(Problem{Kind: ProblemHashes, File: hashesName, From: first, To: first + 1, Offset: tlog.StoredHashIndex(0, int64(first)-1) * tlog.HashSize,
+			Text: fmt.Sprintf("the hash of record %d or %d, which have expired, was edited", first, first+1)})
+		return
+	}
 	rl, lok := w.v.leafOf(first)
 	rr, rok := w.v.leafOf(first + 1)
 	switch {

@@ -69,7 +69,7 @@ type recordWalk struct {
 }
 
 func (v *verification) records(ctx context.Context, h *hashWalk) error {
-	w := &recordWalk{v: v, h: h, size: v.newest.Size, next: 1}
+	w := &recordWalk{v: v, h: h, size: v.newest.Size, next: v.newest.First}
 	for _, first := range v.segs {
 		if err := w.segment(ctx, first); err != nil {
 			return fmt.Errorf("read %s: %w", segmentName(first), err)

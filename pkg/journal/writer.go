@@ -87,6 +87,12 @@ type writer struct {
 
 	keyRetry time.Time // no attempt to change the key before
 
+	first        uint64    // records below it have expired
+	expiring     *expiry   // what goes once a checkpoint says so
+	looked       time.Time // when was last looked for what has expired
+	lookedAt     int       // segments then
+	expiredBytes int64
+
 	seg      *appendFile // nil: the next batch begins a segment
 	segments int
 	bytes    int64 // of finished segments
@@ -120,10 +126,16 @@ func (w *writer) commit(b *batch) error {
 	if err := w.writeHashes(); err != nil {
 		return err
 	}
+	if x := w.expiring; x != nil && w.written >= x.seq {
+		w.first = max(w.first, x.to+1)
+	}
 	if w.sealed < w.written || w.recovered > 0 {
 		if err := w.seal(false); err != nil {
 			return err
 		}
+	}
+	if err := w.expired(); err != nil { // they are in nobody's way: the next open tries again
+		w.o.Logger.Error("expired segments are still there", "err", err)
 	}
 	if now := w.o.Now(); w.due(now) && !now.Before(w.keyRetry) {
 		if err := w.rotate(); err != nil { // nothing waits for it: the records are durable
@@ -227,7 +239,7 @@ func (w *writer) writeHashes() error {
 // seal signs the tree as it is. A checkpoint file that others damaged is written anew.
 func (w *writer) seal(history bool) error {
 	now := w.o.Now()
-	c := Checkpoint{Origin: origin(w.o.HostID), Size: uint64(w.hashed.size), Root: w.hashed.root(), Time: event.TimeOf(now), Recovered: w.recovered}
+	c := Checkpoint{Origin: origin(w.o.HostID), Size: uint64(w.hashed.size), Root: w.hashed.root(), Time: event.TimeOf(now), Recovered: w.recovered, First: w.first}
 	n, err := c.sign(w.signer)
 	if err != nil {
 		return err
@@ -241,6 +253,7 @@ func (w *writer) seal(history bool) error {
 	if err != nil {
 		return err
 	}
+	history = history || w.last.First != w.first
 	w.sealed, w.last = c.Size, c
 	if history || w.recovered > 0 || now.Sub(w.historyAt) >= w.o.HistoryEvery || now.Before(w.historyAt) {
 		if err := w.history.add(n, true); err != nil {
@@ -314,6 +327,9 @@ func (j *Journal) run(w *writer) {
 			case <-j.kick:
 			case <-timer.C:
 				j.refill(w)
+				if !failing {
+					j.expire(w)
+				}
 			}
 			continue
 		}
@@ -324,6 +340,9 @@ func (j *Journal) run(w *writer) {
 		if err == nil {
 			cur.reset()
 			w.reserve.refill()
+			if !closing {
+				j.expire(w)
+			}
 		}
 		failing, retry = err != nil, time.Now().Add(retryEvery)
 		j.publish(w, err)
@@ -377,6 +396,7 @@ func (j *Journal) publish(w *writer, err error) {
 func (w *writer) fill(s *Stats) {
 	s.Durable, s.CheckpointSize, s.CheckpointTime = w.sealed, w.last.Size, w.last.Time
 	s.Keys, s.KeyTime = w.keys, w.keyed.Time
+	s.First, s.Expired = w.first, w.expiredBytes
 	s.Segments, s.Bytes, s.Reserve = w.segments, w.bytes, w.reserve.held
 	if w.seg != nil {
 		s.Bytes += w.seg.size
