@@ -132,6 +132,19 @@ func (t Target) TTL(column string) string {
 	return fmt.Sprintf("TTL %s + toIntervalDay(%d)", column, t.KeepDays)
 }
 
+// Retained lists the tables whose rows have an end. A migration that makes one more
+// names it here.
+func Retained() []string { return []string{"records", "checkpoints", "hourly", "sessions"} }
+
+// Retain is the statement that gives a table of Retained the retention of t.
+func (t Target) Retain(table string) string {
+	s := "ALTER TABLE " + t.Database + "." + table + t.OnCluster()
+	if t.KeepDays == 0 {
+		return s + " REMOVE TTL"
+	}
+	return s + " MODIFY " + t.TTL("received")
+}
+
 // Render returns the statements of m for t, in order, without their semicolons.
 func Render(m Migration, t Target) ([]string, error) {
 	if err := t.Check(); err != nil {

@@ -3,6 +3,7 @@ package schemas
 import (
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -28,6 +29,34 @@ func TestReleased(t *testing.T) {
 		f := strings.Fields(line)
 		if have[f[1]] != f[0] {
 			t.Errorf("%s was released with digest %s, it has %q now", f[1], f[0], have[f[1]])
+		}
+	}
+}
+
+// TestRetained: no table with an end is forgotten when the retention changes.
+func TestRetained(t *testing.T) {
+	ms, err := ClickHouse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var have []string
+	for _, m := range ms {
+		statements, err := Render(m, Target{Database: "d", KeepDays: 7})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range statements {
+			if m := regexp.MustCompile(`CREATE TABLE IF NOT EXISTS d\.(\w+)`).FindStringSubmatch(s); m != nil && strings.Contains(s, "\nTTL ") {
+				have = append(have, m[1])
+			}
+		}
+	}
+	if !reflect.DeepEqual(have, Retained()) {
+		t.Errorf("tables with a TTL: %v; Retained says %v", have, Retained())
+	}
+	for days, want := range map[int]string{30: "ALTER TABLE d.records ON CLUSTER 'c' MODIFY TTL received + toIntervalDay(30)", 0: "ALTER TABLE d.records ON CLUSTER 'c' REMOVE TTL"} {
+		if got := (Target{Database: "d", Cluster: "c", KeepDays: days}).Retain("records"); got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 	}
 }

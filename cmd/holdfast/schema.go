@@ -17,7 +17,7 @@ func (a *app) schemaCommand() *cli.Command {
 			{Name: "print", Usage: "print the SQL of all migrations, without asking the server", Flags: []cli.Flag{
 				&cli.StringFlag{Name: "cluster", Usage: "for the replicas of cluster `NAME`"},
 			}, Action: a.schemaPrint},
-			{Name: "apply", Usage: "run the pending migrations", Flags: []cli.Flag{jsonFlag()}, Action: a.schemaApply},
+			{Name: "apply", Usage: "run the pending migrations and set the retention", Flags: []cli.Flag{jsonFlag()}, Action: a.schemaApply},
 			{Name: "status", Usage: "say which migrations the server has; exit 5 if some are pending", Flags: []cli.Flag{jsonFlag()}, Action: a.schemaStatus},
 		},
 	}
@@ -110,6 +110,22 @@ func (a *app) schemaStatus(c *cli.Context) (err error) {
 	}
 	if !c.Bool("json") {
 		a.print(t)
+	}
+	retention, err := db.Retention(c.Context)
+	if err != nil {
+		return err
+	}
+	for _, r := range retention {
+		if c.Bool("json") {
+			if err := a.json(r); err != nil {
+				return err
+			}
+			continue
+		}
+		a.linef("to be changed: %s", r)
+	}
+	if n := len(retention); n > 0 && behind == 0 {
+		return hint(fmt.Errorf("schema: rows are not kept for as long as configured: %w", errDegraded), "holdfast schema apply changes it")
 	}
 	if behind > 0 {
 		return hint(fmt.Errorf("schema: %s not as this program has them: %w", plural(uint64(behind), "migration"), errDegraded), "holdfast schema apply runs what is pending")

@@ -104,7 +104,8 @@ func (db *DB) applied(ctx context.Context) ([]applied, error) {
 	return out, db.explain("read schema of", rows.Err())
 }
 
-// Apply runs the pending migrations and returns their names. It may be repeated,
+// Apply runs the pending migrations, lets the tables keep rows for as long as
+// configured, and returns what it did: names, and changes of retention. It may be repeated,
 // and run by several at once: statements say IF NOT EXISTS, a migration is noted
 // once, after all its statements ran, and one that was interrupted runs again.
 func (db *DB) Apply(ctx context.Context) ([]string, error) {
@@ -112,7 +113,12 @@ func (db *DB) Apply(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return db.apply(ctx, ours)
+	done, err := db.apply(ctx, ours)
+	if err != nil {
+		return done, err
+	}
+	changed, err := db.retain(ctx)
+	return append(done, changed...), err
 }
 
 func (db *DB) apply(ctx context.Context, ours []schemas.Migration) ([]string, error) {

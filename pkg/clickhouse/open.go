@@ -37,7 +37,7 @@ type Config struct {
 	// Cluster makes the schema for the replicas of this cluster (ON CLUSTER).
 	Cluster string
 	// KeepDays deletes rows so many days after they arrived: 0 is 400, negative
-	// keeps them for ever. It counts when the tables are made.
+	// keeps them for ever. Apply brings the tables to it.
 	KeepDays int
 
 	CAFile            string // PEM certificates to trust instead of the system's

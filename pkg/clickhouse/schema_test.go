@@ -187,6 +187,42 @@ func TestRetention(t *testing.T) {
 	}
 }
 
+func TestRetentionChangesByApply(t *testing.T) {
+	ctx := context.Background()
+	database := newDatabase()
+	apply := func(keep int) []string {
+		t.Helper()
+		db, err := Open(ctx, Config{URL: server.URL(database), KeepDays: keep})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = db.Close() }()
+		done, err := db.Apply(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left, err := db.Retention(ctx); err != nil || len(left) > 0 {
+			t.Errorf("after apply: %v, %v", left, err)
+		}
+		return done
+	}
+	apply(400)
+	server.MustExec(t, "INSERT INTO "+database+".records (host_id, seq, time, received) VALUES ('h', 1, now64(9), now() - toIntervalDay(100)), ('h', 2, now64(9), now())")
+	for _, c := range []struct {
+		keep, tables, rows int
+		says               string
+	}{{400, 0, 2, ""}, {-1, 4, 2, "retention of records: for ever, was 400 days"}, {200, 4, 2, "retention of records: 200 days, was for ever"}, {30, 4, 1, "retention of records: 30 days, was 200 days"}} {
+		done := apply(c.keep)
+		if len(done) != c.tables || c.tables > 0 && done[0] != c.says {
+			t.Errorf("keep %d: %v, want %d changes, the first %q", c.keep, done, c.tables, c.says)
+		}
+		server.MustExec(t, "OPTIMIZE TABLE "+database+".records FINAL")
+		if got := server.MustExec(t, "SELECT count() FROM "+database+".records"); got != fmt.Sprint(c.rows) {
+			t.Errorf("keep %d: %s rows, want %d", c.keep, got, c.rows)
+		}
+	}
+}
+
 // TestPruning asks the server how it would read: each question must skip granules.
 func TestPruning(t *testing.T) {
 	db := newDB(t)

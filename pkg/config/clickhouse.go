@@ -17,7 +17,7 @@ type ClickHouse struct {
 	// Cluster names the cluster for ON CLUSTER tables.
 	Cluster string `yaml:"cluster" json:"cluster,omitempty"`
 	// KeepDays is for how long the server keeps records: 0 is 400 days, -1 for
-	// ever. It counts when the tables are made.
+	// ever. A change takes effect by schema apply.
 	KeepDays int `yaml:"keep_days" json:"keep_days,omitempty"`
 	// CAFile, CertFile and KeyFile are PEM files for TLS.
 	CAFile   string `yaml:"ca_file" json:"ca_file,omitempty"`
