@@ -68,7 +68,7 @@ func TestClickHouseAnswersLikeTheJournal(t *testing.T) {
 
 	for _, question := range []string{
 		"log", "log --json", "log --json --limit 2", "log --json --user alice", "log --json --path /etc/", "log --json --path /etc/*.conf",
-		"log --json --source 192.0.2.7", "log --json --verdict blocked", "log --json --exe sed", "log --json --since 2026-03-01T10:00:03Z",
+		"log --json --source 192.0.2.7", "log --json --verdict blocked", "log --json --exe sed", "log --json --path **app**", "log --json --command sed", "log --json --since 2026-03-01T10:00:03Z",
 		"who /etc/app.conf", "who --json /etc/app.conf", "sessions", "sessions --json", "show --json 2",
 		"show --json 0123456789abcdef0123456789abcdef/b1/6",
 	} {

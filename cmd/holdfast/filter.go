@@ -20,12 +20,13 @@ func filterFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "since", Usage: "since `TIME`: RFC 3339, 15:04, or an age such as 2h or 3d"},
 		&cli.StringFlag{Name: "until", Usage: "before `TIME`"},
-		&cli.StringFlag{Name: "path", Usage: "of `PATH`: exact, prefix/ or a glob"},
+		&cli.StringFlag{Name: "path", Usage: "of `PATH`: exact, prefix/ or a glob; **TEXT** is a text anywhere in it"},
 		&cli.StringFlag{Name: "user", Usage: "by the person `NAME`"},
 		&cli.StringFlag{Name: "source", Usage: "from the address `IP`"},
 		&cli.StringFlag{Name: "session", Usage: "of session `ID`"},
 		&cli.StringFlag{Name: "exec", Usage: "by the process with exec id `ID`"},
 		&cli.StringFlag{Name: "exe", Usage: "by the executable `PATH`"},
+		&cli.StringFlag{Name: "command", Usage: "with `TEXT` in the command line of the process"},
 		&cli.StringFlag{Name: "op", Usage: "with operation `OP`: " + list(event.OpNames())},
 		&cli.StringFlag{Name: "kind", Usage: "of kind `KIND`: " + list(kinds())},
 		&cli.StringFlag{Name: "verdict", Usage: "with verdict `VERDICT`: " + list(verdicts())},
@@ -53,7 +54,7 @@ func (a *app) filter(c *cli.Context) (query.Filter, error) {
 	f := query.Filter{
 		User: c.String("user"), Source: c.String("source"), Session: c.String("session"), Exec: c.String("exec"),
 		Op: c.String("op"), Kind: c.String("kind"), Verdict: c.String("verdict"), Rule: c.String("rule"), Found: c.String("found"), Host: c.String("host"),
-		Exe: event.Text([]byte(c.String("exe"))),
+		Exe: event.Text([]byte(c.String("exe"))), Command: event.Text([]byte(c.String("command"))),
 	}
 	var err error
 	if f.Since, err = a.parseTime(c, "since"); err != nil {

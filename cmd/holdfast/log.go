@@ -42,9 +42,6 @@ func (a *app) log(c *cli.Context) (err error) {
 	if f.Limit = c.Int("limit"); f.Limit < 0 {
 		return usagef("--limit: %d is less than 0", f.Limit)
 	}
-	if c.Bool("follow") && f.Host == "" && c.String("store") == "clickhouse" {
-		return hint(usagef("log --follow: every host numbers its own records"), "name one host with --host")
-	}
 	s, err := a.openStore(c)
 	if err != nil {
 		return err
@@ -63,6 +60,13 @@ func (a *app) log(c *cli.Context) (err error) {
 
 // follow prints what is there and then what comes, until ctx ends.
 func (a *app) follow(ctx context.Context, s query.Store, f query.Filter, emit func(*event.Record) error) error {
+	if x, ok := s.(query.Follower); ok {
+		err := x.Follow(ctx, f, emit, a.flush)
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {

@@ -32,27 +32,29 @@ const (
 // The server is asked page by page, and no question is open while fn runs: fn may
 // take its time, ask itself, or end the walk, and nothing has to be cancelled.
 func (db *DB) Records(ctx context.Context, f query.Filter, fn func(*event.Record) error) error {
-	w := where(&f)
-	if f.Limit <= 0 && f.Host == "" {
-		return db.ascend(ctx, &f, w, fn)
-	}
 	hosts, err := db.hosts(ctx, f.Host)
 	if err != nil || len(hosts) == 0 {
 		return err
 	}
-	if f.Limit <= 0 {
-		w.among("host_id", hosts)
+	w := where(&f)
+	w.among("host_id", hosts)
+	switch {
+	case len(hosts) > 1:
+		return db.byTime(ctx, &f, w, fn)
+	case f.Limit <= 0:
 		return db.ascend(ctx, &f, w, fn)
 	}
-	for _, h := range hosts {
-		found, err := db.newest(ctx, &f, w, h)
-		if err != nil {
+	found, err := db.newest(ctx, &f, w)
+	if err != nil {
+		return err
+	}
+	return backward(found, fn)
+}
+
+func backward(found []*event.Record, fn func(*event.Record) error) error {
+	for _, r := range slices.Backward(found) {
+		if err := fn(r); err != nil {
 			return err
-		}
-		for _, r := range slices.Backward(found) {
-			if err := fn(r); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
@@ -86,9 +88,8 @@ func (db *DB) ascend(ctx context.Context, f *query.Filter, w conditions, fn func
 	}
 }
 
-// newest returns the newest f.Limit records of one host, newest first.
-func (db *DB) newest(ctx context.Context, f *query.Filter, w conditions, hostID string) ([]*event.Record, error) {
-	w.and("host_id = ?", hostID)
+// newest returns the newest f.Limit records, newest first, where w selects one host.
+func (db *DB) newest(ctx context.Context, f *query.Filter, w conditions) ([]*event.Record, error) {
 	var found []*event.Record
 	for c := w; ; {
 		size := min(max(f.Limit-len(found), firstPage), lastPage)
@@ -110,15 +111,16 @@ func (db *DB) newest(ctx context.Context, f *query.Filter, w conditions, hostID 
 }
 
 // hosts returns the host ids that there are, in order: all, or those of the hosts
-// that have name as their name or id.
-func (db *DB) hosts(ctx context.Context, name string) ([]string, error) {
+// that have, or ever had, name as their name or id.
+func (db *DB) hosts(ctx context.Context, name string) (ids []string, err error) {
 	if name == "" {
-		return db.hostIDs(ctx, conditions{})
+		err := db.conn.QueryRow(ctx, "SELECT arraySort(groupUniqArray(toString(host_id))) FROM "+db.target.Database+".hosts").Scan(&ids)
+		return ids, db.explain("ask", err)
 	}
 	var byID, byName conditions
 	byID.is("host_id", name)
 	byName.is("host", name)
-	ids, err := db.hostIDs(ctx, byID)
+	ids, err = db.hostIDs(ctx, byID)
 	if err != nil {
 		return nil, err
 	}
@@ -150,11 +152,12 @@ func (db *DB) hostIDs(ctx context.Context, c conditions) ([]string, error) {
 	}
 }
 
-// key is the place of a row in the table's order.
+// key is the place of a row in the table's order, and its time.
 type key struct {
 	hostID string
 	seq    uint64
 	boot   string
+	time   int64 // ns
 }
 
 // page is one answer: the records that the filter means, of so many rows.
@@ -167,7 +170,7 @@ type page struct {
 // page asks for the first size rows in that order that c selects, each record once.
 func (db *DB) page(ctx context.Context, f *query.Filter, c conditions, order string, size int) (page, error) {
 	var p page
-	rows, err := db.conn.Query(ctx, "SELECT host_id, seq, boot, rec FROM "+db.target.Database+".records"+c.clause()+
+	rows, err := db.conn.Query(ctx, "SELECT host_id, seq, boot, toUnixTimestamp64Nano(time), rec FROM "+db.target.Database+".records"+c.clause()+
 		" "+order+" LIMIT 1 BY host_id, seq, boot LIMIT "+strconv.Itoa(size), c.args...)
 	if err != nil {
 		return p, db.explain("ask", err)
@@ -175,7 +178,7 @@ func (db *DB) page(ctx context.Context, f *query.Filter, c conditions, order str
 	defer func() { _ = rows.Close() }() // its error is rows.Err's
 	for rows.Next() {
 		var rec string
-		if err := rows.Scan(&p.last.hostID, &p.last.seq, &p.last.boot, &rec); err != nil {
+		if err := rows.Scan(&p.last.hostID, &p.last.seq, &p.last.boot, &p.last.time, &rec); err != nil {
 			return p, db.explain("ask", err)
 		}
 		p.rows++
@@ -274,7 +277,15 @@ func where(f *query.Filter) conditions {
 	}
 	c.source(f.Source)
 	c.path(f.Path)
+	if f.Command != "" {
+		c.and("arrayStringConcat(process_argv, ' ') LIKE ?", contains(f.Command))
+	}
 	return c
+}
+
+// contains is the pattern of LIKE for every text that s is in.
+func contains(s string) string {
+	return "%" + strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(s) + "%"
 }
 
 func (c *conditions) source(s string) {
@@ -297,6 +308,10 @@ func (c *conditions) path(pattern string) {
 		c.and("("+strings.ReplaceAll(term, "PATH", "path")+" OR "+strings.ReplaceAll(term, "PATH", "path_to")+")", arg, arg)
 	}
 	kind, prefix := query.ParsePath(pattern)
+	// One index has both names of a record in it.
+	if text := query.Literal(pattern); len(text) >= 4 {
+		c.and("concat(path, '\\n', path_to) LIKE ?", contains(text))
+	}
 	switch kind {
 	case query.PathExact:
 		either("PATH = ?", pattern)

@@ -2,12 +2,15 @@ package clickhouse
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/query"
+	"github.com/holdfast/holdfast/pkg/query/fleettest"
 	"github.com/holdfast/holdfast/pkg/query/querytest"
 )
 
@@ -33,31 +36,69 @@ func TestStore(t *testing.T) {
 	}
 }
 
-func TestSeveralHosts(t *testing.T) {
+// TestFleet asks about hosts whose records lie across each other in time.
+func TestFleet(t *testing.T) {
+	o := fleettest.Options{Seed: 3, Hosts: 4, Days: 6, Busy: 25}
+	records := o.All()
 	db := newDB(t)
-	for _, h := range []string{"b", "a", "c"} {
+	for i, part := range slices.Collect(slices.Chunk(records, 1000)) {
+		var b [][]byte
+		for _, r := range part {
+			b = append(b, encode(t, r))
+		}
+		send(t, db, fmt.Sprint(i), b...)
+	}
+	querytest.RunFleet(t, db, records)
+}
+
+// TestFollow: what is there, then what comes, of one host and of all.
+func TestFollow(t *testing.T) {
+	db := newDB(t)
+	for _, h := range []string{"b", "a"} {
 		send(t, db, h, samples(t, h, 1, 5)...)
 	}
-	cases := []struct {
+	for _, c := range []struct {
 		name string
 		f    query.Filter
-		want string
+		want []string // first, then when more has come
 	}{
-		{"host by host in order of their ids", query.Filter{}, "[a1 a2 a3 a4 a5 b1 b2 b3 b4 b5 c1 c2 c3 c4 c5]"},
-		{"the newest of each host", query.Filter{Limit: 2}, "[a4 a5 b4 b5 c4 c5]"},
-		{"one host", query.Filter{Host: "b", Limit: 3}, "[b3 b4 b5]"},
-		{"all that share a name", query.Filter{Host: "web1", Limit: 1}, "[a5 b5 c5]"},
-		{"no such host", query.Filter{Host: "d", Limit: 1}, "[]"},
-	}
-	for _, c := range cases {
+		{"all hosts", query.Filter{Limit: 2}, []string{"a5 b5", "a6 a7 c1 c2 c3"}},
+		{"one host by its id", query.Filter{Host: "a"}, []string{"a1 a2 a3 a4 a5 a6 a7", "a8 a9"}},
+		{"a filter that leaves some out", query.Filter{Host: "web1", Path: "/etc/app/conf.d/11.conf"}, []string{"", "a11"}},
+		{"a host that is not there yet", query.Filter{Host: "d"}, []string{"", "d1"}},
+	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := []string{}
-			err := db.Records(context.Background(), c.f, func(r *event.Record) error {
+			more := map[string]func(){
+				"all hosts":                     func() { send(t, db, "a67", samples(t, "a", 6, 7)...); send(t, db, "c", samples(t, "c", 1, 3)...) },
+				"one host by its id":            func() { send(t, db, "a89", samples(t, "a", 8, 9)...) },
+				"a filter that leaves some out": func() { send(t, db, "a1012", samples(t, "a", 10, 12)...) },
+				"a host that is not there yet":  func() { send(t, db, "d", samples(t, "d", 1, 1)...) },
+			}[c.name]
+			var got []string
+			done := errors.New("all has come")
+			quiet := 0
+			err := db.Follow(context.Background(), c.f, func(r *event.Record) error {
 				got = append(got, fmt.Sprint(r.HostID, r.Seq))
 				return nil
+			}, func() error {
+				if quiet++; quiet == 1 {
+					if have := strings.Join(got, " "); have != c.want[0] {
+						return fmt.Errorf("at first %q, want %q", have, c.want[0])
+					}
+					got = nil
+					more()
+					return nil
+				}
+				slices.Sort(got)
+				if have := strings.Join(got, " "); have == c.want[1] {
+					return done
+				} else if quiet > 60 {
+					return fmt.Errorf("then %q, want %q", have, c.want[1])
+				}
+				return nil
 			})
-			if err != nil || fmt.Sprint(got) != c.want {
-				t.Errorf("%v, %v; want %s", got, err, c.want)
+			if !errors.Is(err, done) {
+				t.Error(err)
 			}
 		})
 	}

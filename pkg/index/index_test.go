@@ -15,6 +15,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/journal"
 	"github.com/holdfast/holdfast/pkg/query"
+	"github.com/holdfast/holdfast/pkg/query/fleettest"
 	"github.com/holdfast/holdfast/pkg/query/querytest"
 )
 
@@ -151,6 +152,22 @@ func TestTheSuite(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAHistory: questions about a generated history of the host, half of it indexed.
+func TestAHistory(t *testing.T) {
+	var records []*event.Record
+	if err := (fleettest.Options{Seed: 3, Hosts: 1, Days: 10, Busy: 40}).Records(0, func(r *event.Record) error {
+		records = append(records, r)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t)
+	h.write(records[:len(records)/2])
+	h.catchUp()
+	h.write(records[len(records)/2:])
+	querytest.RunFleet(t, h.read(), records)
 }
 
 func (h *host) damage(b []byte) {

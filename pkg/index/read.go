@@ -147,12 +147,9 @@ func (s *store) newest(ctx context.Context, f query.Filter, indexed uint64, fn f
 	if err != nil {
 		return err
 	}
-	var places []place
+	var older []*event.Record // newest first
 	if indexed > 0 && len(tail) < f.Limit {
-		err := s.ask(ctx, &f, indexed, func(p *plan, tx *sql.Tx) (err error) {
-			places, err = p.page(ctx, tx, 0, indexed, f.Limit-len(tail), true)
-			return err
-		})
+		older, err = s.indexedNewest(ctx, &f, indexed, f.Limit-len(tail))
 		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -160,13 +157,11 @@ func (s *store) newest(ctx context.Context, f query.Filter, indexed uint64, fn f
 			if tail, err = s.last(ctx, f.AfterSeq+1, &f); err != nil {
 				return err
 			}
-			places = nil
+			older = nil
 		}
 	}
-	slices.Reverse(places)
-	if err := s.give(ctx, places, &f, fn); err != nil {
-		return err
-	}
+	slices.Reverse(older)
+	tail = append(older, tail...)
 	for _, r := range tail {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -176,6 +171,34 @@ func (s *store) newest(ctx context.Context, f query.Filter, indexed uint64, fn f
 		}
 	}
 	return nil
+}
+
+// indexedNewest returns the newest n records that match of those in the index, newest
+// first. A filter may mean less than its columns select: then it goes on further back.
+func (s *store) indexedNewest(ctx context.Context, f *query.Filter, indexed uint64, n int) (out []*event.Record, err error) {
+	for hi, size := indexed, n; len(out) < n; size = min(size*4, 10_000) {
+		var places []place
+		err := s.ask(ctx, f, indexed, func(p *plan, tx *sql.Tx) (err error) {
+			places, err = p.page(ctx, tx, 0, hi, size, true)
+			return err
+		})
+		if err == nil {
+			err = s.give(ctx, places, f, func(r *event.Record) error {
+				if len(out) < n {
+					out = append(out, r)
+				}
+				return nil
+			})
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(places) < size || places[len(places)-1].seq <= 1 {
+			break
+		}
+		hi = places[len(places)-1].seq - 1
+	}
+	return out, nil
 }
 
 // last returns the newest f.Limit records that match, of those from number from on in the journal.

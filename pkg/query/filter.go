@@ -15,7 +15,8 @@ type Filter struct {
 
 	// Path selects by path and path_to, as records write them (event.Text): an exact
 	// path; with a slash at the end everything below; with any of * ? [ a glob in
-	// which * and ? do not cross a slash and ** does. Quote gives the pattern of one exact path.
+	// which * and ? do not cross a slash and ** does, so that **text** is a text
+	// anywhere in it. Quote gives the pattern of one exact path.
 	Path string
 
 	User    string // actor.user
@@ -23,6 +24,7 @@ type Filter struct {
 	Session string // actor.session
 	Exec    string // process.exec_id
 	Exe     string // process.exe, or its last element if there is no slash in it
+	Command string // is somewhere in process.argv, its elements joined by a space
 	Op      string
 	Kind    string
 	Verdict string
@@ -68,10 +70,10 @@ func (f *Filter) matchActor(a *event.Actor) bool {
 }
 
 func (f *Filter) matchProcess(p *event.Process) bool {
-	if f.Exec == "" && f.Exe == "" {
+	if f.Exec == "" && f.Exe == "" && f.Command == "" {
 		return true
 	}
-	return p != nil && (f.Exec == "" || f.Exec == p.ExecID) && (f.Exe == "" || f.Exe == p.Exe || f.Exe == Base(p.Exe))
+	return p != nil && (f.Command == "" || strings.Contains(strings.Join(p.Argv, " "), f.Command)) && (f.Exec == "" || f.Exec == p.ExecID) && (f.Exe == "" || f.Exe == p.Exe || f.Exe == Base(p.Exe))
 }
 
 // Base is the last element of an executable's path, "" for none.

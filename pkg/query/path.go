@@ -54,6 +54,36 @@ func MatchPath(pattern, path string) bool {
 	}
 }
 
+// Literal returns the longest text that every path which matches holds.
+func Literal(pattern string) string {
+	kind, _ := ParsePath(pattern)
+	if kind != PathGlob {
+		return pattern
+	}
+	best, run := "", 0
+	for i := 0; i < len(pattern); {
+		n := 1
+		switch c := pattern[i]; c {
+		case '*', '?', '[':
+			if _, end, ok := parseSet(pattern[i:]); c == '[' && ok {
+				n = end
+			} else if c == '[' {
+				i++ // a plain character, and part of the text
+				continue
+			}
+			if i-run > len(best) {
+				best = pattern[run:i]
+			}
+			run = i + n
+		}
+		i += n
+	}
+	if len(pattern)-run > len(best) {
+		best = pattern[run:]
+	}
+	return best
+}
+
 // below lets a glob with a slash at its end mean everything below.
 func below(glob string) string {
 	if strings.HasSuffix(glob, "/") {

@@ -10,44 +10,14 @@ import (
 
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/query"
+	"github.com/holdfast/holdfast/pkg/query/fleettest"
 	"github.com/holdfast/holdfast/pkg/query/querytest"
 )
 
-// list is the plainest store: a walk over a slice.
-type list []*event.Record
-
-func (l list) Records(ctx context.Context, f query.Filter, fn func(*event.Record) error) error {
-	var out []*event.Record
-	for _, r := range l {
-		if f.Match(r) {
-			out = append(out, r)
-		}
-	}
-	if f.Limit > 0 && len(out) > f.Limit {
-		out = out[len(out)-f.Limit:]
-	}
-	for _, r := range out {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := fn(r); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (l list) Lag(context.Context) (query.Lag, error) {
-	if len(l) == 0 {
-		return query.Lag{}, nil
-	}
-	return query.Lag{Newest: l[len(l)-1].Seq}, nil
-}
-
-func (l list) Close() error { return nil }
-
 func TestAListPassesTheSuite(t *testing.T) {
-	querytest.Run(t, func(_ *testing.T, records []*event.Record) query.Store { return list(records) })
+	querytest.Run(t, func(_ *testing.T, records []*event.Record) query.Store { return querytest.List(records) })
+	all := fleettest.Options{Hosts: 3, Days: 4, Busy: 10}.All()
+	querytest.RunFleet(t, querytest.List(all), all)
 }
 
 func TestPathPatterns(t *testing.T) {
@@ -66,6 +36,14 @@ func TestPathPatterns(t *testing.T) {
 	} {
 		if got := query.MatchPath(c.pattern, c.path); got != c.want {
 			t.Errorf("%q on %q: %v", c.pattern, c.path, got)
+		}
+	}
+}
+
+func TestLiteralIsTheLongestTextOfAPattern(t *testing.T) {
+	for pattern, want := range map[string]string{"/etc/passwd": "/etc/passwd", "/etc/": "/etc/", "**passwd**": "passwd", "/a/*longer?x": "longer", "/etc/[abc]x": "/etc/", "**": "", "/x[/y": "/x[/y", "/[a]*[longset]tail": "tail"} {
+		if got := query.Literal(pattern); got != want {
+			t.Errorf("%q: %q, want %q", pattern, got, want)
 		}
 	}
 }
@@ -93,6 +71,9 @@ func FuzzGlobIsItsRegexp(f *testing.F) {
 		re, err := regexp.Compile(query.GlobRegexp(pattern))
 		if err != nil {
 			t.Fatalf("%q as %q: %v", pattern, query.GlobRegexp(pattern), err)
+		}
+		if query.MatchPath(pattern, path) && !strings.Contains(path, query.Literal(pattern)) {
+			t.Fatalf("%q matches %q, which does not hold %q", pattern, path, query.Literal(pattern))
 		}
 		if got, want := query.MatchPath(pattern, path), re.MatchString(path); got != want {
 			t.Fatalf("%q on %q: %v, as regexp %q: %v", pattern, path, got, re, want)

@@ -24,6 +24,14 @@ type Store interface {
 	Close() error
 }
 
+// Follower is a Store that can be followed over several hosts, whose sequences say nothing of each other.
+type Follower interface {
+	// Follow calls fn with what Records gives and then with what comes, until ctx ends
+	// or fn returns an error, which it returns. It calls idle whenever there is nothing
+	// to give for now.
+	Follow(ctx context.Context, f Filter, fn func(*event.Record) error, idle func() error) error
+}
+
 // Lag is how far a store is behind.
 type Lag struct {
 	Newest uint64     `json:"newest"`         // newest record that answers contain

@@ -93,12 +93,13 @@ func values() map[string][]query.Filter {
 	return map[string][]query.Filter{
 		"path": set(func(f *query.Filter, v string) { f.Path = v }, append(paths(), "/etc/", "/srv/", "/srv/www", "/etc/*", "/etc/**", "/etc/*/*", "/etc/**/*.conf",
 			"/srv/www/?.html", "/srv/www/[0-9].html", "/srv/www/[!0-9].html", "/srv/www/[[]1].html", "/srv/www/[*].html", "/**/passwd", "/*/passwd", "**", "*", "/srv/w*/index.html",
-			"/srv/www/100%_.html", "/srv/www/100__.html", "/ETC/PASSWD", "/etc/pass", "/nowhere", "/nowhere/", "/srv/*/", `/srv/www/\xFF*`, "/srv/www/??.html", "/srv/www/[", "passwd")...),
+			"/srv/www/100%_.html", "/srv/www/100__.html", "/ETC/PASSWD", "/etc/pass", "/nowhere", "/nowhere/", "/srv/*/", `/srv/www/\xFF*`, "/srv/www/??.html", "/srv/www/[", "passwd", "**passw**", "**www/[0-9]*", "**%_**", `**\**`)...),
 		"user":    set(func(f *query.Filter, v string) { f.User = v }, "alice", "bob", event.Unknown, "ALICE", "ali", "%"),
 		"source":  set(func(f *query.Filter, v string) { f.Source = v }, "192.0.2.7", "192.0.2.7:50122", "192.0.2.7:1", "192.0.2.70", "2001:db8::7", "2001:0db8:0:0::7", "[2001:db8::7]:22", "::ffff:192.0.2.7", "nonsense"),
 		"session": set(func(f *query.Filter, v string) { f.Session = v }, "41", "42", "4", "svc-1-2-3", "5"),
 		"exec":    set(func(f *query.Filter, v string) { f.Exec = v }, "10-1-500", "11-1-501", "10-1"),
 		"exe":     set(func(f *query.Filter, v string) { f.Exe = v }, "sed", "/usr/bin/sed", "vim", "bin/sed", "/usr/bin/"),
+		"command": set(func(f *query.Filter, v string) { f.Command = v }, "sed -i", "-i s/ä", "sed", "SED", "s%b", "s_ä", "curl", `\`),
 		"op":      set(func(f *query.Filter, v string) { f.Op = v }, "write", "rename", "nothing"),
 		"kind":    set(func(f *query.Filter, v string) { f.Kind = v }, event.RecChange, event.RecAttempt, event.RecSession, event.RecGap, event.RecAgent, event.RecResponse),
 		"verdict": set(func(f *query.Filter, v string) { f.Verdict = v }, event.VerdictObserved, event.VerdictUnauthorized, event.VerdictBlocked, event.VerdictRestored),
@@ -139,7 +140,7 @@ func combinations(t *testing.T, s query.Store, records []*event.Record) {
 	r := rand.New(rand.NewPCG(3, 4))
 	all := values()
 	var names []string
-	for _, n := range []string{"path", "user", "source", "session", "exec", "exe", "op", "kind", "verdict", "rule", "host", "since", "until", "after", "limit"} {
+	for _, n := range []string{"path", "user", "source", "session", "exec", "exe", "command", "op", "kind", "verdict", "rule", "host", "since", "until", "after", "limit"} {
 		if len(all[n]) == 0 {
 			t.Fatalf("no filters of %s", n)
 		}
