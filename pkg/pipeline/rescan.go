@@ -29,6 +29,7 @@ type job struct {
 	note    func(path string, there bool)
 	noted   uint64 // ns since boot when it was asked for: what happened before is taken in first
 	begun   uint64 // ns since boot
+	took    uint64 // ns, the search for suspects; what then waits for its turn is no work
 	// compare: not after a loss, but because of the order of operations.
 	compare bool
 	done    chan<- error // gets the outcome of the first try, nil if nobody waits
@@ -182,6 +183,7 @@ func (s *scans) do(j *job) {
 	p.n.rescans.Add(1)
 	j.begun = p.o.Clock.Boot()
 	s.settle(j)
+	from := p.o.Clock.Boot()
 	var errs []error
 	j.left.Add(1)
 	for _, root := range j.trees {
@@ -198,9 +200,10 @@ func (s *scans) do(j *job) {
 			errs = append(errs, err)
 		}
 	}
+	now := p.o.Clock.Boot()
+	j.took = now - from
 	if j.compare {
-		now := p.o.Clock.Boot()
-		p.compareAt.Store(now + doubtShare*(now-j.begun-uint64(scanDelay)))
+		p.compareAt.Store(now + doubtShare*j.took)
 	}
 	err := errors.Join(errs...)
 	if err == nil {
@@ -363,7 +366,7 @@ func (s *scans) close(j *job, err error) {
 	now := p.o.Clock.Boot()
 	took := now - j.begun
 	if g != nil && g.unplaced && g.id == "" {
-		p.gaps.compared(now, took)
+		p.gaps.compared(now, j.took)
 		signal(p.queue.ready)
 		if err == nil {
 			g = nil
