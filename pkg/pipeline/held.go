@@ -144,10 +144,16 @@ func (p *Pipeline) stored(it *item) bool {
 	return true
 }
 
-// disown takes the name from a look at a mapped file of which nothing is known but
+// disown takes the name from a look at a mapped file of which nothing is known, or
 // what an earlier run knew.
 func (p *Pipeline) disown(c *event.Change) {
-	if e, _ := p.states.Known().Get(c.Path); e.At == 0 {
-		c.Actor, c.Process, c.Key, c.Allowed, c.Why = *event.Nobody(), event.Process{}, event.ProcKey{}, false, reasonDown
+	e, ok := p.states.Known().Get(c.Path)
+	why := reasonDown
+	switch {
+	case !ok:
+		why = "nothing was known of it before"
+	case e.At != 0:
+		return
 	}
+	c.Actor, c.Process, c.Key, c.Allowed, c.Why = *event.Nobody(), event.Process{}, event.ProcKey{}, false, why
 }

@@ -3,6 +3,9 @@ package pipeline
 import (
 	"testing"
 	"time"
+
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/rehash"
 )
 
 func TestReadsOfMappedFilesKeepTheirPace(t *testing.T) {
@@ -27,6 +30,21 @@ func TestReadsOfMappedFilesKeepTheirPace(t *testing.T) {
 	for _, s := range steps {
 		if got := p.take(s.n, s.now).Round(100 * time.Millisecond); got != s.wait {
 			t.Errorf("%s: wait %s, want %s", s.name, got, s.wait)
+		}
+	}
+}
+
+// Who maps a file need not have done what was found there before anybody had looked.
+func TestAMapperIsNotBlamedForWhatWasThereBefore(t *testing.T) {
+	now := uint64(5)
+	p := &Pipeline{states: rehash.New(rehash.Options{Now: func() uint64 { return now }})}
+	p.states.Learn("/learned", event.State{Exists: true})
+	p.states.Put("/seen", event.State{Exists: true})
+	for path, want := range map[string]string{"/learned": reasonDown, "/seen": "mapped", "/new": "nothing was known of it before"} {
+		c := &event.Change{Path: path, Key: event.ProcKey{PID: 7}, Why: "mapped"}
+		p.disown(c)
+		if c.Why != want || (c.Key.PID == 7) != (path == "/seen") {
+			t.Errorf("%s: %q, pid %d, want %q", path, c.Why, c.Key.PID, want)
 		}
 	}
 }
