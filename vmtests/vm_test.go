@@ -105,7 +105,7 @@ func runScript(t *testing.T, k vm.Kernel, s script, tier string, bin map[string]
 	if tier != "" {
 		env += " TIER=" + tier
 	}
-	if tier == "modify_return" {
+	if strings.Contains(env, "TIER=modify_return") {
 		params = "lsm=lockdown,capability"
 	}
 	res, err := vm.Run(context.Background(), vm.Options{
