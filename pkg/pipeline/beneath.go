@@ -6,6 +6,7 @@ import (
 
 	"github.com/holdfast/holdfast/pkg/coalesce"
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/rehash"
 )
 
 // Beneath is what somebody did to the mounts that watched paths lead through, or
@@ -70,10 +71,13 @@ func (p *Pipeline) Swapped(trees []string, reason string, by *Beneath, note func
 	p.scans.begin(&job{trees: p.outermost(trees), found: event.FoundBeneath, reason: reason, by: by, swapped: true, note: note})
 }
 
-// returns reports whether a path is a root that is only observed.
-func (p *Pipeline) returns(path string) bool {
+// returns is the tree of a path that is a root and only observed.
+func (p *Pipeline) returns(path string) (rehash.Tree, bool) {
 	rule, ok := p.o.Rule(path)
-	return ok && rule.Mode == event.ModeObserve && slices.Contains(p.o.Trees(), path)
+	if !ok || rule.Mode != event.ModeObserve || !slices.Contains(p.o.Trees(), path) {
+		return rehash.Tree{}, false
+	}
+	return p.tree(path), true
 }
 
 // Outside lists the known files that have names outside the watched trees, one of

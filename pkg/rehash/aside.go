@@ -49,15 +49,22 @@ func (r *Rehash) Swap(t Tree) (went, came bool) {
 	return e.State.Exists && !there, !e.State.Exists && there
 }
 
-// leave puts aside what is known at and below a root that was renamed away.
-func (r *Rehash) leave(root string) {
-	e, _ := r.known.Get(root)
-	if !e.State.Exists {
-		return
+func (r *Rehash) returns(path string) (Tree, bool) {
+	if r.o.Returns == nil {
+		return Tree{}, false
 	}
-	r.asideMu.Lock()
-	defer r.asideMu.Unlock()
-	r.putAside(Tree{Root: root}, fileID{e.State.Dev, e.State.Ino}, false)
+	return r.o.Returns(path)
+}
+
+// leave puts aside what is known of a tree whose root was renamed away at a moment.
+// Of trees below it all stays known: they may have to be put back.
+func (r *Rehash) leave(t Tree, at uint64) {
+	if e, _ := r.known.Get(t.Root); e.State.Exists {
+		r.asideMu.Lock()
+		r.putAside(t, fileID{e.State.Dev, e.State.Ino}, false)
+		r.asideMu.Unlock()
+	}
+	r.known.bury(t.Root, at)
 }
 
 // returned brings back what is known below a root that was renamed away and is there

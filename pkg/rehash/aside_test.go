@@ -82,10 +82,15 @@ func TestARootThatWasRenamedAwayIsTheSameWhenItIsBack(t *testing.T) {
 	dir := t.TempDir()
 	root := filepath.Join(dir, "root")
 	file := filepath.Join(root, "file")
-	do(t, errors.Join(os.Mkdir(root, 0o755), os.WriteFile(file, []byte("text"), 0o644)))
+	nested := filepath.Join(root, "nested") // a tree of its own
+	do(t, errors.Join(os.MkdirAll(nested, 0o755), os.WriteFile(file, []byte("text"), 0o644), os.WriteFile(filepath.Join(nested, "file"), nil, 0o644)))
 	now := uint64(1)
-	r := New(Options{Now: func() uint64 { return now }, Returns: func(path string) bool { return path == root }})
-	if _, errs, err := r.Enrol(t.Context(), Tree{Root: root}); err != nil || len(errs) > 0 {
+	tree := Tree{Root: root, Skip: func(path string) bool { return path == nested || filepath.Dir(path) == nested }}
+	r := New(Options{Now: func() uint64 { return now }, Returns: func(path string) (Tree, bool) { return tree, path == root }})
+	if _, errs, err := r.Enrol(t.Context(), Tree{Root: nested}); err != nil || len(errs) > 0 {
+		t.Fatal(err, errs)
+	}
+	if _, errs, err := r.Enrol(t.Context(), tree); err != nil || len(errs) > 0 {
 		t.Fatal(err, errs)
 	}
 	do(t, os.Rename(root, root+".away"))
@@ -99,8 +104,11 @@ func TestARootThatWasRenamedAwayIsTheSameWhenItIsBack(t *testing.T) {
 	if e, _ := r.Known().Get(file); e.State.Exists {
 		t.Error("the file is known to be there")
 	}
+	if e, _ := r.Known().Get(filepath.Join(nested, "file")); !e.State.Exists {
+		t.Error("the file of another tree is not known any more, and will not be missed")
+	}
 	do(t, os.Rename(root+".away", root))
-	if went, came := r.Swap(Tree{Root: root}); went || !came {
+	if went, came := r.Swap(tree); went || !came {
 		t.Errorf("went %v, came %v", went, came)
 	}
 	same := func() {

@@ -421,12 +421,12 @@ func (k *check) removed() Finding {
 	if !f.Before.Exists {
 		f.Before = unread(event.State{Exists: true, Type: typeOf(c)}, unreadGone)
 	}
-	if c.Op == event.OpRename && k.r.o.Returns != nil && k.r.o.Returns(path) {
-		k.r.leave(path)
+	if t, ok := k.r.returns(path); ok && c.Op == event.OpRename {
+		k.r.leave(t, c.Last)
 	} else {
 		f.Below = k.below(path)
+		k.remember(path, event.State{}, e.fresh)
 	}
-	k.remember(path, event.State{}, e.fresh)
 	if l.state.Exists && !after.Any {
 		f.Looks = append(f.Looks, Look{Path: path}) // there again, and nobody has told of it yet
 	}

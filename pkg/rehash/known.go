@@ -196,6 +196,22 @@ func (k *Known) move(from, to string, at uint64) {
 	k.linked.moved(f)
 }
 
+// bury notes that p is known to be gone since at, and nothing of what is below it.
+func (k *Known) bury(p string, at uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := k.make(p)
+	k.linked.drop(n)
+	e := &Entry{At: at}
+	if n.entry != nil {
+		e.prev = &older{n.entry.State, n.entry.At}
+		if n.entry.State.Exists {
+			k.count--
+		}
+	}
+	n.entry = e
+}
+
 // take forgets paths and returns what was known of them.
 func (k *Known) take(paths []string) map[string]Entry {
 	k.mu.Lock()

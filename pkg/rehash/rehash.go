@@ -29,9 +29,9 @@ type Options struct {
 	// be read again to be kept; nil: nowhere.
 	Intake func() Intake
 
-	// Returns reports whether a path may go by a rename and come back with all below it,
-	// and is not put back meanwhile; nil: none does.
-	Returns func(path string) bool
+	// Returns tells of a root that may go by a rename and come back with all of its
+	// tree, and is not put back meanwhile; nil: none does.
+	Returns func(path string) (Tree, bool)
 
 	Workers int // concurrent reads of a scan; default the number of CPUs
 }
