@@ -38,16 +38,14 @@ __noinline int report_device(struct request *r, u64 write)
 	return 0;
 }
 
-/* Something is done to r, which is no regular file. Returns -EPERM if that must not be. */
-__noinline int on_device(struct request *r, u32 tier)
+/* Is r a block device below a watched file system? Its place is then that of the tree. */
+__noinline int find_device(struct request *r)
 {
-	struct settings *c = settings();
-	struct opener *o;
 	struct inode *in;
 	struct mark *m;
 	u64 k;
 
-	if (!r || !c || !c->armed)
+	if (!r)
 		return 0;
 	in = r->in;
 	if (!in || (BPF_CORE_READ(in, i_mode) & S_IFMT) != S_IFBLK)
@@ -56,12 +54,27 @@ __noinline int on_device(struct request *r, u32 tier)
 	m = bpf_map_lookup_elem(&devices, &k);
 	if (!m)
 		return 0;
-	r->hook = HOOK_BLOCK_DEVICE;
 	r->place.anchor = m->anchor;
 	r->place.rule = m->rule;
 	r->place.mode = m->mode;
 	r->place.depth = 0;
-	r->arg = k << 1 | (r->op == OP_CLOSE);
+	r->arg = k << 1;
+	return 1;
+}
+
+/* Something is done to r, which is no regular file. Returns -EPERM if that must not be. */
+__noinline int on_device(struct request *r, u32 tier)
+{
+	struct settings *c = settings();
+	struct opener *o;
+	struct inode *in;
+	u64 k;
+
+	if (!r || !c || !c->armed || !find_device(r))
+		return 0;
+	in = r->in;
+	r->hook = HOOK_BLOCK_DEVICE;
+	r->arg |= r->op == OP_CLOSE;
 	COUNT(HOOK_BLOCK_DEVICE, seen);
 	k = r->opener;
 	o = bpf_map_lookup_elem(&openers, &k);

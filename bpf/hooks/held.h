@@ -87,6 +87,15 @@ static __always_inline bool held_place(struct request *r)
 	return r->place.anchor;
 }
 
+/* The same for a block device below a tree: what is written to it goes past the tree. */
+static __always_inline bool held_device(struct request *r)
+{
+	if (!find_device(r))
+		return false;
+	COUNT(r->hook, seen);
+	return true;
+}
+
 /* The session of t, 0 if it is in none. */
 static __always_inline u64 session_of(struct task_struct *t)
 {
@@ -110,7 +119,7 @@ int held_files(struct bpf_iter__task_file *ctx)
 	if (!c || !(BPF_CORE_READ(f, f_mode) & FMODE_WRITE) || held_skips(t))
 		return 0;
 	request_file(&r, f, OP_OPEN, HOOK_HELD);
-	if (!is_regular(&r) || !held_place(&r))
+	if (is_regular(&r) ? !held_place(&r) : !held_device(&r))
 		return 0;
 	o = bpf_map_lookup_elem(&openers, &k);
 	if (o && o->inode == (u64)r.in && c->arming) {

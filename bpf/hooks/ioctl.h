@@ -3,7 +3,8 @@
  * Control commands that change a file or a directory without an operation of
  * their own. Flags and project ids have one, vfs_fileattr_set, which hooks can
  * follow. The others are told of ahead by them (EF_AHEAD). Three of them change a second file, named by a descriptor in what they are
- * given, and those of btrfs a name in the directory that they are given.
+ * given, and those of btrfs a name in the directory that they are given. Those of
+ * a block device write to it.
  */
 #ifndef HOLDFAST_IOCTL_H
 #define HOLDFAST_IOCTL_H
@@ -30,6 +31,11 @@
 #define BTRFS_IOC_SUBVOL_CREATE_V2 0x50009418
 #define BTRFS_IOC_SNAP_DESTROY_V2 0x5000943f
 
+/* include/uapi/linux/fs.h: what they take away is no write, and passes no other hook */
+#define BLKDISCARD 0x1277
+#define BLKSECDISCARD 0x127d
+#define BLKZEROOUT 0x127f
+
 #define NO_FIELD 0xff
 
 struct command {
@@ -44,6 +50,11 @@ static __always_inline struct command command(u32 cmd)
 	struct command c = { .op = OP_NONE, .fd = NO_FIELD, .name = NO_FIELD };
 
 	switch (cmd) {
+	case BLKDISCARD:
+	case BLKSECDISCARD:
+	case BLKZEROOUT:
+		c.op = OP_RAW_WRITE;
+		break;
 	case FS_IOC_SETFLAGS:
 	case FS_IOC32_SETFLAGS:
 	case FS_IOC_FSSETXATTR:

@@ -270,6 +270,10 @@ static __always_inline int decide_ioctl(struct file *f, u32 cmd, u64 arg)
 
 	if (c.op == OP_NONE)
 		return 0;
+	if (c.op == OP_RAW_WRITE) {
+		request_file(&r, f, OP_WRITE, HOOK_IOCTL);
+		return on_device(&r, TIER_LSM);
+	}
 	r.op = c.op;
 	r.hook = HOOK_IOCTL;
 	r.arg = cmd;

@@ -447,7 +447,7 @@ static __noinline int on_ioctl(struct task_struct *t, struct pt_regs *regs)
 	struct file *f;
 	s32 fd = -1;
 
-	if (c.op == OP_NONE)
+	if (c.op == OP_NONE || c.op == OP_RAW_WRITE)	/* of a device: its opening and its close are told of */
 		return 0;
 	f = file_at(t, (u32)regs->di);
 	if (!f)

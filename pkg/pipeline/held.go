@@ -67,6 +67,12 @@ func heldReason(h *coalesce.Holding, mode string) string {
 			event.ModeBlock:   "stores cannot be refused, they are found and put back",
 		}[mode]
 	}
+	if event.TypeOfMode(uint32(h.FMode)) == event.TypeBlock {
+		s = "the block device below it was open for writing before it was watched: "
+		if mode != event.ModeBlock {
+			then = "the first write is told of, and what it changes is looked for when that is over"
+		}
+	}
 	if h.Allowed {
 		then += "; the executable is on the list of the rule"
 	}

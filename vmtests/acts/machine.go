@@ -357,6 +357,18 @@ func deviceActs() []act {
 				return raw(s, fd, func() error { _, err := unix.Pwrite(fd, overwritten(s.content)[:page], at); return err })
 			}, err
 		}},
+		{name: "raw_block_zeroout_prefd", hold: func(s *scene) (func() (outcome, error), error) {
+			fd, at, err := block(s, unix.O_RDWR)
+			return func() (outcome, error) {
+				o, err := raw(s, fd, func() error {
+					span := [2]uint64{uint64(at), page}
+					return ioctl(fd, unix.BLKZEROOUT, unsafe.Pointer(&span))
+				})
+				clear(s.content[:page])
+				o.content = s.content
+				return o, err
+			}, err
+		}},
 		{name: "raw_block_direct", do: func(s *scene) (outcome, error) {
 			fd, at, err := block(s, unix.O_RDWR|unix.O_DIRECT)
 			if err != nil {
