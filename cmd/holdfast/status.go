@@ -264,7 +264,13 @@ func (a *app) printStores(st *control.Status) {
 	if n := j.Seq - min(j.Seq, j.Durable); n > 0 {
 		line += fmt.Sprintf(", %d not on disk yet", n)
 	}
+	if j.First > 1 {
+		line += fmt.Sprintf(", the first %d expired", j.First-1)
+	}
 	a.line(line)
+	if j.Keys > 0 {
+		a.linef("        signing with key %d since %s", j.Keys, when(j.KeySince))
+	}
 	a.linef("        %s free, %s kept back", bytesText(j.DiskFree), bytesText(j.Reserve))
 	if j.Errors > 0 {
 		a.linef("        %s", a.color(red, plural(j.Errors, "write error")+", last: "+printableText(j.LastError)))

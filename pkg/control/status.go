@@ -144,11 +144,14 @@ type Gap struct {
 // Journal is the state of the record log.
 type Journal struct {
 	Seq        uint64     `json:"seq"`
+	First      uint64     `json:"first"`   // the oldest record that has not expired
 	Durable    uint64     `json:"durable"` // last sequence number that is on disk and signed
 	Bytes      uint64     `json:"bytes"`
 	Segments   int        `json:"segments"`
 	Checkpoint uint64     `json:"checkpoint"` // records covered by the newest checkpoint
 	Signed     event.Time `json:"signed,omitzero"`
+	Keys       int        `json:"keys"`               // signing keys so far
+	KeySince   event.Time `json:"key_since,omitzero"` // since when the present one signs
 	Errors     uint64     `json:"errors"`
 	Refused    uint64     `json:"refused"` // records not taken because the queue was full
 	LastError  string     `json:"last_error,omitempty"`

@@ -33,7 +33,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 	s.Gaps = gapsOf(d.pipe.Losses())
 	js := d.journal.Stats()
 	s.Journal = control.Journal{
-		Seq: js.Seq, Durable: js.Durable, Bytes: uint64(js.Bytes), Segments: js.Segments, Checkpoint: js.CheckpointSize, Signed: js.CheckpointTime,
+		Seq: js.Seq, First: js.First, Durable: js.Durable, Keys: js.Keys, KeySince: js.KeyTime, Bytes: uint64(js.Bytes), Segments: js.Segments, Checkpoint: js.CheckpointSize, Signed: js.CheckpointTime,
 		Errors: js.Errors, Refused: js.Full, LastError: js.LastError, DiskFree: js.DiskFree, Reserve: uint64(js.Reserve),
 	}
 	d.indexStatus(&s)

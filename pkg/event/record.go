@@ -100,7 +100,7 @@ type Record struct {
 	ID     string `json:"id"`
 	Host   string `json:"host"`
 	HostID string `json:"host_id"`
-	Boot   string `json:"boot"`
+	Boot   string `json:"boot"` // boot id; with ~ and a number behind it where the log was begun again in that boot
 	Seq    uint64 `json:"seq"`
 
 	Time    Time   `json:"time"`

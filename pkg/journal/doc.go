@@ -51,6 +51,11 @@
 // wrong. Open looks at the last segment, the ends of the others and the root;
 // Verify looks at everything.
 //
+// # What expires
+//
+// Whole segments by age and size (expire.go), each time behind a record that tells and a checkpoint that says
+// "first N". The hashes stay, so that every root and every record that was kept elsewhere can still be proven.
+//
 // # What is not promised
 //
 // Whoever is root can stop the writer, take the key and sign other records since that

@@ -50,6 +50,8 @@ type Options struct {
 	ReserveBytes int64            // space kept for critical records; 4 MiB, negative for none
 	Continue     bool             // go on behind tampered records, leaving them as they are
 	Logger       *slog.Logger     // slog.DiscardHandler
+
+	fault, keyFault func() error // of a disk that tests make: asked before each write, and each change of keys
 }
 
 func (o Options) withDefaults() Options {

@@ -305,7 +305,7 @@ func (r *recovery) openFiles() error {
 		to   **appendFile
 		name string
 	}{{&w.hashes, hashesName}, {&w.check, checkpointName}, {&w.history, historyName}, {&w.chain, chainName}} {
-		if *f.to, err = openAppend(r.dir, f.name); err != nil {
+		if *f.to, err = w.openAppend(f.name); err != nil {
 			return errors.Join(err, w.abandon())
 		}
 	}
@@ -411,7 +411,7 @@ func (r *recovery) rebuildHashes() error {
 		return errors.Join(err, f.Close(), os.Remove(filepath.Join(r.dir, tmp)))
 	}
 	r.opened.HashesRebuilt = true
-	if r.w.hashes, err = openAppend(r.dir, hashesName); err != nil {
+	if r.w.hashes, err = r.w.openAppend(hashesName); err != nil {
 		r.w.hashes = old
 		return errors.Join(err, f.Close())
 	}

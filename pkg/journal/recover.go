@@ -298,7 +298,7 @@ func (r *recovery) take(open int) error {
 		w.bytes += st.Size()
 	}
 	if open >= 0 {
-		if w.seg, err = openAppend(r.dir, segmentName(r.segs[open])); err != nil {
+		if w.seg, err = w.openAppend(segmentName(r.segs[open])); err != nil {
 			return err
 		}
 		w.bytes -= w.seg.size

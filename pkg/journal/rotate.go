@@ -27,6 +27,11 @@ func (w *writer) rotate() error {
 	if err != nil {
 		return err
 	}
+	if w.o.keyFault != nil {
+		if err := w.o.keyFault(); err != nil {
+			return err
+		}
+	}
 	line := next.line()
 	defer clear(line)
 	if err := writeFile(w.keyDir, nextName, line, 0o600); err != nil {

@@ -26,8 +26,17 @@ const compactAbove = 64 << 10
 
 // appendFile is a file that grows by whole writes: what a failed one left is cut off.
 type appendFile struct {
-	f    *os.File
-	size int64
+	f     *os.File
+	size  int64
+	fault func() error // see Options
+}
+
+func (w *writer) openAppend(name string) (*appendFile, error) {
+	a, err := openAppend(w.dir, name)
+	if err == nil {
+		a.fault = w.o.fault
+	}
+	return a, err
 }
 
 func openAppend(dir, name string) (*appendFile, error) {
@@ -46,7 +55,13 @@ func openAppend(dir, name string) (*appendFile, error) {
 // before: data whose fdatasync failed cannot be trusted to be on disk and is
 // written again by the next attempt.
 func (a *appendFile) add(b []byte, sync bool) error {
-	_, err := a.f.Write(b)
+	var err error
+	if a.fault != nil {
+		err = a.fault()
+	}
+	if err == nil {
+		_, err = a.f.Write(b)
+	}
 	if err == nil && sync {
 		err = fdatasync(a.f)
 	}
@@ -197,7 +212,7 @@ func (w *writer) begin(first uint64) error {
 	if err != nil {
 		return fmt.Errorf("begin segment: %w", err)
 	}
-	s := &appendFile{f: f}
+	s := &appendFile{f: f, fault: w.o.fault}
 	err = s.add(appendFrame(nil, frameHeader, head), true)
 	if err == nil {
 		err = syncDir(w.dir)
@@ -270,7 +285,7 @@ func (w *writer) compact(n []byte) error {
 	if err := writeFile(w.dir, checkpointName, n, 0o600); err != nil {
 		return err
 	}
-	a, err := openAppend(w.dir, checkpointName)
+	a, err := w.openAppend(checkpointName)
 	if err != nil {
 		return err
 	}
