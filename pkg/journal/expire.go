@@ -23,7 +23,9 @@ import (
 // The hash file keeps the leaves of all, so that each root that was ever signed, and the bytes of an
 // expired record that somebody kept, can still be proven.
 
-// expireEvery is how often is looked for what is old enough.
+// expireEvery is how often is looked for what is old enough. By age a hundredth of the segments, and at
+// least one, goes at a look and in an hour of the monotonic clock: who sets the clock of the host ahead cannot
+// have all of the log expire at once.
 const expireEvery = time.Hour
 
 // expiry is what goes next.
@@ -60,6 +62,12 @@ func (w *writer) toExpire(now time.Time) (*expiry, error) {
 	if w.o.Shipped != nil {
 		shipped = w.o.Shipped()
 	}
+	aged, most := 0, max(1, len(segs)/100)
+	if w.o.ageMost > 0 {
+		most = w.o.ageMost
+	} else if !w.aged.IsZero() && time.Since(w.aged) < expireEvery {
+		most = 0
+	}
 	for i := 0; i+1 < len(segs); i++ {
 		last := segs[i+1] - 1
 		if last >= w.sealed {
@@ -69,8 +77,10 @@ func (w *writer) toExpire(now time.Time) (*expiry, error) {
 		switch {
 		case w.o.KeepBytes > 0 && total > w.o.KeepBytes:
 			x.why = fmt.Sprintf("the segments have %d bytes, %d are kept", total, w.o.KeepBytes)
-		case w.o.KeepFor > 0 && at != 0 && at.Go().Before(now.Add(-w.o.KeepFor)) && last <= shipped:
+		case w.o.KeepFor > 0 && aged < most && at != 0 && at.Go().Before(now.Add(-w.o.KeepFor)) && last <= shipped:
 			x.why = "older than " + w.o.KeepFor.String()
+			aged++
+			w.aged = time.Now()
 		default:
 			return x.orNil(shipped, w.first), nil
 		}

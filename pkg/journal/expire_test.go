@@ -23,7 +23,7 @@ func aging(t *testing.T) (l *log, clock *time.Time) {
 	now := time.Unix(1_700_000_000, 0)
 	clock = &now
 	l.o.SegmentBytes, l.o.HistoryEvery = 1, time.Nanosecond
-	l.o.Now = func() time.Time { return *clock }
+	l.o.Now, l.o.ageMost = func() time.Time { return *clock }, 1000
 	return l, clock
 }
 
@@ -193,6 +193,20 @@ func TestAReaderPassesOverWhatExpiresBeforeIt(t *testing.T) {
 	// the rest of the segment in hand, and then what is there
 	if len(got) < 10 || got[6] != 10 || got[7] != first || !slices.IsSorted(got) {
 		t.Fatalf("read %v, the log begins at %d", got, first)
+	}
+}
+
+func TestAClockSetAheadDoesNotHaveTheLogExpire(t *testing.T) {
+	l, clock := aging(t)
+	l.o.KeepFor, l.o.ageMost = 400*24*time.Hour, 0
+	l.minutes(clock, 200)
+	*clock = clock.Add(10 * 365 * 24 * time.Hour)
+	l.minutes(clock, 100) // ten looks and more
+	if first := l.read()[0].Seq; first != 11 {
+		t.Fatalf("the log begins at record %d", first)
+	}
+	if _, found := l.verify(l.pub()); len(found) > 0 {
+		t.Fatalf("found %q", found)
 	}
 }
 

@@ -51,6 +51,7 @@ type Options struct {
 	Continue     bool             // go on behind tampered records, leaving them as they are
 	Logger       *slog.Logger     // slog.DiscardHandler
 
+	ageMost         int          // segments that go by age at a look, for tests
 	fault, keyFault func() error // of a disk that tests make: asked before each write, and each change of keys
 }
 

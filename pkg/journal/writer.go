@@ -106,6 +106,7 @@ type writer struct {
 	expiring     *expiry   // what goes once a checkpoint says so
 	looked       time.Time // when was last looked for what has expired
 	lookedAt     int       // segments then
+	aged         time.Time // when something last went by age
 	expiredBytes int64
 
 	seg      *appendFile // nil: the next batch begins a segment
