@@ -66,6 +66,15 @@ func TestClickHouseAnswersLikeTheJournal(t *testing.T) {
 	}
 	send(t, server.URL("holdfast"), filepath.Join(state, "journal"))
 
+	if out := run(0, "sql", "--store", "clickhouse", "--json", "SELECT seq, path, before_exists, time FROM records WHERE seq = 2"); out != `{"seq":2,"path":"/etc/app.conf","before_exists":true,"time":"2026-03-01T10:00:01.123456789Z"}`+"\n" {
+		t.Errorf("sql: %s", out)
+	}
+	if out := run(0, "sql", "--store", "clickhouse", "SELECT kind, count() AS n FROM records GROUP BY kind HAVING n > 1"); !strings.Contains(out, "change  2") {
+		t.Errorf("sql: %s", out)
+	}
+	run(2, "sql", "--store", "clickhouse", "DROP TABLE records")
+	run(1, "sql", "--store", "clickhouse", "SELECT nothing FROM records")
+
 	for _, question := range []string{
 		"log", "log --json", "log --json --limit 2", "log --json --user alice", "log --json --path /etc/", "log --json --path /etc/*.conf",
 		"log --json --source 192.0.2.7", "log --json --verdict blocked", "log --json --exe sed", "log --json --path **app**", "log --json --command sed", "log --json --since 2026-03-01T10:00:03Z",

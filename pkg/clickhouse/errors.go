@@ -90,7 +90,12 @@ func kindOf(err error) error {
 		op  *net.OpError
 		dns *net.DNSError
 	)
-	if errors.As(err, &op) || errors.As(err, &dns) || errors.Is(err, io.EOF) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ch.ErrAcquireConnTimeout) {
+	// An alert of the other side, such as that it wants a certificate (crypto/tls conn.go: the
+	// type of the alert is not exported).
+	if errors.As(err, &op) && op.Op == "remote error" {
+		return ErrTLS
+	}
+	if op != nil || errors.As(err, &dns) || errors.Is(err, io.EOF) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ch.ErrAcquireConnTimeout) {
 		return ErrUnreachable
 	}
 	return nil

@@ -48,9 +48,10 @@ type Config struct {
 // DB is a ClickHouse server with Holdfast's database. It may be used by several
 // goroutines at once.
 type DB struct {
-	conn   driver.Conn
-	addr   string // for messages; without credentials
-	target schemas.Target
+	conn    driver.Conn
+	options *ch.Options
+	addr    string // for messages; without credentials
+	target  schemas.Target
 }
 
 // New prepares a connection to the server of c without touching the network: what
@@ -68,7 +69,7 @@ func New(c Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: clickhouse.url: %w", ErrConfig, err)
 	}
-	return &DB{conn: conn, addr: strings.Join(o.Addr, ","), target: target}, nil
+	return &DB{conn: conn, options: o, addr: strings.Join(o.Addr, ","), target: target}, nil
 }
 
 // Open is New and Ping.

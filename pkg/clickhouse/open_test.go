@@ -205,7 +205,22 @@ func TestTLS(t *testing.T) {
 	ctx := context.Background()
 	ca, config := certificate(t)
 	s := clickhousetest.New(t, users)
-	front := func(url string) string {
+	mutual := config.Clone()
+	mutual.ClientAuth, mutual.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+	leaf, err := x509.ParseCertificate(config.Certificates[0].Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	mutual.ClientCAs.AddCert(leaf)
+	der, err := x509.MarshalPKCS8PrivateKey(config.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyFile := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	front := func(url string, config *tls.Config) string {
 		back := url[strings.Index(url, "@")+1 : strings.LastIndex(url, "/")]
 		return listen(t, func(c net.Conn) {
 			s := tls.Server(c, config)
@@ -219,8 +234,26 @@ func TestTLS(t *testing.T) {
 		})
 	}
 	for name, url := range map[string]string{
-		"native": "clickhouse://pw:secret@" + front(s.URL("x")) + "?secure=true",
-		"https":  "https://pw:secret@" + front(s.HTTPURL("x")),
+		"native": "clickhouse://pw:secret@" + front(s.URL("x"), mutual) + "?secure=true",
+		"https":  "https://pw:secret@" + front(s.HTTPURL("x"), mutual),
+	} {
+		t.Run(name+" with a client certificate where one is wanted", func(t *testing.T) {
+			db, err := Open(ctx, Config{URL: url, CAFile: ca, CertFile: ca, KeyFile: keyFile})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		t.Run(name+" without one", func(t *testing.T) {
+			_, err := Open(ctx, Config{URL: url, CAFile: ca})
+			wantErr(t, err, ErrTLS)
+		})
+	}
+	for name, url := range map[string]string{
+		"native": "clickhouse://pw:secret@" + front(s.URL("x"), config) + "?secure=true",
+		"https":  "https://pw:secret@" + front(s.HTTPURL("x"), config),
 	} {
 		t.Run(name+" with the CA", func(t *testing.T) {
 			db, err := Open(ctx, Config{URL: url, CAFile: ca})

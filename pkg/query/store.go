@@ -32,6 +32,17 @@ type Follower interface {
 	Follow(ctx context.Context, f Filter, fn func(*event.Record) error, idle func() error) error
 }
 
+// ErrReadOnly: SQL would have changed something.
+var ErrReadOnly = errors.New("only questions are answered")
+
+// SQL is a Store that can be asked in the words of its engine.
+type SQL interface {
+	// SQL runs one statement that changes nothing; whatever would is refused by the
+	// engine. It calls begin with the names of the columns and then row with the values
+	// of each row, which it uses again for the next.
+	SQL(ctx context.Context, text string, begin func(columns []string) error, row func(values []any) error) error
+}
+
 // Lag is how far a store is behind.
 type Lag struct {
 	Newest uint64     `json:"newest"`         // newest record that answers contain
