@@ -6,7 +6,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/query"
 	"github.com/holdfast/holdfast/schemas"
 )
 
@@ -227,28 +230,45 @@ func TestRetentionChangesByApply(t *testing.T) {
 func TestPruning(t *testing.T) {
 	db := newDB(t)
 	table := db.target.Database + ".records"
-	server.MustExec(t, "INSERT INTO "+table+` (host, host_id, boot, seq, time, path, actor_user, actor_source_ip, after_hash, process_exec_id)
+	server.MustExec(t, "INSERT INTO "+table+` (host, host_id, boot, seq, time, path, actor_user, actor_source_ip, after_hash, process_exec_id, process_argv, verdict, process_exe)
 		SELECT if(number < 200000, 'alpha', 'beta'), if(number < 200000, 'a', 'b'), 'x', number + 1, toDateTime64('2026-03-01 00:00:00', 9, 'UTC') + number,
 		concat('/srv/', toString(intDiv(number, 1000)), '/', toString(number)), concat('u', toString(intDiv(number, 50000))),
-		toIPv6(concat('2001:db8::', hex(intDiv(number, 10000)))), unhex(hex(SHA256(toString(number)))), toString(number)
+		toIPv6(concat('2001:db8::', hex(intDiv(number, 10000)))), unhex(hex(SHA256(toString(number)))), toString(number),
+		['sed', '-i', toString(number)], if(number = 333333, 'unauthorized', 'observed'), concat('/usr/bin/p', toString(intDiv(number, 30000)))
 		FROM numbers(400000)`)
 	server.MustExec(t, "OPTIMIZE TABLE "+table+" FINAL")
-	cases := []struct{ name, where string }{
-		{"one record", "host_id = 'a' AND seq = 1234"},
-		{"a host", "host_id = 'b'"},
-		{"a host by its name", "host = 'alpha'"},
-		{"a range of a host's log", "host_id = 'a' AND seq > 100 AND seq <= 2000"},
-		{"an hour of all hosts", "time >= '2026-03-01 10:00:00' AND time < '2026-03-01 11:00:00'"},
-		{"a path", "path = '/srv/55/55123'"},
-		{"below a path", "startsWith(path, '/srv/255/')"},
-		{"a user", "actor_user = 'u3'"},
-		{"an address", "actor_source_ip = '2001:db8::11'"},
-		{"a hash", "after_hash = unhex(hex(SHA256('777')))"},
-		{"a process", "process_exec_id = '399999'"},
+	at := func(hours int) event.Time {
+		return event.TimeOf(time.Date(2026, 3, 1, hours, 0, 0, 0, time.UTC))
+	}
+	of := func(f query.Filter) conditions { return where(&f) }
+	raw := func(term string) (c conditions) {
+		c.and(term)
+		return c
+	}
+	cases := []struct {
+		name string
+		c    conditions
+	}{
+		{"one record", raw("host_id = 'a' AND seq = 1234")},
+		{"a host", raw("host_id = 'b'")},
+		{"a host by its name", raw("host = 'alpha'")},
+		{"a hash", raw("after_hash = unhex(hex(SHA256('777')))")},
+		{"a range of a host's log", of(query.Filter{AfterSeq: 398_000})},
+		{"an hour of all hosts", of(query.Filter{Since: at(10), Until: at(11)})},
+		{"a path", of(query.Filter{Path: "/srv/55/55123"})},
+		{"below a path", of(query.Filter{Path: "/srv/255/"})},
+		{"any part of a path", of(query.Filter{Path: "**55/55123**"})},
+		{"a glob", of(query.Filter{Path: "/srv/2[5]5/255*"})},
+		{"a user", of(query.Filter{User: "u3"})},
+		{"an address", of(query.Filter{Source: "2001:db8::11"})},
+		{"a process", of(query.Filter{Exec: "399999"})},
+		{"text in a command line", of(query.Filter{Command: "-i 77123"})},
+		{"a rare verdict", of(query.Filter{Verdict: event.VerdictUnauthorized})},
+		{"an executable", of(query.Filter{Exe: "/usr/bin/p7"})},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			plan := server.MustExec(t, "EXPLAIN indexes = 1 SELECT count() FROM "+table+" WHERE "+c.where)
+			plan := explain(t, db, c.c)
 			// The last "Granules: read/all" is what remains after all indexes.
 			var read, all int
 			i := strings.LastIndex(plan, "Granules: ")
@@ -265,4 +285,26 @@ func TestPruning(t *testing.T) {
 			t.Logf("%d of %d granules", read, total)
 		})
 	}
+}
+
+// explain asks the server how it would look for what c selects.
+func explain(t *testing.T, db *DB, c conditions) string {
+	t.Helper()
+	rows, err := db.conn.Query(context.Background(), "EXPLAIN indexes = 1 SELECT count() FROM "+db.target.Database+".records"+c.clause(), c.args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	var plan strings.Builder
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			t.Fatal(err)
+		}
+		plan.WriteString(line + "\n")
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return plan.String()
 }
