@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -20,20 +21,25 @@ func (p place) String() string { return p.Kernel + " " + p.Tier + " " + p.FS }
 
 // cell is what one run says of one act: a line of the results.
 type cell struct {
-	Act     string `json:"act"`
-	Kernel  string `json:"kernel"`
-	Release string `json:"release"`
-	Tier    string `json:"tier"`
-	FS      string `json:"fs"`
-	Is      string `json:"is"`              // one of the words below
-	Lacks   string `json:"lacks,omitempty"` // unseen, unattributed or unblocked, if the tier could do better
-	Note    string `json:"note,omitempty"`  // why there is no effect; what is missing or wrong
-	PutBack bool   `json:"put_back,omitempty"`
-	Broken  string `json:"broken,omitempty"` // what no known limit excuses: a false record, a change in spite of a refusal
+	Act     string   `json:"act"`
+	Kernel  string   `json:"kernel"`
+	Release string   `json:"release"`
+	Tier    string   `json:"tier"`
+	FS      string   `json:"fs"`
+	Is      string   `json:"is"`               // one of the words below
+	Lacks   []string `json:"lacks,omitempty"`  // what acts/limits.txt must explain: of the lacks below
+	None    string   `json:"none,omitempty"`   // why there is nothing to see of it where nothing refuses it
+	Note    string   `json:"note,omitempty"`   // what is missing or wrong
+	Broken  string   `json:"broken,omitempty"` // what no known limit excuses: a false record, a change in spite of a refusal
+
+	fails bool // the call itself fails in an observed tree
 }
 
 // The words of a cell, the best last. A check compares by this order.
-var words = []string{"error", "unseen", "seen?", "seen", "blocked", "–"}
+var words = []string{"error", "unseen", "seen?", "seen", "put back", "blocked", "–"}
+
+// What a cell can lack.
+var lacks = []string{"unseen", "unattributed", "unblocked"}
 
 // limit is a row of acts/limits.txt: something that is known to be lacking.
 type limit struct {
@@ -56,7 +62,7 @@ func readLimits(file string) ([]limit, error) {
 			return nil, fmt.Errorf("%s:%d: want VECTOR unseen|unattributed|unblocked|* KERNEL TIER FS WHY", file, n+1)
 		}
 		for lack := range strings.SplitSeq(f[1], ",") {
-			if !slices.Contains([]string{"unseen", "unattributed", "unblocked", "*"}, lack) {
+			if lack != "*" && !slices.Contains(lacks, lack) {
 				return nil, fmt.Errorf("%s:%d: %q is no lack", file, n+1, lack)
 			}
 		}
@@ -65,28 +71,14 @@ func readLimits(file string) ([]limit, error) {
 	return all, nil
 }
 
-func (l limit) holdsFor(c cell) bool {
-	for pattern, s := range map[string]string{l.act: c.Act, l.lacks: c.Lacks, l.kernel: c.Kernel, l.tier: c.Tier, l.fs: c.FS} {
-		ok := false
-		for p := range strings.SplitSeq(pattern, ",") {
-			if m, err := path.Match(p, s); err == nil && m {
-				ok = true
-			}
-		}
-		if !ok {
+// explains tells whether l says why c lacks that.
+func (l limit) explains(c cell, lack string) bool {
+	for _, m := range [][2]string{{l.act, c.Act}, {l.lacks, lack}, {l.kernel, c.Kernel}, {l.tier, c.Tier}, {l.fs, c.FS}} {
+		if !slices.ContainsFunc(strings.Split(m[0], ","), func(p string) bool { ok, err := path.Match(p, m[1]); return ok && err == nil }) {
 			return false
 		}
 	}
 	return true
-}
-
-func excuse(limits []limit, c cell) (limit, bool) {
-	for _, l := range limits {
-		if l.holdsFor(c) {
-			return l, true
-		}
-	}
-	return limit{}, false
 }
 
 // pass is what a guest left of one mode.
@@ -162,7 +154,7 @@ func (c *cell) observe(t object, records []object) {
 	switch t.text("effect") {
 	case "changed":
 	case "none":
-		c.Is, c.Note = "–", t.text("why")
+		c.Is, c.None, c.fails = "–", orElse(t.text("why"), "nothing is different afterwards"), t.text("ok") != "true"
 		return
 	case "refused": // what is upon the daemon is refused everywhere
 		c.Is = "blocked"
@@ -183,9 +175,9 @@ func (c *cell) observe(t object, records []object) {
 	}
 	switch {
 	case rank == 0:
-		c.Is, c.Lacks = "unseen", "unseen"
+		c.Is, c.Lacks = "unseen", []string{"unseen"}
 	case rank < 3:
-		c.Is, c.Lacks, c.Note = "seen?", "unattributed", best.whoInstead(t)
+		c.Is, c.Lacks, c.Note = "seen?", []string{"unattributed"}, best.whoInstead(t)
 	default:
 		c.Is = "seen"
 	}
@@ -267,33 +259,43 @@ func (o object) list(key string) []string {
 // block fills in what became of t in a blocked tree.
 func (c *cell) block(t object, p pass) {
 	same := p.before[c.Act] == p.after[c.Act]
+	told := func(verdict string, about func(object) bool) bool {
+		return slices.ContainsFunc(p.records, func(r object) bool { return r.text("verdict") == verdict && about(r) })
+	}
+	refused := func() bool { return told("blocked", func(r object) bool { return r.tellsRefusal(t) }) }
 	switch t.text("effect") {
 	case "changed":
-		if c.Is == "seen" || c.Is == "seen?" {
-			c.Lacks = orElse(c.Lacks, "unblocked")
+		switch {
+		case c.Is == "–":
+			c.Is, c.Broken = "error", "no effect in an observed tree, and one in a blocked tree"
+			return
+		case told("restored", func(r object) bool { return r.concerns(t) }):
+			if content(p.before[c.Act]) != content(p.after[c.Act]) {
+				c.Is, c.Broken = "error", "put back, says the record, and yet the state after a new mount is another"
+				return
+			}
+			if c.Is == "seen" {
+				c.Is = "put back"
+			}
 		}
-		c.PutBack = slices.ContainsFunc(p.records, func(r object) bool { return r.text("verdict") == "restored" && r.concerns(t) })
+		c.Lacks = append(c.Lacks, "unblocked")
 	case "refused":
-		if !same {
+		switch {
+		case !same:
 			c.Is, c.Broken = "error", "refused, and yet the state after a new mount is another"
-			return
-		}
-		told := slices.ContainsFunc(p.records, func(r object) bool { return r.text("verdict") == "blocked" && r.tellsRefusal(t) })
-		if !told {
+		case !refused():
 			c.Broken = orElse(c.Broken, "refused without a record of it")
-			return
-		}
-		if c.Is == "unseen" {
+		case c.Is == "unseen":
 			c.Note = "refused, but not seen where it is not"
-			return
+		case !c.fails: // else it can do nothing there, whoever refuses it
+			c.Is = "blocked"
 		}
-		c.Is = "blocked"
 	case "none":
-		refused := slices.ContainsFunc(p.records, func(r object) bool { return r.text("verdict") == "blocked" && r.tellsRefusal(t) })
 		switch {
 		case strings.HasPrefix(t.text("why"), "untried: "):
-			c.Lacks = orElse(c.Lacks, "unblocked")
-		case refused && same: // the kernel, or another program, was refused, and the act was told otherwise or not at all
+			c.Lacks = append(c.Lacks, "unblocked")
+		case c.fails:
+		case refused() && same: // the kernel, or another program, was refused, and the act was told otherwise or not at all
 			c.Is = "blocked"
 		case c.Is != "–":
 			c.Is, c.Broken = "error", fmt.Sprintf("in a blocked tree: no effect: %s", t.text("why"))
@@ -302,6 +304,13 @@ func (c *cell) block(t object, p pass) {
 		c.Is, c.Broken = "error", "in a blocked tree: "+t.text("why")
 	}
 }
+
+// What a restore need not put back: the number and the generation of an inode, and
+// the time of the directory around it.
+var unrestored = regexp.MustCompile(`ino \d+ | version \d+|(mode 4\d{4} [^"]*?) mtime [\d.]+`)
+
+// content is a picture without that.
+func content(picture string) string { return unrestored.ReplaceAllString(picture, "$1") }
 
 // tellsRefusal tells whether r, a refusal, is about t.
 func (r object) tellsRefusal(t object) bool {
@@ -325,11 +334,10 @@ func failures(cells []cell, limits []limit) []error {
 		if c.Broken != "" {
 			errs = append(errs, fmt.Errorf("%s: %s: %s", c.at(), c.Act, c.Broken))
 		}
-		if c.Lacks == "" {
-			continue
-		}
-		if _, ok := excuse(limits, c); !ok {
-			errs = append(errs, fmt.Errorf("%s: %s: %s, and acts/limits.txt does not say why: %s", c.at(), c.Act, c.Lacks, c.Note))
+		for _, lack := range c.Lacks {
+			if !slices.ContainsFunc(limits, func(l limit) bool { return l.explains(c, lack) }) {
+				errs = append(errs, fmt.Errorf("%s: %s: %s, and acts/limits.txt does not say why: %s", c.at(), c.Act, lack, c.Note))
+			}
 		}
 	}
 	return errs
@@ -429,20 +437,21 @@ Generated by ` + "`make coverage`" + ` from runs in virtual machines; do not edi
 one change and says what it did. A column is a kernel, a tier and a file system. Every act was done twice: in an observed
 tree and, where the tier can block, in a blocked one, whose content and metadata were read again after a new mount.
 
-- **blocked**: seen, and in a blocked tree refused with EPERM, unchanged, and recorded as refused.
+- **blocked**: seen (if there is anything to see: *Without effect*), and in a blocked tree refused with EPERM, unchanged, and recorded as refused.
+- **put back**: seen, and in a blocked tree undone: content and metadata are again as they were. *Known limits* says why nothing refuses it.
 - **seen**: a record names the path, the operation or its effect, the user, the program and the process.
 - **seen?**: a record names the path, but not who it was.
 - **unseen**: no record. *Known limits* says why.
-- **–**: the act changes no watched file there: *Without effect* says why.
+- **–**: the act can change no watched file there: *Without effect* says why.
 
 `)
-	b.WriteString("| column | kernel | blocked | seen | seen? | unseen | – |\n|---|---|---|---|---|---|---|\n")
+	b.WriteString("| column | kernel | blocked | put back | seen | seen? | unseen | – |\n|---|---|---|---|---|---|---|---|\n")
 	for _, p := range columns {
 		n := map[string]int{}
 		for _, c := range byPlace[p] {
 			n[c.Is]++
 		}
-		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d | %d |\n", p, release[p], n["blocked"], n["seen"], n["seen?"], n["unseen"]+n["error"], n["–"])
+		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d | %d | %d |\n", p, release[p], n["blocked"], n["put back"], n["seen"], n["seen?"], n["unseen"]+n["error"], n["–"])
 	}
 	b.WriteString("\n## Vectors\n\n| vector |")
 	for _, p := range columns {
@@ -458,47 +467,51 @@ tree and, where the tier can block, in a blocked one, whose content and metadata
 	}
 	b.WriteString("\n## Known limits\n\nWhat the acts above lack where they lack it, from `vmtests/acts/limits.txt`. A run that finds another fails.\n\n| vector | lacks | where | because |\n|---|---|---|---|\n")
 	for _, l := range limits {
-		var found []string
+		var at []place
 		for _, p := range columns {
 			for _, a := range acts {
-				if c := byPlace[p][a]; c.Lacks != "" && l.holdsFor(c) && !slices.Contains(found, p.String()) {
-					found = append(found, p.String())
+				c := byPlace[p][a]
+				if !slices.Contains(at, p) && slices.ContainsFunc(c.Lacks, func(lack string) bool { return l.explains(c, lack) }) {
+					at = append(at, p)
 				}
 			}
 		}
-		if len(found) == 0 {
-			continue
+		if len(at) > 0 {
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", strings.ReplaceAll(l.act, ",", "`, `"), strings.ReplaceAll(strings.ReplaceAll(l.lacks, ",", ", "), "*", "all"), where(at, columns), l.why)
 		}
-		where := strings.Join(found, ", ")
-		if len(found) == len(columns) {
-			where = "everywhere"
-		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", strings.ReplaceAll(l.act, ",", "`, `"), strings.ReplaceAll(strings.ReplaceAll(l.lacks, ",", ", "), "*", "all"), where, l.why)
 	}
-	b.WriteString("\n## Without effect\n\n| vector | why, and where |\n|---|---|\n")
+	b.WriteString("\n## Without effect\n\nWhat there is to see where nothing refuses it: nothing, and why. The name of an error is the kernel's answer: ENOSYS and EINVAL from a kernel, ENOTTY and ENOTSUP from a file system that does not know the call.\n\n| vector | why, and where |\n|---|---|\n")
 	for _, a := range acts {
 		var whys []string
-		at := map[string][]string{}
+		at := map[string][]place{}
 		for _, p := range columns {
-			if c := byPlace[p][a]; c.Is == "–" {
-				if at[c.Note] == nil {
-					whys = append(whys, c.Note)
+			if why := byPlace[p][a].None; why != "" {
+				if at[why] == nil {
+					whys = append(whys, why)
 				}
-				at[c.Note] = append(at[c.Note], p.String())
+				at[why] = append(at[why], p)
 			}
 		}
 		for i, w := range whys {
-			where := strings.Join(at[w], ", ")
-			if len(at[w]) == len(columns) {
-				where = "everywhere"
-			}
-			whys[i] = fmt.Sprintf("%s (%s)", orElse(w, "nothing is different afterwards"), where)
+			whys[i] = fmt.Sprintf("%s (%s)", w, where(at[w], columns))
 		}
 		if len(whys) > 0 {
 			fmt.Fprintf(&b, "| %s | %s |\n", a, strings.Join(whys, "; "))
 		}
 	}
 	return b.String()
+}
+
+// where names the places of at, which are some of all.
+func where(at, all []place) string {
+	if len(at) == len(all) {
+		return "everywhere"
+	}
+	var names []string
+	for _, p := range at {
+		names = append(names, p.String())
+	}
+	return strings.Join(names, ", ")
 }
 
 func TestCoverageTellsTheTruth(t *testing.T) {
@@ -535,6 +548,11 @@ func TestCoverageTellsTheTruth(t *testing.T) {
 		{name: "a refusal in an observed tree must be told", truth: refused, is: "error", broken: true},
 		{name: "what is refused everywhere is blocked", truth: refused, record: record("attempt", "write", "blocked", "7", ""), is: "blocked"},
 		{name: "an act without effect needs no record", truth: `{"act":"a","effect":"none","why":"ENOSYS"}`, is: "–"},
+		{name: "what cannot be done there is not blocked", truth: `{"act":"a","effect":"none","errno":"ENOTTY","why":"ENOTTY"}`, blockTruth: refused, blockRecord: record("attempt", "write", "blocked", "7", ""), is: "–"},
+		{name: "what is refused before it does nothing is blocked", truth: `{"act":"a","effect":"none","ok":true,"why":"nothing was written"}`, blockTruth: refused, blockRecord: record("attempt", "write", "blocked", "7", ""), is: "blocked"},
+		{name: "a change that is undone is put back", truth: did, record: record("change", "write", "observed", "7", "h"), blockTruth: did, blockRecord: record("change", "write", "restored", "7", "h"), is: "put back", lacks: "unblocked"},
+		{name: "a restore that is told and did not happen is an error", truth: did, record: record("change", "write", "observed", "7", "h"), blockTruth: did, blockRecord: record("change", "write", "restored", "7", "h"), after: "other", is: "error", broken: true},
+		{name: "who did a change that is not refused may be lacking, too", truth: did, record: record("change", "write", "observed", "8", "h"), blockTruth: did, is: "seen?", lacks: "unattributed unblocked"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			read := func(truth, record string) pass {
@@ -550,10 +568,23 @@ func TestCoverageTellsTheTruth(t *testing.T) {
 				blocked = &p
 			}
 			c := cover(place{"6.1", "lsm", "ext4"}, "6.1.0", read(tt.truth, tt.record), blocked)[0]
-			if c.Is != tt.is || c.Lacks != tt.lacks || (c.Broken != "") != tt.broken {
+			if c.Is != tt.is || strings.Join(c.Lacks, " ") != tt.lacks || (c.Broken != "") != tt.broken {
 				t.Errorf("is %q, lacks %q, broken %q; want %q, %q, %v", c.Is, c.Lacks, c.Broken, tt.is, tt.lacks, tt.broken)
 			}
 		})
+	}
+}
+
+func TestWhatIsPutBackNeedNotBeTheSameInode(t *testing.T) {
+	const was = `{".":"ino 1 mode 40755 owner 0:0 links 2 size 4096 mtime 5.0 rdev 0 xattrs [] flags 0 version 9 xflags 0","it":"ino 2 mode 100644 owner 0:0 links 1 size 3 mtime 5.0 rdev 0 xattrs [] flags 0 version 8 xflags 0 content aa"}`
+	put := strings.NewReplacer("ino 2", "ino 7", "version 8", "version 6", "4096 mtime 5.0", "4096 mtime 6.5").Replace(was)
+	if content(put) != content(was) {
+		t.Errorf("%s\nis not\n%s", content(put), content(was))
+	}
+	for _, change := range [][2]string{{"content aa", "content ab"}, {"size 3 mtime 5.0", "size 3 mtime 6.0"}, {"mode 40755", "mode 40775"}, {"0:0 links 1", "1:0 links 1"}} {
+		if content(strings.Replace(was, change[0], change[1], 1)) == content(was) {
+			t.Errorf("%s for %s is no difference", change[1], change[0])
+		}
 	}
 }
 
@@ -561,9 +592,9 @@ func TestCoverageIsReadBackFromItsDocument(t *testing.T) {
 	at, other := place{"6.1", "lsm", "ext4"}, place{"6.12", "lsm", "ext4"}
 	cells := []cell{
 		{Act: "a", Kernel: "6.1", Tier: "lsm", FS: "ext4", Is: "blocked"},
-		{Act: "b", Kernel: "6.1", Tier: "lsm", FS: "ext4", Is: "unseen", Lacks: "unseen"},
-		{Act: "c", Kernel: "6.1", Tier: "lsm", FS: "ext4", Is: "–", Note: "ENOSYS"},
-		{Act: "a", Kernel: "6.12", Tier: "lsm", FS: "ext4", Is: "seen", Lacks: "unblocked"},
+		{Act: "b", Kernel: "6.1", Tier: "lsm", FS: "ext4", Is: "unseen", Lacks: []string{"unseen"}},
+		{Act: "c", Kernel: "6.1", Tier: "lsm", FS: "ext4", Is: "–", None: "ENOSYS"},
+		{Act: "a", Kernel: "6.12", Tier: "lsm", FS: "ext4", Is: "seen", Lacks: []string{"unblocked"}},
 	}
 	limits := []limit{{"b", "unseen", "6.1", "*", "*", "nobody tells"}, {"a", "unblocked", "6.12", "lsm,modify_return", "*", "no hook refuses"}}
 	text := document(cells, []place{at, other}, limits)

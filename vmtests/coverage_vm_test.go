@@ -54,6 +54,7 @@ func btoi(b bool) int {
 // all the results that are there. COVERAGE=again boots nothing: it reads what the
 // last runs left in .cache/logs.
 func TestCoverage(t *testing.T) {
+	t.Parallel()
 	kernels, err := readKernels()
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 // both together run a script in a kernel that it does not name, too. VM_ENV is variables
 // for the script (A=1 B=2), VM_TIME its time limit.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	kernels, err := readKernels()
 	if err != nil {
 		t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,8 +28,8 @@ type act struct {
 	// also is what a record may name instead of the path: the tree, where the act
 	// is upon all of it, or, with inTree, anything in the act's directory.
 	also place
-	// linger is how long the act leaves what it did before it puts the machine back.
-	linger time.Duration
+	// linger says that the act puts the machine back only when the daemon has looked.
+	linger bool
 	do     func(*scene) (outcome, error)
 	// hold does what comes before the rule (open, map, mount) and returns the act.
 	hold func(*scene) (func() (outcome, error), error)

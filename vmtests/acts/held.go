@@ -185,7 +185,7 @@ func heldActs() []act {
 					err = ioctl(src, ext4IocMoveExt, unsafe.Pointer(&arg))
 				}
 				// and the page cache of the donor still shows what was in its own
-				return same(), errors.Join(err, unix.Fsync(fd), os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0))
+				return same(), errors.Join(err, unix.Fsync(fd), forget(s.path))
 			})(s)
 		}},
 		{name: "ext4_swap_boot", op: "write,truncate", have: blocks, hold: held(unix.O_RDWR, func(fd int, c []byte) (outcome, error) {

@@ -311,6 +311,16 @@ func deviceOf(path string) (string, error) {
 	return dev, nil
 }
 
+// forget makes the kernel read path anew: it drops pages that wait to be put on
+// its lists, too, which drop_caches leaves (mm/fadvise.c, POSIX_FADV_DONTNEED).
+func forget(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED), f.Close())
+}
+
 // deviceActs write the block of a file on the device below its file system.
 func deviceActs() []act {
 	const page = 4096
@@ -340,8 +350,7 @@ func deviceActs() []act {
 		if err := write(); err != nil {
 			return outcome{}, err
 		}
-		err := errors.Join(unix.Fsync(fd), unix.Close(fd), os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0))
-		return holds(overwritten(s.content)), err
+		return holds(overwritten(s.content)), errors.Join(unix.Fsync(fd), unix.Close(fd), forget(s.path))
 	}
 	list := []act{
 		{name: "raw_block_write", do: func(s *scene) (outcome, error) {
@@ -599,9 +608,7 @@ func mountActs() []act {
 		if list[i].from == none && list[i].have != nothing {
 			list[i].from = inTree
 		}
-		if list[i].name != "mount_brief" {
-			list[i].linger = 4 * time.Second
-		}
+		list[i].linger = list[i].name != "mount_brief" && list[i].name != "second_mount_write"
 	}
 	return list
 }

@@ -28,6 +28,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -141,6 +143,7 @@ func hold(tree, outside, ctl string) error {
 	if err := os.MkdirAll(ctl, 0o700); err != nil {
 		return err
 	}
+	var started []string
 	for _, a := range everyAct() {
 		if a.hold == nil {
 			continue
@@ -154,8 +157,11 @@ func hold(tree, outside, ctl string) error {
 		if err := cmd.Start(); err != nil {
 			return fmt.Errorf("hold %s: %w", a.name, err)
 		}
-		if err := await(heldOf(ctl, a.name)); err != nil {
-			return fmt.Errorf("hold %s: %w", a.name, err)
+		started = append(started, a.name)
+	}
+	for _, name := range started {
+		if err := await(heldOf(ctl, name)); err != nil {
+			return fmt.Errorf("hold %s: %w", name, err)
 		}
 	}
 	return nil
@@ -203,21 +209,58 @@ func wait(name, tree, outside, ctl string) error {
 	return errors.Join(os.WriteFile(tmp, line.Bytes(), 0o600), os.Rename(tmp, truthOf(ctl, name)), os.WriteFile(heldOf(ctl, name), nil, 0o600))
 }
 
-// matrix does every act in order and prints the truths.
+// matrix does every act in order and prints the truths. Those that linger and
+// keep to their own directory do so side by side.
 func matrix(tree, outside, ctl string) error {
-	for _, a := range everyAct() {
-		var line []byte
+	all := everyAct()
+	lines := make([][]byte, len(all))
+	one := func(i int) {
 		var err error
-		if a.hold == nil {
-			line, err = runOne("brief", a.name, tree, outside)
+		if a := all[i]; a.hold == nil {
+			lines[i], err = runOne("brief", a.name, tree, outside)
 		} else {
-			line, err = letGo(a.name, ctl)
+			lines[i], err = letGo(a.name, ctl)
 		}
 		if err != nil {
-			line = fmt.Appendf(nil, "{\"act\":%q,\"effect\":\"error\",\"why\":%q}\n", a.name, err.Error())
+			lines[i] = fmt.Appendf(nil, "{\"act\":%q,\"effect\":\"error\",\"why\":%q}\n", all[i].name, err.Error())
 		}
-		if _, err := os.Stdout.Write(line); err != nil {
-			return err
+	}
+	var side sync.WaitGroup
+	for i, a := range all {
+		if a.linger && a.from == inTree {
+			side.Go(func() { one(i) })
+			continue
+		}
+		side.Wait()
+		one(i)
+	}
+	side.Wait()
+	_, err := os.Stdout.Write(bytes.Join(lines, nil))
+	return err
+}
+
+// linger gives the daemon the time to look at what an act did to the machine: until
+// it has rested for a second and a half. Without one there is nobody to wait for.
+func linger() error {
+	pid := os.Getenv("DAEMON")
+	if pid == "" {
+		return nil
+	}
+	last, rested := "", 0
+	for end := time.Now().Add(patience); rested < 15; time.Sleep(100 * time.Millisecond) {
+		b, err := os.ReadFile("/proc/" + pid + "/stat")
+		if err != nil {
+			return fmt.Errorf("wait for the daemon: %w", err)
+		}
+		// utime and stime, in ticks of 10 ms (proc(5)), counted from behind the name
+		f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		if now := f[11] + " " + f[12]; now != last {
+			last, rested = now, 0
+		} else {
+			rested++
+		}
+		if time.Now().After(end) {
+			return errors.New("wait for the daemon: it never rests")
 		}
 	}
 	return nil
@@ -340,8 +383,8 @@ func performTo(w interface{ Write([]byte) (int, error) }, a act, s *scene, betwe
 	if err == nil && after.did != "" {
 		t.Differs = append(t.Differs, after.did)
 	}
-	if err == nil {
-		time.Sleep(a.linger)
+	if err == nil && a.linger {
+		err = linger()
 	}
 	if err := s.restore(); err != nil { // a blocked tree may refuse this, too
 		t.Undone = err.Error()

@@ -181,12 +181,12 @@ func moreNameActs() []act {
 			copy(arg[56:], "it")
 			return ioctl(fd, btrfsIocSnapCreate, unsafe.Pointer(&arg))
 		})},
-		{name: "btrfs_snap_destroy", op: "rmdir,unlink", have: subvolume, from: inTree, do: func(s *scene) (outcome, error) {
+		{name: "btrfs_snap_destroy", op: "rmdir,unlink", have: subvolume, from: inTree, do: inSubvolume(func(s *scene) (outcome, error) {
 			_, err := onDir(func(s *scene, fd int) error {
 				return ioctl(fd, btrfsIocSnapDestroy, unsafe.Pointer(btrfsName(0, "it")))
 			})(s)
 			return gone(), err
-		}},
+		})},
 	}
 }
 
@@ -350,14 +350,16 @@ func moreMetaActs() []act {
 			arg := [12]byte{0, 1, 4, 0} // struct fscrypt_policy_v1: AES-256-XTS, AES-256-CTS, no key needed
 			return ioctl(fd, unix.FS_IOC_SET_ENCRYPTION_POLICY, unsafe.Pointer(&arg))
 		})},
-		{name: "btrfs_subvol_readonly", op: "setflags", have: subvolume, do: reads(func(fd int) error {
+		{name: "btrfs_subvol_readonly", op: "setflags", have: subvolume, do: inSubvolume(reads(func(fd int) error {
 			flags := uint64(2) // BTRFS_SUBVOL_RDONLY
 			return ioctl(fd, btrfsIocSubvolFlags, unsafe.Pointer(&flags))
-		})},
+		}))},
 		{name: "btrfs_defrag", op: "write", have: blocks, do: writer(unix.O_RDWR, func(fd int, c []byte) (outcome, error) {
 			return but("the same bytes in other blocks"), ioctl(fd, btrfsIocDefrag, nil)
 		})},
-		{name: "setfslabel", op: "setflags", have: file, do: reads(setLabel)},
+		{name: "setfslabel", op: "setflags", have: file, do: writer(unix.O_RDONLY, func(fd int, _ []byte) (outcome, error) {
+			return but("the label is no file's"), setLabel(fd)
+		})},
 		{name: "setfslabel_outside_fd", op: "setflags", do: func(s *scene) (outcome, error) {
 			fd, err := unix.Open(s.aside, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 			if err != nil {
@@ -382,6 +384,16 @@ func moreMetaActs() []act {
 		}
 	}
 	return list
+}
+
+// inSubvolume says why an act on a subvolume can do nothing where there is none.
+func inSubvolume(do func(*scene) (outcome, error)) func(*scene) (outcome, error) {
+	return func(s *scene) (outcome, error) {
+		if _, err := os.Lstat(s.path); errors.Is(err, unix.ENOENT) {
+			return outcome{}, noEffect("the file system has no subvolumes")
+		}
+		return do(s)
+	}
 }
 
 func asError(e unix.Errno) error {

@@ -1,8 +1,8 @@
 # coverage.sh is what a run of the coverage does in the guest, after lib.sh:
 # every act, on file systems of the kind $FS, in the tier $TIER, in an observed tree
-# and, in a tier that can block, in a blocked one. For each of both it leaves in
-# /out: MODE.truth (what the acts say), MODE.before and MODE.after (pictures by the
-# acts' own code, the second after a new mount); and the daemon's log.
+# and, in a tier that can block, in a blocked one. It leaves in /out: MODE.truth (what
+# the acts say); block.before and block.after (pictures by the acts' own code, the
+# second after a new mount); and the daemon's log.
 
 # The trees of a mode: /srv/MODE is the mount, MODE/top/tree is watched.
 declare -A DEVICE BELOW
@@ -61,22 +61,30 @@ coverage() {
 		make_fs "$mode"
 		watches+=("$(tree_of "$mode")=$mode")
 	done
+	stage "the file systems are made"
 	for ((i = $#; i > 0; i--)); do acts hold "$(tree_of "${!i}")" "$(outside_of "${!i}")" "/run/coverage.${!i}"; done
+	[[ " $* " != *" block "* ]] || acts picture "$(tree_of block)" >/out/block.before
+	stage "what begins before the rule has begun"
 	DEGRADED_IS_ARMED=yes # mappings that are held keep a blocked tree degraded
 	start_daemon "${watches[@]}"
+	stage "the daemon is armed"
 	export DAEMON
 	for mode in "$@"; do
-		acts picture "$(tree_of "$mode")" >"/out/$mode.before"
 		acts matrix "$(tree_of "$mode")" "$(outside_of "$mode")" "/run/coverage.$mode" >"/out/$mode.truth"
+		stage "every act is done in mode $mode"
 	done
-	settle
+	settle_all
 	hf status --json >/out/status.json || true
 	hf log --json --limit 0 >/out/log.ndjson
 	stop_daemon
 	trap - EXIT
 	hf verify
-	for mode in "$@"; do
-		mount_again "$mode"
-		acts picture "$(tree_of "$mode")" >"/out/$mode.after"
-	done
+	stage "the log is verified"
+	if [[ " $* " == *" block "* ]]; then
+		mount_again block
+		acts picture "$(tree_of block)" >/out/block.after
+	fi
+	stage "the end"
 }
+
+stage() { echo "after $SECONDS s: $*"; }
