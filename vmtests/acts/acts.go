@@ -44,6 +44,7 @@ const (
 	emptyDir       //
 	attrFile       // a file with a user attribute and an ACL
 	blocks         // sixteen pages of text
+	plainBlocks    // the same, of which the file system keeps no checksum
 	suidFile       // a file of somebody else that runs as him
 	swapFile       // blocks with the signature of a swap area
 	soft           // a symbolic link to nowhere
@@ -399,11 +400,16 @@ func makeThing(path string, k kind) error {
 		return missing(err)
 	}
 	text := strings.Repeat("original content of "+filepath.Base(filepath.Dir(path))+"\n", 40)
-	if k == blocks || k == swapFile {
+	if k == blocks || k == swapFile || k == plainBlocks {
 		text = strings.Repeat(text, 16*4096/len(text)+1)[:16*4096]
 	}
 	if k == swapFile {
 		text = swapHeader() + text[4096:]
+	}
+	if k == plainBlocks {
+		if err := withoutChecksum(path); err != nil {
+			return err
+		}
 	}
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return err
@@ -417,6 +423,20 @@ func makeThing(path string, k kind) error {
 		return errors.Join(missing(unix.Setxattr(path, "user.kept", []byte("kept"), 0)), missing(unix.Setxattr(path, "system.posix_acl_access", acl(), 0)))
 	}
 	return nil
+}
+
+// withoutChecksum makes path, empty, such that btrfs reads whatever is in its blocks.
+func withoutChecksum(path string) error {
+	const noCow = 0x00800000 // FS_NOCOW_FL
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return err
+	}
+	flags, err := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, flags|noCow)
+	}
+	return errors.Join(missing(err), unix.Close(fd))
 }
 
 // missing forgives what a file system or a user cannot have: the act then says so.

@@ -419,7 +419,7 @@ func deviceActs() []act {
 		}},
 	}
 	for i := range list {
-		list[i].op, list[i].have, list[i].from, list[i].also = "raw_write,write", blocks, inTree, theTree
+		list[i].op, list[i].have, list[i].from, list[i].also = "raw_write,write", plainBlocks, inTree, theTree
 	}
 	return list
 }
