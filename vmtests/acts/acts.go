@@ -38,17 +38,17 @@ type act struct {
 type kind int
 
 const (
-	nothing   kind = iota
-	file           // some lines of text
-	dir            // a directory with one file
-	emptyDir       //
-	attrFile       // a file with a user attribute and an ACL
-	blocks         // sixteen pages of text
-	plainBlocks    // the same, of which the file system keeps no checksum
-	suidFile       // a file of somebody else that runs as him
-	swapFile       // blocks with the signature of a swap area
-	soft           // a symbolic link to nowhere
-	subvolume      // of btrfs
+	nothing     kind = iota
+	file             // some lines of text
+	dir              // a directory with one file
+	emptyDir         //
+	attrFile         // a file with a user attribute and an ACL
+	blocks           // sixteen pages of text
+	plainBlocks      // the same, of which the file system keeps no checksum
+	suidFile         // a file of somebody else that runs as him
+	swapFile         // blocks with the signature of a swap area
+	soft             // a symbolic link to nowhere
+	subvolume        // of btrfs
 )
 
 type place int

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"os"
 	"path"
 	"path/filepath"
@@ -88,6 +90,30 @@ func TestAViewShowsEveryKindOfChange(t *testing.T) {
 		if len(differences(before, lookAt(dir, true))) == 0 {
 			t.Errorf("%s: no difference is shown", tt.name)
 		}
+	}
+}
+
+func TestHashesAreAddedToTheActsThatLeftThemOut(t *testing.T) {
+	content := []byte("what an act left")
+	want, err := b3sum(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines [][]byte
+	for _, l := range []truth{{Act: "a", After: map[string]any{"exists": false}}, {Act: "b", Content: content, After: map[string]any{"size": 16}}, {Act: "c", Content: []byte{}, After: map[string]any{"size": 0}}} {
+		b, err := json.Marshal(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, b)
+	}
+	var out bytes.Buffer
+	if err := hashTogether(lines, &out); err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Split(out.String(), "\n")
+	if strings.Contains(got[0], "hash") || !strings.Contains(got[1], want) || !strings.Contains(got[2], "hash") || strings.Contains(got[1], "content") {
+		t.Errorf("lines are %s; want %s in the second, a hash in the third", got, want)
 	}
 }
 

@@ -25,9 +25,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -235,8 +237,49 @@ func matrix(tree, outside, ctl string) error {
 		one(i)
 	}
 	side.Wait()
-	_, err := os.Stdout.Write(bytes.Join(lines, nil))
-	return err
+	return hashTogether(lines, os.Stdout)
+}
+
+// hashTogether prints lines of truth with the hashes that acts in brief leave out:
+// one start of b3sum is as good as a hundred.
+func hashTogether(lines [][]byte, w io.Writer) error {
+	dir, err := os.MkdirTemp("", "acts-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	all := make([]truth, len(lines))
+	args, of := []string{"--no-names"}, []int{}
+	for i, line := range lines {
+		if err := json.Unmarshal(line, &all[i]); err != nil {
+			return fmt.Errorf("read %q: %w", line, err)
+		}
+		if all[i].Content == nil {
+			continue
+		}
+		name := filepath.Join(dir, strconv.Itoa(i))
+		if err := os.WriteFile(name, all[i].Content, 0o600); err != nil {
+			return err
+		}
+		args, of = append(args, name), append(of, i)
+		all[i].Content = nil
+	}
+	if len(of) > 0 {
+		out, err := exec.Command("b3sum", args...).Output()
+		if err != nil {
+			return fmt.Errorf("hash by b3sum: %w", err)
+		}
+		for n, hash := range strings.Fields(string(out)) {
+			all[of[n]].After["hash"] = "blake3:" + hash
+		}
+	}
+	enc := json.NewEncoder(w)
+	for i := range all {
+		if err := enc.Encode(all[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // linger gives the daemon the time to look at what an act did to the machine: until
@@ -318,6 +361,7 @@ type truth struct {
 	Kernel  bool     `json:"kernel,omitempty"`
 	Also    []string `json:"also,omitempty"`   // paths that a record may name instead; one that ends in / stands for all below
 	Undone  string   `json:"undone,omitempty"` // what could not be put back
+	Content []byte   `json:"content,omitzero"` // whose hash is to be added to After
 }
 
 // noEffect is an act's own word that nothing can happen here, and why.
@@ -389,7 +433,7 @@ func performTo(w interface{ Write([]byte) (int, error) }, a act, s *scene, betwe
 	if err := s.restore(); err != nil { // a blocked tree may refuse this, too
 		t.Undone = err.Error()
 	}
-	if err := t.tell(a, after, err); err != nil {
+	if err := t.tell(a, after, err, s.brief); err != nil {
 		return err
 	}
 	t.UID, t.Exe = s.uid, s.exe
@@ -410,14 +454,17 @@ func performTo(w interface{ Write([]byte) (int, error) }, a act, s *scene, betwe
 }
 
 // tell fills in how the act ended.
-func (t *truth) tell(a act, after outcome, err error) error {
+func (t *truth) tell(a act, after outcome, err error, brief bool) error {
 	var errno syscall.Errno
 	var none noEffect
 	switch {
 	case err == nil:
 		t.OK = true
-		if t.After, err = after.fields(); err != nil {
+		if t.After, err = after.fields(!brief); err != nil {
 			return err
+		}
+		if brief && len(t.Differs) > 0 {
+			t.Content = after.content
 		}
 		t.Why = after.why
 	case errors.As(err, &none):

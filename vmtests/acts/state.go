@@ -45,17 +45,21 @@ func did(what string) outcome { o := same(); o.did = what; return o }
 // but is the outcome of an act that succeeds and changes nothing.
 func but(why string) outcome { o := same(); o.why = why; return o }
 
-func (o outcome) fields() (map[string]any, error) {
+// fields are those of a record's state, with the hash of the content if that is wanted.
+func (o outcome) fields(hash bool) (map[string]any, error) {
 	if o.gone {
 		return map[string]any{"exists": false}, nil
 	}
 	m := map[string]any{"exists": true}
 	if o.content != nil {
+		m["size"] = len(o.content)
+	}
+	if o.content != nil && hash {
 		h, err := b3sum(o.content)
 		if err != nil {
 			return nil, err
 		}
-		m["hash"], m["size"] = h, len(o.content)
+		m["hash"] = h
 	}
 	if o.mode >= 0 {
 		m["mode"] = modeText(uint32(o.mode))
