@@ -350,10 +350,18 @@ func moreMetaActs() []act {
 			arg := [12]byte{0, 1, 4, 0} // struct fscrypt_policy_v1: AES-256-XTS, AES-256-CTS, no key needed
 			return ioctl(fd, unix.FS_IOC_SET_ENCRYPTION_POLICY, unsafe.Pointer(&arg))
 		})},
-		{name: "btrfs_subvol_readonly", op: "setflags", have: subvolume, do: inSubvolume(reads(func(fd int) error {
-			flags := uint64(2) // BTRFS_SUBVOL_RDONLY
-			return ioctl(fd, btrfsIocSubvolFlags, unsafe.Pointer(&flags))
-		}))},
+		{name: "btrfs_subvol_readonly", op: "setflags", have: subvolume, do: inSubvolume(func(s *scene) (outcome, error) {
+			set := func(flags uint64) error {
+				_, err := reads(func(fd int) error { return ioctl(fd, btrfsIocSubvolFlags, unsafe.Pointer(&flags)) })(s)
+				return err
+			}
+			const readOnly = 2 // BTRFS_SUBVOL_RDONLY
+			if err := set(readOnly); err != nil {
+				return outcome{}, err
+			}
+			s.later(func() error { return set(0) })
+			return did("the subvolume takes no changes"), nil
+		})},
 		{name: "btrfs_defrag", op: "write", have: blocks, do: writer(unix.O_RDWR, func(fd int, c []byte) (outcome, error) {
 			return but("the same bytes in other blocks"), ioctl(fd, btrfsIocDefrag, nil)
 		})},
