@@ -91,7 +91,7 @@ func readPass(dir, mode string) (p pass, err error) {
 	if p.truth, err = readObjects(filepath.Join(dir, mode+".truth")); err != nil {
 		return p, err
 	}
-	if p.records, err = readObjects(filepath.Join(dir, "log.ndjson")); err != nil {
+	if p.records, err = readObjects(filepath.Join(dir, "log.ndjson")); err != nil || mode != "block" {
 		return p, err
 	}
 	if p.before, err = readPictures(filepath.Join(dir, mode+".before")); err != nil {

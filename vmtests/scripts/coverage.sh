@@ -74,6 +74,7 @@ coverage() {
 		stage "every act is done in mode $mode"
 	done
 	settle_all
+	stage "everything is recorded"
 	hf status --json >/out/status.json || true
 	hf log --json --limit 0 >/out/log.ndjson
 	stop_daemon
