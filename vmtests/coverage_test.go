@@ -258,6 +258,9 @@ func (o object) list(key string) []string {
 
 // block fills in what became of t in a blocked tree.
 func (c *cell) block(t object, p pass) {
+	if c.Is == "error" {
+		return
+	}
 	same := p.before[c.Act] == p.after[c.Act]
 	told := func(verdict string, about func(object) bool) bool {
 		return slices.ContainsFunc(p.records, func(r object) bool { return r.text("verdict") == verdict && about(r) })
@@ -545,6 +548,7 @@ func TestCoverageTellsTheTruth(t *testing.T) {
 		{name: "a refusal after which the state differs is an error", truth: did, record: record("change", "write", "observed", "7", "h"), blockTruth: refused, blockRecord: record("attempt", "write", "blocked", "7", ""), after: "other", is: "error", broken: true},
 		{name: "a change of a blocked tree is unblocked", truth: did, record: record("change", "write", "observed", "7", "h"), blockTruth: did, is: "seen", lacks: "unblocked"},
 		{name: "an act that could not be told is an error", truth: `{"act":"a","effect":"error","why":"x"}`, is: "error", broken: true},
+		{name: "an act that failed in an observed tree is not blocked", truth: `{"act":"a","effect":"error","why":"x"}`, blockTruth: refused, blockRecord: record("attempt", "write", "blocked", "7", ""), is: "error", broken: true},
 		{name: "a refusal in an observed tree must be told", truth: refused, is: "error", broken: true},
 		{name: "what is refused everywhere is blocked", truth: refused, record: record("attempt", "write", "blocked", "7", ""), is: "blocked"},
 		{name: "an act without effect needs no record", truth: `{"act":"a","effect":"none","why":"ENOSYS"}`, is: "–"},
