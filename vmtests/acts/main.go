@@ -291,7 +291,7 @@ func linger() error {
 		return nil
 	}
 	last, rested := "", 0
-	for end := time.Now().Add(15 * time.Second); rested < 15 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(8 * time.Second); rested < 15 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		b, err := os.ReadFile("/proc/" + pid + "/stat")
 		if err != nil {
 			return fmt.Errorf("wait for the daemon: %w", err)
