@@ -449,7 +449,7 @@ tree and, where the tier can block, in a blocked one, whose content and metadata
 - **put back**: seen, and in a blocked tree undone: content and metadata are again as they were. *Known limits* says why nothing refuses it.
 - **seen**: a record names the path, the operation or its effect, the user, the program and the process.
 - **seen?**: a record names the path, but not who it was.
-- **unseen**: no record. *Known limits* says why.
+- **unseen**: no record that names it. *Known limits* says why, or *Defects* that it should not be.
 - **–**: the act can change no watched file there: *Without effect* says why.
 
 `)
@@ -487,6 +487,19 @@ tree and, where the tier can block, in a blocked one, whose content and metadata
 		if len(at) > 0 {
 			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", strings.ReplaceAll(l.act, ",", "`, `"), strings.ReplaceAll(strings.ReplaceAll(l.lacks, ",", ", "), "*", "all"), where(at, columns), l.why)
 		}
+	}
+	unexplained := ""
+	for _, p := range columns {
+		for _, a := range acts {
+			c := byPlace[p][a]
+			for _, err := range failures([]cell{c}, limits) {
+				what := strings.NewReplacer(c.at().String()+": "+a+": ", "", ", and acts/limits.txt does not say why", "", "\n", " ").Replace(err.Error())
+				unexplained += fmt.Sprintf("| %s | %s | %s |\n", a, p, strings.Trim(what, ": "))
+			}
+		}
+	}
+	if unexplained != "" {
+		b.WriteString("\n## Defects\n\nWhat nothing above explains.\n\n| vector | where | is |\n|---|---|---|\n" + unexplained)
 	}
 	b.WriteString("\n## Without effect\n\nWhat there is to see where nothing refuses it: nothing, and why. The name of an error is the kernel's answer: ENOSYS and EINVAL from a kernel, ENOTTY and ENOTSUP from a file system that does not know the call.\n\n| vector | why, and where |\n|---|---|\n")
 	for _, a := range acts {
@@ -616,6 +629,12 @@ func TestCoverageIsReadBackFromItsDocument(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("the document does not say %q", want)
 		}
+	}
+	if strings.Contains(text, "## Defects") {
+		t.Error("what a limit explains is told as a defect")
+	}
+	if text := document(cells, []place{at, other}, limits[1:]); !strings.Contains(text, "| b | 6.1 lsm ext4 | unseen") {
+		t.Error("what no limit explains is not told as a defect")
 	}
 	if errs := append(worse(cells, text), failures(cells, limits)...); len(errs) > 0 {
 		t.Errorf("a run that is as documented fails: %v", errs)
