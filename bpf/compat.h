@@ -237,6 +237,24 @@ static __always_inline bool has_idmap(void)
 })
 
 /*
+ * Do file systems change the flags of a file by one function, vfs_fileattr_set?
+ * Since linux v5.13 (commit 4c5b47997521). The struct was renamed in v6.17 (commit
+ * ca115d7e7546). May go with 5.10.
+ */
+struct fileattr {
+	u32 flags;
+} __attribute__((preserve_access_index));
+
+struct file_kattr {
+	u32 flags;
+} __attribute__((preserve_access_index));
+
+static __always_inline bool has_fileattr(void)
+{
+	return bpf_core_type_exists(struct fileattr) || bpf_core_type_exists(struct file_kattr);
+}
+
+/*
  * vfs_mkdir returns the dentry or an ERR_PTR since linux v6.15 (commit
  * c54b386969a5); an int before. Both read as "negative errno or not" once
  * truncated the right way: an ERR_PTR is in the last page.

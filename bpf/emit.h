@@ -17,11 +17,23 @@ static __always_inline struct slot *slot_get(u32 hook)
 		u32 k = i;
 		struct slot *s = bpf_map_lookup_elem(&slots, &k);
 
-		if (s && take(&s->busy))
+		if (s && take(&s->busy)) {
+			s->number = i;
 			return s;
+		}
 	}
 	COUNT(hook, failed);
 	return 0;
+}
+
+/*
+ * The slot of a number that slot_get gave. What is heavy takes numbers: so it is
+ * verified once also before linux v5.12, where a function that takes a pointer is
+ * followed at each call (pkg/sense/compat.go).
+ */
+static __always_inline struct slot *slot_at(u32 number)
+{
+	return bpf_map_lookup_elem(&slots, &number);
 }
 
 static __always_inline void slot_put(struct slot *s)

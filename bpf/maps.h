@@ -15,7 +15,7 @@
 #define MARK_PENDING 16	/* names only: a rule waits for this name */
 #define MARK_LINK 32	/* a file that has names outside its tree: content and metadata only */
 
-#define RULE_OWN 0xffffff	/* the rule of our own places, in force while we are guarded: what we do there is nobody's business */
+#define RULE_OWN 0xfffff	/* the highest number that a rule has (path.h, pack_place): the rule of our own places, in force while we are guarded: what we do there is nobody's business */
 
 #define MODE_OBSERVE 1
 #define MODE_RESTORE 2
@@ -336,6 +336,8 @@ struct paths {
 struct slot {
 	u32 busy;
 	u32 size;
+	u32 number;	/* which of slots it is: how functions that take no pointer are told of it */
+	u32 pad;
 	struct opener opener;	/* these two are here because the stack is short: 512 bytes over all calls before linux v6.13 */
 	struct paths paths;
 	u8 data[SLOT_DATA];

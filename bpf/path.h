@@ -76,23 +76,48 @@ static __always_inline bool astray(struct dentry *d, struct place *p)
 }
 
 /*
- * Finds where the entries of the directory d lie: the nearest mark from d
- * upwards. Nearest wins, so excepts and nested rules need no order. Sets
- * p->names if d itself has entries that rules name.
+ * A place as a number, which is what a function that takes no pointer can return
+ * (slot_at). From the lowest bit: anchor, rule (RULE_OWN is the highest), depth
+ * (at most DEPTH), mode, three flags.
+ */
+static __always_inline u64 pack_place(const struct place *p)
+{
+	return p->anchor | (u64)(p->rule & RULE_OWN) << 32 | (u64)(p->depth & 127) << 52 | (u64)(p->mode & 3) << 59 |
+	       (u64)!!p->too_deep << 61 | (u64)!!p->names << 62 | (u64)!!p->astray << 63;
+}
+
+static __always_inline void unpack_place(u64 v, struct place *p)
+{
+	p->anchor = v;
+	p->rule = v >> 32 & RULE_OWN;
+	p->depth = v >> 52 & 127;
+	p->mode = v >> 59 & 3;
+	p->too_deep = v >> 61 & 1;
+	p->names = v >> 62 & 1;
+	p->astray = v >> 63;
+}
+
+/*
+ * Finds where the entries of a directory lie: the nearest mark from its dentry
+ * upwards. Nearest wins, so excepts and nested rules need no order. Says names if
+ * the directory itself has entries that rules name.
  *
  * The walk is paid once for a directory, if each of its moves is seen: it is not
  * where another host may move it (a file system that revalidates names).
  */
-__noinline int find_dir(u64 dentry, struct place *p)
+__noinline u64 find_dir(u64 dentry)
 {
 	struct dentry *d = (void *)dentry;
+	struct place found = {}, *p = &found;
 	struct settings *c = settings();
 	const unsigned char *prev = 0;
 	struct nearby n = {}, *known;
+	volatile u16 depth = 0;	/* these two in memory, where the verifier forgets them: else it follows each value to the end */
+	volatile u8 names = 0;
 	bool may;
 	u32 turn;
 
-	if (!d || !p || !c)
+	if (!d || !c)
 		return 0;
 	n.inode = (u64)BPF_CORE_READ(d, d_inode);
 	n.dentry = dentry;
@@ -113,8 +138,8 @@ __noinline int find_dir(u64 dentry, struct place *p)
 			p->names = known->names;
 			HOLD_ORDER();
 			if (*(volatile u32 *)&known->turn == turn)
-				return 0;
-			p->anchor = p->names = 0;
+				return pack_place(p);
+			p->anchor = 0;
 		}
 	}
 #pragma clang loop unroll(disable)
@@ -126,9 +151,9 @@ __noinline int find_dir(u64 dentry, struct place *p)
 		if (m) {
 			if (m->flags & MARK_NAMES) {
 				if (!prev) {
-					p->names = 1;
+					names = 1;
 				} else if (named(at, name_hash((u64)prev, 0), p) & (MARK_EXCEPT | MARK_ROOT)) {
-					p->depth = i;
+					depth = i;
 					goto found;
 				}
 			}
@@ -136,22 +161,25 @@ __noinline int find_dir(u64 dentry, struct place *p)
 				p->anchor = m->anchor;
 				p->rule = m->rule;
 				p->mode = m->mode;
-				p->depth = i + 1;
+				depth = i + 1;
 				goto found;
 			}
 		}
 		up = BPF_CORE_READ(d, d_parent);
 		if (up == d) {
 			if (astray(d, p))
-				return 0;
+				may = false;
 			goto found;
 		}
 		prev = BPF_CORE_READ(d, d_name.name);
 		d = up;
 	}
 	p->too_deep = 1;
-	return 0;
+	p->names = names;
+	return pack_place(p);
 found:
+	p->depth = depth;
+	p->names = names;
 	if (may) {
 		n.anchor = p->anchor;
 		n.rule = p->rule;
@@ -160,7 +188,7 @@ found:
 		n.names = p->names;
 		remember(&n);
 	}
-	return 0;
+	return pack_place(p);
 }
 
 /*
@@ -169,7 +197,7 @@ found:
  */
 static __always_inline bool find_place(struct dentry *d, u64 leaf, struct place *p)
 {
-	struct dentry *dir = d;
+	struct dentry *dir = 0;
 	struct inode *in;
 	struct mark *m;
 	u32 flags;
@@ -194,8 +222,10 @@ static __always_inline bool find_place(struct dentry *d, u64 leaf, struct place 
 		dir = BPF_CORE_READ(d, d_parent);
 		if (dir == d)
 			return astray(d, p);
+	} else {
+		bpf_probe_read_kernel(&dir, sizeof(dir), &d);	/* without its type, which no number has */
 	}
-	find_dir((u64)dir, p);
+	unpack_place(find_dir((u64)dir), p);
 	if (p->names) {
 		if (!leaf)
 			leaf = name_hash((u64)BPF_CORE_READ(d, d_name.name), 0);
@@ -276,18 +306,23 @@ static __always_inline bool elsewhere(struct dentry *d, struct inode *in)
 	return nearby(d, in).where == AWAY;
 }
 
-/* Appends depth names from d upwards to string i. */
-static __always_inline void put_names(struct slot *s, u32 i, struct dentry *d, u32 depth)
+/* Appends depth names from the dentry upwards to string i of a slot. */
+__noinline int put_names(u32 number, u32 i, u64 dentry, u32 depth)
 {
+	struct dentry *d = (void *)dentry;
+	struct slot *s = slot_at(number);
+
+	if (!s)
+		return 0;
 #pragma clang loop unroll(disable)
 	for (u32 k = 0; k < DEPTH; k++) {
 		long n;
 
 		if (k >= depth)
-			return;
+			return 0;
 		if (s->size > SLOT_DATA - STRING_MAX - 512) {
 			head_of(s)->flags |= EF_TRUNCATED;
-			return;
+			return 0;
 		}
 		n = bpf_probe_read_kernel_str(tail(s), NAME_MAX_ + 1, BPF_CORE_READ(d, d_name.name));
 		if (n > 0)
@@ -295,12 +330,14 @@ static __always_inline void put_names(struct slot *s, u32 i, struct dentry *d, u
 		if (k + 1 < depth)
 			d = BPF_CORE_READ(d, d_parent);
 	}
+	return 0;
 }
 
-/* Appends the absolute path of (mnt, d) in its mount namespace to string i. */
-__noinline int put_path(struct slot *s, u32 i, u64 vfsmnt, u64 dentry)
+/* Appends the absolute path of (mnt, d) in its mount namespace to string i of a slot. */
+__noinline int put_path(u32 number, u32 i, u64 vfsmnt, u64 dentry)
 {
 	struct dentry *d = (void *)dentry;
+	struct slot *s = slot_at(number);
 	struct mount *m;
 	u32 from;
 

@@ -25,7 +25,7 @@ __noinline int report_device(struct request *r, u64 write)
 	k = r->opener;
 	f = (void *)k;
 	fill_file(s, r);
-	put_path(s, 1, (u64)BPF_CORE_READ(f, f_path.mnt), (u64)BPF_CORE_READ(f, f_path.dentry));
+	put_path(s->number, 1, (u64)BPF_CORE_READ(f, f_path.mnt), (u64)BPF_CORE_READ(f, f_path.dentry));
 	if (write) {
 		o = &s->opener;
 		__builtin_memset(o, 0, sizeof(*o));

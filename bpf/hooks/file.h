@@ -65,6 +65,7 @@ static __always_inline void fill_file(struct slot *s, struct request *r)
 __noinline int put_place(struct slot *s, u32 i, struct request *r)
 {
 	u32 depth;
+	u64 d = 0;
 
 	if (!s || !r)
 		return 0;
@@ -77,7 +78,8 @@ __noinline int put_place(struct slot *s, u32 i, struct request *r)
 			depth--;
 		}
 	}
-	put_names(s, i, r->d, depth);
+	bpf_probe_read_kernel(&d, sizeof(d), &r->d);	/* without its type, which no number has */
+	put_names(s->number, i, d, depth);
 	return 0;
 }
 

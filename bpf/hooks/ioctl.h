@@ -58,7 +58,7 @@ static __always_inline struct command command(u32 cmd)
 	case FS_IOC_SETFLAGS:
 	case FS_IOC32_SETFLAGS:
 	case FS_IOC_FSSETXATTR:
-		c.told = 1;
+		c.told = has_fileattr();
 		c.op = OP_SETFLAGS;
 		break;
 	case FS_IOC_SETVERSION:

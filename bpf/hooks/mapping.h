@@ -35,7 +35,7 @@ static __always_inline bool is_store(u64 nr)
 {
 	struct task_struct *t = current_task();
 
-	if (t->flags & (PF_KTHREAD | PF_IO_WORKER))
+	if (TASK_READ(t, flags) & (PF_KTHREAD | PF_IO_WORKER))
 		return false;
 	if (nr == NR_FAULT)
 		return true;

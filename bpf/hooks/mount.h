@@ -101,7 +101,7 @@ __noinline int report_mount(struct request *r, u64 mnt, u64 d)
 	fill_file(s, r);
 	put_place(s, 0, r);
 	if (mnt)
-		put_path(s, 1, mnt, d);
+		put_path(s->number, 1, mnt, d);
 	submit(s);
 	return 0;
 }

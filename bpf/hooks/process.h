@@ -19,7 +19,7 @@ static __always_inline void put_exe(struct slot *s, struct task_struct *t)
 	struct file *f = mm ? BPF_CORE_READ(mm, exe_file) : 0;
 
 	if (f)
-		put_path(s, 0, (u64)BPF_CORE_READ(f, f_path.mnt), (u64)BPF_CORE_READ(f, f_path.dentry));
+		put_path(s->number, 0, (u64)BPF_CORE_READ(f, f_path.mnt), (u64)BPF_CORE_READ(f, f_path.dentry));
 }
 
 static __always_inline void put_argv(struct slot *s, struct task_struct *t)
@@ -45,7 +45,7 @@ static __always_inline void put_cwd(struct slot *s, struct task_struct *t)
 	struct fs_struct *fs = BPF_CORE_READ(t, fs);
 
 	if (fs)
-		put_path(s, 2, (u64)BPF_CORE_READ(fs, pwd.mnt), (u64)BPF_CORE_READ(fs, pwd.dentry));
+		put_path(s->number, 2, (u64)BPF_CORE_READ(fs, pwd.mnt), (u64)BPF_CORE_READ(fs, pwd.dentry));
 }
 
 SEC("tp_btf/sched_process_fork")

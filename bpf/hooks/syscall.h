@@ -197,10 +197,10 @@ __noinline int report_named(struct paths *p)
 	file_of(s)->count = 1;
 	file_of(s)->first = head_of(s)->time;
 	put_user_str(s, 0, (void *)p->path);
-	put_path(s, 1, p->base.mnt, p->base.d);
+	put_path(s->number, 1, p->base.mnt, p->base.d);
 	if (p->path2) {
 		put_user_str(s, 2, (void *)p->path2);
-		put_path(s, 3, p->base2.mnt, p->base2.d);
+		put_path(s->number, 3, p->base2.mnt, p->base2.d);
 	}
 	submit(s);
 	return 0;
@@ -382,7 +382,7 @@ __noinline int report_mounting(struct paths *p)
 	head_of(s)->flags |= EF_NAMED | EF_FOLLOW;
 	if (p->path) {
 		put_user_str(s, 0, (void *)p->path);
-		put_path(s, 1, p->base.mnt, p->base.d);
+		put_path(s->number, 1, p->base.mnt, p->base.d);
 	}
 	submit(s);
 	return 0;

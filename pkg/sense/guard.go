@@ -12,7 +12,7 @@ import (
 
 // RuleOwn is the ID of the Rule of our own places: what the daemon does there
 // makes no event (bpf/maps.h, RULE_OWN).
-const RuleOwn = 0xffffff
+const RuleOwn = 0xfffff
 
 // The commands of bpf(2) that give a descriptor of an object by its id (linux
 // include/uapi/linux/bpf.h).
