@@ -182,9 +182,18 @@ static __always_inline void find_base(struct task_struct *t, s32 dirfd, u64 path
 	}
 }
 
-/* Sends a path, or two, as the process passed them. */
-__noinline int report_named(struct paths *p)
+/* What the system call was asked to act on whose paths are in the slot of this number. */
+static __always_inline struct paths *paths_at(u32 number)
 {
+	struct slot *s = slot_at(number);
+
+	return s ? &s->paths : 0;
+}
+
+/* Sends a path, or two, as the process passed them. */
+__noinline int report_named(u32 number)
+{
+	struct paths *p = paths_at(number);
 	struct slot *s;
 
 	if (!p)
@@ -211,8 +220,9 @@ __noinline int report_named(struct paths *p)
  * is watched. What is large is in the slot: the stack is short (512 bytes over all
  * calls before linux v6.13).
  */
-__noinline int report_simple_pair(struct paths *p)
+__noinline int report_simple_pair(u32 number)
 {
+	struct paths *p = paths_at(number);
 	struct request *r;
 	struct slot *s;
 
@@ -258,17 +268,20 @@ __noinline int report_simple_pair(struct paths *p)
 }
 
 /* The name is simple: it is placed exactly. */
-__noinline int report_simple(struct paths *p)
+__noinline int report_simple(u32 number)
 {
-	struct request r = {};
+	struct paths *p = paths_at(number);
+	struct request *r;
 
 	if (!p)
 		return 0;
-	r.d = (void *)p->base.d;
-	r.leaf = (void *)p->path;
-	r.op = p->op;
-	r.hook = HOOK_SYS_EXIT;
-	done(&r);
+	r = (void *)p->request;
+	__builtin_memset(r, 0, sizeof(*r));
+	r->d = (void *)p->base.d;
+	r->leaf = (void *)p->path;
+	r->op = p->op;
+	r->hook = HOOK_SYS_EXIT;
+	done(r);
 	return 0;
 }
 
@@ -329,21 +342,16 @@ static __always_inline void fill_paths(struct paths *p, struct task_struct *t, u
 	find_base(t, dirfd, p->path2, &p->base2);
 }
 
-static __noinline int on_path(struct task_struct *t, struct pt_regs *regs, u32 nr)
+/* Call nr has succeeded, whose arguments are in the slot of this number. Returns 1 if it was about the descriptor itself. */
+__noinline int on_paths(u32 number, u32 nr)
 {
-	struct slot *s;
-	struct paths *p;
+	struct paths *p = paths_at(number);
+	struct task_struct *t = current_task();
 	u32 kind;
 	bool exact;
 
-	if (nr >= CALLS)
+	if (!p || nr >= CALLS)
 		return 0;
-	s = slot_get(HOOK_SYS_EXIT);
-	if (!s)
-		return 0;
-	p = &s->paths;
-	for (u32 i = 0; i < 6; i++)
-		p->a[i] = argument(regs, i);
 	if (calls[nr].form == F_BIND)
 		p->a[1] += sizeof(u16);	/* struct sockaddr_un (linux include/uapi/linux/un.h); an abstract name is empty here */
 	fill_paths(p, t, p->a, &calls[nr]);
@@ -353,25 +361,38 @@ static __noinline int on_path(struct task_struct *t, struct pt_regs *regs, u32 n
 	if (p->path2) {
 		COUNT(HOOK_SYS_EXIT, seen);
 		if (exact && path_kind(p->path2) == SIMPLE)
-			report_simple_pair(p);
+			report_simple_pair(number);
 		else
-			report_named(p);
+			report_named(number);
 	} else if (kind == EMPTY) {
-		if (p->dirfd != AT_FDCWD)
-			on_fd(file_at(t, p->dirfd), p->op, 0);
+		return p->dirfd != AT_FDCWD;
 	} else if (exact) {
-		report_simple(p);
+		report_simple(number);
 	} else {
 		COUNT(HOOK_SYS_EXIT, seen);
-		report_named(p);
+		report_named(number);
 	}
+	return 0;
+}
+
+static __noinline int on_path(struct task_struct *t, struct pt_regs *regs, u32 nr)
+{
+	struct slot *s = slot_get(HOOK_SYS_EXIT);
+
+	if (!s)
+		return 0;
+	for (u32 i = 0; i < 6; i++)
+		s->paths.a[i] = argument(regs, i);
+	if (on_paths(s->number, nr))
+		on_fd(file_at(t, s->paths.dirfd), s->paths.op, 0);
 	slot_put(s);
 	return 0;
 }
 
 /* Sends a call that changes mounts. */
-__noinline int report_mounting(struct paths *p)
+__noinline int report_mounting(u32 number)
 {
+	struct paths *p = paths_at(number);
 	struct slot *s;
 
 	if (!p)
@@ -420,7 +441,7 @@ static __noinline int on_mounting(struct pt_regs *regs, u32 nr)
 		p->path = a[calls[nr].path & 7];
 		find_base(current_task(), p->dirfd, p->path, &p->base);
 	}
-	report_mounting(p);
+	report_mounting(s->number);
 	slot_put(s);
 	return 0;
 }
@@ -435,7 +456,7 @@ static __noinline int on_entry(struct file *f, u32 op, u64 str)
 	s->paths.op = op;
 	s->paths.path = str;
 	s->paths.base.d = (u64)BPF_CORE_READ(f, f_path.dentry);
-	report_simple(&s->paths);
+	report_simple(s->number);
 	slot_put(s);
 	return 0;
 }
