@@ -136,7 +136,7 @@ const volatile struct call calls[CALLS] = {
 /* What kind of path is at str in user memory? */
 __noinline u32 path_kind(u64 str)
 {
-	u32 named = 0;	/* a byte that is not a dot was seen */
+	u32 named = 0;	/* not 0: a byte that is not a dot was seen; without a branch, each of which the verifier would follow to the end */
 
 	if (!str)
 		return EMPTY;
@@ -150,8 +150,7 @@ __noinline u32 path_kind(u64 str)
 			return !i ? EMPTY : named || i > 2 ? SIMPLE : COMPLEX;
 		if (c == '/')
 			return COMPLEX;
-		if (c != '.')
-			named = 1;
+		named |= c ^ '.';
 	}
 	return COMPLEX;
 }
