@@ -206,6 +206,8 @@ type TracerSlot struct {
 	_      structs.HostLayout
 	Busy   uint32
 	Size   uint32
+	Number uint32
+	Pad    uint32
 	Opener TracerOpener
 	Paths  struct {
 		_     structs.HostLayout

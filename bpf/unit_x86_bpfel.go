@@ -221,6 +221,8 @@ type UnitSlot struct {
 	_      structs.HostLayout
 	Busy   uint32
 	Size   uint32
+	Number uint32
+	Pad    uint32
 	Opener UnitOpener
 	Paths  struct {
 		_     structs.HostLayout
