@@ -185,7 +185,7 @@ func (s *Sensor) attach(p program, kernel *btf.Spec) (steps int, err error) {
 	prog := coll.DetachProgram(p.name)
 	coll.Close()
 	s.progs[p.name] = prog
-	steps = verified(prog.VerifierLog)
+	steps = verified(prog)
 	if p.how == byIterator {
 		return steps, nil
 	}
@@ -201,11 +201,16 @@ func (s *Sensor) attach(p program, kernel *btf.Spec) (steps int, err error) {
 	return steps, nil
 }
 
-// verified reads how many instructions were followed out of the verifier's
-// statistics (linux v5.10 kernel/bpf/verifier.c:print_verification_stats). The
-// program's own information has the number only since v5.16.
-func verified(log string) int {
-	_, rest, _ := strings.Cut(log, "processed ")
+// verified is how many instructions the verifier followed, 0 if that is not known:
+// from the program's own information, which has it since linux v5.16, or read out of
+// the verifier's statistics (linux v5.10 kernel/bpf/verifier.c:print_verification_stats).
+func verified(prog *ebpf.Program) int {
+	if info, err := prog.Info(); err == nil {
+		if n, ok := info.VerifiedInstructions(); ok && n != 0 {
+			return int(n)
+		}
+	}
+	_, rest, _ := strings.Cut(prog.VerifierLog, "processed ")
 	digits, _, _ := strings.Cut(rest, " ")
 	n, err := strconv.Atoi(digits)
 	if err != nil {

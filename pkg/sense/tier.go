@@ -134,7 +134,7 @@ func table() []program {
 		{name: "file_receive", how: byLSM, tier: tierHooks, cost: "descriptors of watched files that are passed on are not told of, nor refused"},
 		{name: "file_ioctl", how: byLSM, tier: tierHooks, cost: "chattr is not refused"},
 		{name: "file_ioctl_compat", how: byLSM, tier: tierHooks, cost: "chattr by 32-bit programs is not refused", free: true},
-		{name: "vfs_fileattr_set", how: byTrampoline, tier: tierHooks, cost: "chattr is not seen"},
+		{name: "vfs_fileattr_set", how: byTrampoline, tier: tierHooks, cost: "chattr is told of before its result is known, if at all"},
 		{name: "inode_file_setattr", how: byLSM, tier: tierHooks, cost: "file_setattr(2) is not refused", free: true},
 		{name: "inode_setxattr", how: byLSM, tier: tierHooks, cost: "setxattr is not refused", params: 6},
 		{name: "inode_setxattr_o", how: byLSM, tier: tierHooks, cost: "setxattr is not refused", params: 5},
