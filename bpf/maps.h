@@ -232,14 +232,15 @@ struct opener {
 	u64 first;	/* of these */
 	u64 sent;	/* when the last event was sent */
 	u64 inode;
-	u64 writes;	/* 0: opened, not written yet */
+	u64 writes;	/* 0: opened, no write was sent yet */
 };
 
 /*
  * A write less than this after the last event about its opener is folded. User
  * space looks at a file no sooner than FOLD_NS after an event (it waits for
  * twice as long), so it sees every write that was folded even if no close tells
- * of it.
+ * of it. After an opening it looks in the tiers that refuse alone (pkg/coalesce,
+ * Options.Lasting): in tier tracepoint a first write is always sent.
  */
 #define FOLD_NS 25000000ULL
 
@@ -543,6 +544,15 @@ static __always_inline struct counters *counters(u32 hook)
 #define COUNT(hook, what) do { \
 	struct counters *c_ = counters(hook); \
 	if (c_) __sync_fetch_and_add(&c_->what, 1); \
+} while (0)
+
+/* What was seen and already has its end. */
+#define COUNT_SEEN(hook, what) do { \
+	struct counters *c_ = counters(hook); \
+	if (c_) { \
+		__sync_fetch_and_add(&c_->seen, 1); \
+		__sync_fetch_and_add(&c_->what, 1); \
+	} \
 } while (0)
 
 #endif

@@ -17,6 +17,7 @@
 #include "actor.h"
 #include "rules.h"
 #include "hooks/file.h"
+#include "hooks/fold.h"
 #include "hooks/process.h"
 #include "hooks/device.h"
 #include "hooks/ioctl.h"

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Files: what every tier does about an operation. report() tells of one that is
- * over, refuse() decides one that is not; on_open, on_write and on_close fold
- * the writes of an opener.
+ * over, refuse() (lsm.h) decides one that is not.
  */
 #ifndef HOLDFAST_FILE_H
 #define HOLDFAST_FILE_H
@@ -152,13 +151,14 @@ __noinline int locate(struct request *r)
 /* The same, counted. */
 static __always_inline bool place(struct request *r)
 {
-	COUNT(r->hook, seen);
-	if (locate(r))
+	if (locate(r)) {
+		COUNT(r->hook, seen);
 		return true;
+	}
 	if (r->place.too_deep)
-		COUNT(r->hook, deep);
+		COUNT_SEEN(r->hook, deep);
 	else
-		COUNT(r->hook, skipped);
+		COUNT_SEEN(r->hook, skipped);
 	return false;
 }
 
@@ -172,8 +172,6 @@ static __always_inline void done(struct request *r)
 }
 
 __noinline int on_device(struct request *r, u32 tier);	/* device.h */
-
-/* ---- folding ----------------------------------------------------------- */
 
 static __always_inline bool is_regular(struct request *r)
 {
@@ -235,186 +233,6 @@ static __always_inline void request_open(struct request *r, struct file *f, u32 
 	}
 	request_dentry(r, d, in, op, hook, near);
 	r->opener = (u64)f;
-}
-
-/*
- * Sends the event and makes the file an opener: what it writes from now on is
- * folded. With writes, the event tells of count operations and bytes.
- */
-__noinline int report_opener(struct request *r, u64 writes, u64 count, u64 bytes)
-{
-	struct opener *o;
-	struct slot *s;
-	u64 k;
-
-	if (!r)
-		return 0;
-	s = event_by_current(EV_FILE, r->op, r->hook);
-	if (!s)
-		return 0;
-	k = r->opener;
-	o = &s->opener;
-	fill_file(s, r);
-	if (writes)
-		file_of(s)->count = count;
-	file_of(s)->bytes = bytes;
-	put_place(s, 0, r);
-	o->head = *head_of(s);
-	o->count = o->bytes = o->first = 0;
-	o->sent = head_of(s)->time;
-	o->inode = (u64)r->in;
-	o->writes = writes;
-	bpf_map_update_elem(&openers, &k, o, BPF_ANY);
-	submit(s);
-	return 0;
-}
-
-/*
- * r was opened with flags, which the kernel does not keep whole (linux v6.1
- * fs/open.c:do_dentry_open). Returns -EPERM if that must not be. In tier lsm a
- * hook of its own tells of truncation.
- */
-static __always_inline int opened(struct request *r, u32 mode, u32 flags, u32 tier)
-{
-	bool truncates = (flags & O_TRUNC) && !(mode & FMODE_CREATED);
-
-	if (!is_regular(r))
-		return on_device(r, tier);
-	if (!place(r))
-		return 0;
-	r->arg = flags;
-	if (mode & FMODE_CREATED)
-		r->flags |= EF_CREATED;
-	if (tier == TIER_LSM && refuses(&r->place)) {
-		r->op = mode & FMODE_WRITE ? OP_WRITE : OP_TRUNCATE;	/* what it was opened for */
-		return deny(r);
-	}
-	if (mode & (FMODE_WRITE | FMODE_CREATED)) {
-		report_opener(r, 0, 0, 0);
-		if (tier == TIER_LSM || !truncates)
-			return 0;
-		COUNT(r->hook, seen);
-	}
-	r->op = OP_TRUNCATE;
-	report(r);
-	return 0;
-}
-
-/* Is opening with them nothing that we look at? What has no name gets one by a link, which is an operation of its own. */
-static __always_inline bool opens_harmless(u32 mode, u32 flags)
-{
-	return (flags & O_TMPFILE_BIT) || (!(mode & (FMODE_WRITE | FMODE_CREATED)) && !(flags & O_TRUNC));
-}
-
-static __noinline int on_open(struct file *f, u32 flags, u32 hook, u32 tier)
-{
-	u32 mode = BPF_CORE_READ(f, f_mode);
-	struct request r;
-
-	if (opens_harmless(mode, flags))
-		return 0;
-	request_file(&r, f, OP_OPEN, hook);
-	return opened(&r, mode, flags, tier);
-}
-
-/* r is being written (before: bytes 0) or was (after). Returns -EPERM if that must not be. */
-static __always_inline int written(struct request *r, u64 bytes, u32 tier)
-{
-	struct opener *o;
-	u64 k = r->opener, now, count = 1, pt = bpf_get_current_pid_tgid();
-	u32 hook = r->hook;
-
-	if (!is_regular(r))
-		return on_device(r, tier);
-	o = bpf_map_lookup_elem(&openers, &k);
-	if (o && o->inode != (u64)r->in)
-		o = 0;
-	if (o && o->writes && o->head.tgid == (u32)(pt >> 32)) {
-		now = bpf_ktime_get_boot_ns();
-		if (now - o->sent < FOLD_NS) {
-			COUNT(hook, seen);
-			COUNT(hook, folded);
-			if (!o->count)
-				o->first = now;
-			__sync_fetch_and_add(&o->count, 1);
-			if (bytes)	/* adding a constant 0 would become another atomic operation */
-				__sync_fetch_and_add(&o->bytes, bytes);
-			return 0;
-		}
-		count += o->count;
-		bytes += o->bytes;
-	}
-	if (!place(r))
-		return 0;
-	/* who opened it with leave may write it; who got the descriptor before the rule may not */
-	if (tier == TIER_LSM && !o && refuses(&r->place)) {
-		return deny(r);
-	}
-	if (!o || !o->writes)
-		r->flags |= EF_FIRST;
-	report_opener(r, 1, count, bytes);
-	return 0;
-}
-
-static __noinline int on_write(struct file *f, u64 bytes, u32 hook, u32 tier)
-{
-	struct request r;
-
-	request_file(&r, f, OP_WRITE, hook);
-	return written(&r, bytes, tier);
-}
-
-/* r is closed: sends what was folded, in the name of who wrote last, or opened it if nobody was seen writing. */
-static __always_inline int closed(struct request *r)
-{
-	u64 k = r->opener, now;
-	struct opener *o;
-	struct slot *s;
-	u32 hook = r->hook;
-
-	if (!is_regular(r)) {
-		on_device(r, TIER_TRACEPOINT);
-		return 0;
-	}
-	if (!place(r))
-		return 0;
-	o = bpf_map_lookup_elem(&openers, &k);
-	if (o && o->inode != (u64)r->in)
-		o = 0;
-	if (!o) {
-		report(r);
-		return 0;
-	}
-	s = slot_get(hook);
-	if (!s)
-		return 0;
-	begin(s, EV_FILE, OP_CLOSE, hook);
-	now = head_of(s)->time;
-	*head_of(s) = o->head;
-	head_of(s)->op = OP_CLOSE;
-	head_of(s)->flags = 0;
-	head_of(s)->hook = hook;
-	head_of(s)->cpu = bpf_get_smp_processor_id();
-	head_of(s)->time = now;
-	head_of(s)->len[0] = 0;
-	fill_file(s, r);
-	file_of(s)->count = o->count;
-	file_of(s)->bytes = o->bytes;
-	file_of(s)->first = o->count ? o->first : head_of(s)->time;
-	put_place(s, 0, r);
-	bpf_map_delete_elem(&openers, &k);
-	submit(s);
-	return 0;
-}
-
-static __noinline int on_close(struct file *f, u32 hook)
-{
-	struct request r;
-
-	if (!(BPF_CORE_READ(f, f_mode) & FMODE_WRITE))
-		return 0;
-	request_file(&r, f, OP_CLOSE, hook);
-	return closed(&r);
 }
 
 /* Process tgid has a mapping of a watched file: its munmap is told of. */

@@ -323,6 +323,37 @@ func TestWritesOfOneOpenerAreFoldedAndTheirCountsAddUp(t *testing.T) {
 	}
 }
 
+func TestWritesThroughADescriptorThatPassesOnAreToldOfEachWriter(t *testing.T) {
+	w := watch(t)
+	dir := t.TempDir()
+	if _, err := w.Arm([]sense.Rule{{Mode: event.ModeObserve, Paths: []string{dir}}}); err != nil {
+		t.Fatal(err)
+	}
+	if w.Tier() != sense.TierTracepoint {
+		if err := w.Need("file_permission", "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// a subshell is a process of its own; what it and its parent write is folded each
+	w.run(t, dir, "sh", "-c", "exec 3>f; echo 1 >&3; echo 2 >&3; echo 3 >&3; (echo 4 >&3; echo 5 >&3); echo 6 >&3")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var order []uint32
+	count := map[uint32]uint64{}
+	for _, e := range w.events {
+		if e.Kind != event.KindFile || e.Op != event.OpWrite && e.Op != event.OpClose || filepath.Base(e.path) != "f" {
+			continue
+		}
+		if n := len(order); n == 0 || order[n-1] != e.Key.PID {
+			order = append(order, e.Key.PID)
+		}
+		count[e.Key.PID] += e.Count
+	}
+	if len(order) != 3 || len(count) != 2 || order[0] != order[2] || count[order[0]] != 4 || count[order[1]] != 2 {
+		t.Errorf("wrote, in this order: %v, so often: %v; want 3 and 1 times by the shell, twice by the subshell between", order, count)
+	}
+}
+
 func TestCountersAddUp(t *testing.T) {
 	w := watch(t)
 	dir := t.TempDir()

@@ -122,22 +122,26 @@ static void do_chmod(long n)
 		must(syscall(SYS_chmod, file, n & 1 ? 0600 : 0644));
 }
 
-static void do_vfork_exec(long n)
-{
-	while (n--) {
-		pid_t p = vfork();
-		int status;
-
-		if (p == 0) {
-			execl(self, self, (char *)0);
-			_exit(127);
-		}
-		must(p);
-		must(waitpid(p, &status, 0));
-		if (status)
-			errx(1, "exec %s: status %d", self, status);
-	}
+/* A macro: what vfork made must not return from the function that called it. */
+#define DO_EXEC(name, make) \
+static void name(long n) \
+{ \
+	while (n--) { \
+		pid_t p = make(); \
+		int status; \
+\
+		if (p == 0) { \
+			execl(self, self, (char *)0); \
+			_exit(127); \
+		} \
+		must(p); \
+		must(waitpid(p, &status, 0)); \
+		if (status) \
+			errx(1, "exec %s: status %d", self, status); \
+	} \
 }
+DO_EXEC(do_vfork_exec, vfork)
+DO_EXEC(do_fork_exec, fork)
 
 static const struct operation {
 	const char *name;
@@ -155,6 +159,7 @@ static const struct operation {
 	{"unlink", 400, make_many, do_unlink},
 	{"chmod", 2500, 0, do_chmod},
 	{"vfork+exec", 40, 0, do_vfork_exec},
+	{"fork+exec", 40, 0, do_fork_exec},
 };
 
 #define OPERATIONS (sizeof(operations) / sizeof(*operations))

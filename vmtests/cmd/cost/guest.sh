@@ -102,7 +102,7 @@ any() {
 sysctl -qw kernel.bpf_stats_enabled=${PROFILE:-0}
 if wanted bare; then measure bare $D3; fi
 if wanted bare13; then measure bare13 $D13; fi
-watching /run/elsewhere/tree idle $D3
+watching /run/elsewhere/tree idle $D3 idlewriter $D3
 watching /srv/cost/elsewhere elsewhere $D3 elsewhere13 $D13 elsewherewriter $D3
 watching /srv/cost here $D3 herewriter $D3
 

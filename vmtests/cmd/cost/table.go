@@ -26,6 +26,7 @@ func columns() []column {
 		{name: "idle", title: "attached, nothing watched on this file system", bare: "bare", most: map[string]float64{
 			"open+write+close": 1.08, "open+read+close": 1.06, "pread": 1.03, "pwrite": 1.03, "stat": 1, "getppid": 1, "vfork+exec": 1.03,
 		}},
+		{name: "idlewriter", title: "… and a watched file elsewhere open for writing", bare: "bare"},
 		{name: "elsewhere", title: "watched elsewhere on it", bare: "bare", most: map[string]float64{"": 1.12}},
 		{name: "elsewherewriter", title: "… and a file there open for writing", bare: "bare"},
 		{name: "here", title: "watched here", bare: "bare", most: here},
