@@ -110,7 +110,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, out.String())
 	}
-	fmt.Printf("Kernel %s, tier %s:\n\n%s", release, *tier, f.table())
+	fmt.Printf("Kernel %s, tier %s:\n\n%s", release, *tier, f.tables())
 	if *profile {
 		fmt.Printf("\n%s", f.programs())
 	}

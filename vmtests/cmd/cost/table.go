@@ -14,7 +14,8 @@ type column struct {
 	bare        string // the column that it is compared with
 	// The budget: at most so many times what bare costs. Operations without one of
 	// their own have that of "".
-	most map[string]float64
+	most  map[string]float64
+	about string // which table it is in
 }
 
 // columns is the table from left to right. Budgets are decisions, not
@@ -26,17 +27,25 @@ func columns() []column {
 		{name: "idle", title: "attached, nothing watched on this file system", bare: "bare", most: map[string]float64{
 			"open+write+close": 1.08, "open+read+close": 1.06, "pread": 1.03, "pwrite": 1.03, "stat": 1, "getppid": 1, "vfork+exec": 1.03,
 		}},
-		{name: "idlewriter", title: "… and a watched file elsewhere open for writing", bare: "bare"},
 		{name: "elsewhere", title: "watched elsewhere on it", bare: "bare", most: map[string]float64{"": 1.12}},
-		{name: "elsewherewriter", title: "… and a file there open for writing", bare: "bare"},
 		{name: "here", title: "watched here", bare: "bare", most: here},
-		{name: "herewriter", title: "… and a file there open for writing", bare: "bare", most: here},
 		{name: "audit", title: "auditd, rule elsewhere", bare: "bare"},
 		{name: "audithere", title: "auditd, rule here", bare: "bare"},
-		{name: "bare13", title: "bare, 13 deep"},
-		{name: "elsewhere13", title: "watched elsewhere, 13 deep", bare: "bare13", most: map[string]float64{"": 1.12}},
+
+		{name: "idlewriter", title: "nothing watched on this file system", bare: "bare", about: writing},
+		{name: "elsewherewriter", title: "watched elsewhere on it", bare: "bare", about: writing},
+		{name: "herewriter", title: "watched here", bare: "bare", most: here, about: writing},
+
+		{name: "bare13", title: "bare", about: deep},
+		{name: "elsewhere13", title: "watched elsewhere on it", bare: "bare13", most: map[string]float64{"": 1.12}, about: deep},
 	}
 }
+
+// What a table is about, beside the first one.
+const (
+	writing = "While a watched file stays open for writing"
+	deep    = "13 directories deep"
+)
 
 func columnNames() []string {
 	var names []string
@@ -102,29 +111,41 @@ func parse(text string) (figures, error) {
 	return f, sc.Err()
 }
 
-// table is the figures in Markdown: instructions, what that is more than bare, and
+// tables is the figures in Markdown: instructions, what that is more than bare, and
 // the budget, where there is one.
-func (f figures) table() string {
+func (f figures) tables() string {
 	var b strings.Builder
-	var shown []column
-	for _, c := range columns() {
-		if f.ns[c.name] != nil {
-			shown = append(shown, c)
+	for _, about := range []string{"", writing, deep} {
+		var shown []column
+		for _, c := range columns() {
+			if c.about == about && f.ns[c.name] != nil {
+				shown = append(shown, c)
+			}
 		}
+		if len(shown) == 0 {
+			continue
+		}
+		if about != "" {
+			fmt.Fprintf(&b, "\n%s:\n\n", about)
+		}
+		f.table(&b, shown)
 	}
+	return b.String()
+}
+
+func (f figures) table(b *strings.Builder, shown []column) {
 	b.WriteString("| operation |")
 	for _, c := range shown {
-		fmt.Fprintf(&b, " %s |", c.title)
+		fmt.Fprintf(b, " %s |", c.title)
 	}
 	b.WriteString("\n|---|" + strings.Repeat("---|", len(shown)) + "\n")
 	for _, op := range f.operations {
-		fmt.Fprintf(&b, "| %s |", op)
+		fmt.Fprintf(b, "| %s |", op)
 		for _, c := range shown {
-			fmt.Fprintf(&b, " %s |", f.cell(c, op))
+			fmt.Fprintf(b, " %s |", f.cell(c, op))
 		}
 		b.WriteString("\n")
 	}
-	return b.String()
 }
 
 func (f figures) cell(c column, op string) string {

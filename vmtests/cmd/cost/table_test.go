@@ -21,7 +21,7 @@ func TestTableComparesWithBareAndWithTheBudget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := f.table()
+	got := f.tables()
 	for _, want := range []string{
 		"| stat | 4,000 | 4,010 +0.2 % (≤ +0.0 %: met) | – |",                    // within what repeats differ by
 		"| pread | 1,000 | 1,031 +3.1 % (≤ +3.0 %: **not met**) | 2,000 ×2.00 |", // no budget
@@ -32,6 +32,17 @@ func TestTableComparesWithBareAndWithTheBudget(t *testing.T) {
 	}
 	if n := strings.Count(got, "\n"); n != 4 {
 		t.Errorf("%d lines", n)
+	}
+}
+
+func TestEachSituationHasATableOfItsOwn(t *testing.T) {
+	f, err := parse(printed + "cost herewriter pread 1200.0 100\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := f.tables()
+	if want := "\nWhile a watched file stays open for writing:\n\n| operation | watched here |\n|---|---|\n| stat | – |\n| pread | 1,200 +20.0 % |\n"; !strings.HasSuffix(got, want) {
+		t.Errorf("%s\ndoes not end with %s", got, want)
 	}
 }
 
