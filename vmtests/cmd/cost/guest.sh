@@ -9,8 +9,8 @@ mkdir -p /srv/cost /sys/fs/cgroup/reader /run/reader /run/elsewhere/tree
 truncate -s 256M /run/disk
 mkfs.ext4 -q /run/disk
 mount -o loop /run/disk /srv/cost
-D3=/srv/cost/here D13=/srv/cost/here/4/5/6/7/8/9/10/11/12/13
-mkdir -p $D13 /srv/cost/elsewhere
+D3=/srv/cost/here D13=/srv/cost/deep/4/5/6/7/8/9/10/11/12/13
+mkdir -p $D3 $D13 /srv/cost/elsewhere
 # The tools that read the programs' clocks are refused while the daemon guards itself.
 cat >/run/reader/holdfast.yaml <<-END
 	tier: $TIER
@@ -21,9 +21,12 @@ hf=(holdfast --config /run/reader/holdfast.yaml)
 
 wanted() { [[ " $COLUMNS " = *" $1 "* ]]; }
 
-# measure COLUMN DIR prints the figures of a column.
+# measure COLUMN DIR prints the figures of a column. The directory is a new one: what had
+# many names is larger and has an index, which costs more.
 measure() {
 	local op
+	rmdir "$2"
+	mkdir "$2"
 	if [ -z "$PROFILE" ]; then
 		cost "$1" "$2" "$ROUNDS" $OPERATIONS
 		return
