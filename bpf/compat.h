@@ -60,12 +60,17 @@ static __always_inline u64 current_call(void)
  * The inode of a hook's dentry, 0 if it is a name without one. Never load d_inode of
  * an argument in any other way: since linux v6.3 the verifier believes that it is
  * there (kernel/bpf/verifier.c, BTF_TYPE_SAFE_TRUSTED(struct dentry)), takes checks
- * for NULL out of the program and lets it load without a net. What was looked at by a
- * probe read first is there. May go when no kernel since v6.3 believes so.
+ * for NULL out of the program and lets it load without a net. It keeps a comparison
+ * with a number that it does not know, as this 0. May go when no kernel since v6.3
+ * believes so.
  */
+volatile u64 nothing;
+
 static __always_inline struct inode *inode_of(struct dentry *d)
 {
-	return BPF_CORE_READ(d, d_inode) ? d->d_inode : 0;
+	struct inode *in = d->d_inode;
+
+	return (u64)in == nothing ? 0 : in;
 }
 
 /*

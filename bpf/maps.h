@@ -122,6 +122,7 @@ struct settings {
 	u32 lone;	/* a mark is on a file that has one name */
 	u32 supers;	/* file systems in super; more than fit: ask the map */
 	u64 super[SUPERS];	/* the keys of filesystems, at hand */
+	u32 strict;	/* bit i: on super[i] something may be refused */
 	u32 arming;	/* the scan asks what was there before the rules */
 	u64 scan;	/* number of the scan for what is held (hooks/held.h) */
 	u32 links;	/* files with MARK_LINK */
@@ -533,6 +534,18 @@ static __always_inline bool holds_mark(struct settings *c, u64 super)
 		if (c->super[i] == super)
 			return true;
 	}
+	return false;
+}
+
+/* May something be refused on this super block? Asked of what names a file, before its place is. */
+static __always_inline bool is_strict(struct settings *c, u64 super)
+{
+	if (!c->blocking || c->supers > SUPERS)
+		return c->blocking;
+#pragma clang loop unroll(full)
+	for (u32 i = 0; i < SUPERS; i++)
+		if (c->super[i] == super && c->strict & 1 << i)
+			return true;
 	return false;
 }
 

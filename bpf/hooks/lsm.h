@@ -68,7 +68,7 @@ static __always_inline int deny_dentry(struct dentry *d, u32 op, u32 hook, u64 a
 	struct inode *in;
 	struct near n;
 
-	if (!c || !c->blocking)
+	if (!c || !is_strict(c, (u64)d->d_sb))
 		return 0;
 	in = inode_of(d);
 	n = nearby(d, in);
@@ -113,7 +113,7 @@ static __always_inline int decide_open(struct file *f)
 
 	if (opens_harmless(mode, flags))
 		return 0;
-	n = nearby(f->f_path.dentry, f->f_inode);
+	n = nearby_file(f);
 	if (n.where == AWAY)
 		return 0;
 	request_open(&r, f, OP_OPEN, HOOK_FILE_OPEN, n);
@@ -135,7 +135,7 @@ static __always_inline int decide_permission(struct file *f, int mask)
 	in = f->f_inode;
 	if (c && holds_mark(c, (u64)in->i_sb) && folds((u64)f, (u64)in, 0, HOOK_FILE_PERM, TIER_LSM))
 		return 0;
-	n = nearby(f->f_path.dentry, in);
+	n = nearby_file(f);
 	if (n.where == AWAY)
 		return 0;
 	request_open(&r, f, OP_WRITE, HOOK_FILE_PERM, n);
@@ -152,7 +152,7 @@ int BPF_PROG(locks_remove_file, struct file *f)
 
 	if (!(f->f_mode & FMODE_WRITE))
 		return 0;
-	n = nearby(f->f_path.dentry, f->f_inode);
+	n = nearby_file(f);
 	if (n.where == AWAY)
 		return 0;
 	request_open(&r, f, OP_CLOSE, HOOK_FILE_CLOSE, n);

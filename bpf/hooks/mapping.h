@@ -113,7 +113,7 @@ int BPF_PROG(file_update_time, struct file *f)
 	u64 nr;
 
 	/* not mapped shared for writing: a write, which is not our business */
-	if (f->f_inode->i_mapping->i_mmap_writable.counter <= 0 || elsewhere(f->f_path.dentry, f->f_inode))
+	if (f->f_inode->i_mapping->i_mmap_writable.counter <= 0 || nearby_file(f).where == AWAY)
 		return 0;
 	nr = current_call();
 	return is_store(nr) ? on_store(f, nr) : 0;
@@ -150,7 +150,7 @@ static __noinline int on_receive(struct file *f)
 
 static __always_inline int decide_receive(struct file *f)
 {
-	if (!(f->f_mode & FMODE_WRITE) || elsewhere(f->f_path.dentry, f->f_inode))
+	if (!(f->f_mode & FMODE_WRITE) || nearby_file(f).where == AWAY)
 		return 0;
 	return on_receive(f);
 }

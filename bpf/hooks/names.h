@@ -32,7 +32,7 @@ static __always_inline int refuse_ancestor(struct request *r)
 /* Does nothing watched lose or get this name, surely? A directory may lead to a root. */
 static __always_inline bool untouched(struct dentry *d, struct inode *in)
 {
-	return !is_dir(in) && elsewhere(d, in);
+	return !is_dir(in) && nearby(d, in).where == AWAY;
 }
 
 /* An event about two names of one object; not submitted yet. 0: no slot. */
@@ -233,11 +233,12 @@ static __always_inline int decide_rename(struct dentry *old, struct dentry *new)
 	struct request r = {}, q = {};
 	struct slot *s;
 	struct inode *in = inode_of(old), *over = inode_of(new);
-	u64 k = rename_key(old);
+	u64 k;
 	int err;
 
 	if (untouched(old, in) && untouched(new, over))
 		return 0;
+	k = rename_key(old);
 	r.d = old;
 	r.in = in;
 	q.d = new;

@@ -32,7 +32,8 @@ type keys struct {
 	fs        map[uint64]bpf.TracerMark
 	devices   map[uint64]bpf.TracerMark
 	allowed   map[bpf.TracerExeKey]uint32
-	lone      bool // a mark is on a file with one name
+	lone      bool            // a mark is on a file with one name
+	strict    map[uint64]bool // of fs: with marks of mode block
 }
 
 func newKeys() keys {
@@ -40,7 +41,7 @@ func newKeys() keys {
 		marks: make(map[uint64]bpf.TracerMark), names: make(map[bpf.TracerNameKey]bpf.TracerMark),
 		ancestors: make(map[uint64]bpf.TracerMark), mounts: make(map[uint64]bpf.TracerMark),
 		fs: make(map[uint64]bpf.TracerMark), devices: make(map[uint64]bpf.TracerMark),
-		allowed: make(map[bpf.TracerExeKey]uint32),
+		allowed: make(map[bpf.TracerExeKey]uint32), strict: make(map[uint64]bool),
 	}
 }
 
@@ -87,6 +88,9 @@ func (a *arming) resolve() (keys, error) {
 			}
 		}
 		mark := w.mark
+		if mark.Mode == modeNumber(event.ModeBlock) {
+			k.strict[row.Sb] = true
+		}
 		if mark.Anchor == 0 || mark.Rule == RuleOwn {
 			mark.Mode = 0 // a name that is left out or waited for; and where we live, the host may be looked after
 		}
@@ -162,6 +166,12 @@ func (s *Sensor) write(k keys, blocking, movable bool) error {
 		}
 		c.Supers = uint32(len(k.fs))
 		copy(c.Super[:], slices.Sorted(maps.Keys(k.fs)))
+		c.Strict = 0
+		for i, sb := range c.Super {
+			if k.strict[sb] {
+				c.Strict |= 1 << i
+			}
+		}
 		if blocking {
 			c.Blocking = 1
 		}
