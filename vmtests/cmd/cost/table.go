@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -179,7 +180,7 @@ func amount(ratio float64) string {
 	if ratio >= 1.5 {
 		return fmt.Sprintf("×%.2f", ratio)
 	}
-	return fmt.Sprintf("%+.1f %%", (ratio-1)*100)
+	return fmt.Sprintf("%+.1f %%", math.Round((ratio-1)*1000)/10+0) // + 0: no minus before 0
 }
 
 func thousands(ns float64) string {
