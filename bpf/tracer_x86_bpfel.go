@@ -195,8 +195,8 @@ type TracerSettings struct {
 	Supers   uint32
 	_        [4]byte
 	Super    [6]uint64
+	Strict   uint32
 	Arming   uint32
-	_        [4]byte
 	Scan     uint64
 	Links    uint32
 	Moves    uint32
@@ -428,6 +428,7 @@ const (
 	TracerProgX_umount            = "x_umount"
 	TracerVarCalls                = "calls"
 	TracerVarNoState              = "no_state"
+	TracerVarNothing              = "nothing"
 	TracerVarUnusedFile           = "unused_file"
 	TracerVarUnusedHead           = "unused_head"
 	TracerVarUnusedPeer           = "unused_peer"
@@ -630,6 +631,7 @@ type TracerMapSpecs struct {
 type TracerVariableSpecs struct {
 	Calls      *ebpf.VariableSpec `ebpf:"calls"`
 	NoState    *ebpf.VariableSpec `ebpf:"no_state"`
+	Nothing    *ebpf.VariableSpec `ebpf:"nothing"`
 	UnusedFile *ebpf.VariableSpec `ebpf:"unused_file"`
 	UnusedHead *ebpf.VariableSpec `ebpf:"unused_head"`
 	UnusedPeer *ebpf.VariableSpec `ebpf:"unused_peer"`
@@ -713,6 +715,7 @@ func (m *TracerMaps) Close() error {
 type TracerVariables struct {
 	Calls      *ebpf.Variable `ebpf:"calls"`
 	NoState    *ebpf.Variable `ebpf:"no_state"`
+	Nothing    *ebpf.Variable `ebpf:"nothing"`
 	UnusedFile *ebpf.Variable `ebpf:"unused_file"`
 	UnusedHead *ebpf.Variable `ebpf:"unused_head"`
 	UnusedPeer *ebpf.Variable `ebpf:"unused_peer"`

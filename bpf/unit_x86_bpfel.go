@@ -210,8 +210,8 @@ type UnitSettings struct {
 	Supers   uint32
 	_        [4]byte
 	Super    [6]uint64
+	Strict   uint32
 	Arming   uint32
-	_        [4]byte
 	Scan     uint64
 	Links    uint32
 	Moves    uint32
@@ -347,6 +347,7 @@ const (
 	UnitProgUnitRefuses  = "unit_refuses"
 	UnitVarCalls         = "calls"
 	UnitVarNoState       = "no_state"
+	UnitVarNothing       = "nothing"
 	UnitVarUnusedArgs    = "unused_args"
 )
 
@@ -440,6 +441,7 @@ type UnitMapSpecs struct {
 type UnitVariableSpecs struct {
 	Calls      *ebpf.VariableSpec `ebpf:"calls"`
 	NoState    *ebpf.VariableSpec `ebpf:"no_state"`
+	Nothing    *ebpf.VariableSpec `ebpf:"nothing"`
 	UnusedArgs *ebpf.VariableSpec `ebpf:"unused_args"`
 }
 
@@ -520,6 +522,7 @@ func (m *UnitMaps) Close() error {
 type UnitVariables struct {
 	Calls      *ebpf.Variable `ebpf:"calls"`
 	NoState    *ebpf.Variable `ebpf:"no_state"`
+	Nothing    *ebpf.Variable `ebpf:"nothing"`
 	UnusedArgs *ebpf.Variable `ebpf:"unused_args"`
 }
 
