@@ -69,7 +69,7 @@ func TestAChainThatForksForEverIsCutAndSaysSo(t *testing.T) {
 	}
 	m.now += defaultKeepExited
 	m.init().fork()
-	if s := m.table.Stats(); s.Programs > maxDepth+20 || s.Cut == 0 {
+	if s := m.table.Stats(); s.Programs > MaxAbove+20 || s.Cut == 0 {
 		t.Errorf("%+v: want no more than the depth", s)
 	}
 	a, pr := p.writes()
@@ -104,5 +104,17 @@ func TestShortChainsAreWhole(t *testing.T) {
 	}
 	if _, pr := p.writes(); len(pr.Ancestors) != maxAncestors || pr.Ancestors[maxAncestors-1].Exe != "/bin/a" {
 		t.Errorf("%d ancestors, the last is %+v", len(pr.Ancestors), pr.Ancestors[len(pr.Ancestors)-1])
+	}
+}
+
+func TestConnectionsThatFindNoRoomAreCounted(t *testing.T) {
+	m := newMachine(t, Options{})
+	ev := m.init().event(event.KindSocket)
+	for i := range uint32(MaxHolders + 3) {
+		ev.Key = event.ProcKey{PID: 10 + i, Start: 1000 + uint64(i)}
+		m.observe(ev)
+	}
+	if n := m.table.Stats().Unheld; n != 3 {
+		t.Errorf("%d found no room, want 3", n)
 	}
 }

@@ -3,7 +3,7 @@ package attribute
 import "github.com/holdfast/holdfast/pkg/event"
 
 const (
-	maxDepth  = 128  // programs above one that are held
+	MaxAbove  = 128  // programs above one that are held
 	keepDepth = 64   // of which this many stay when a chain is cut
 	maxWalk   = 4096 // ends every walk, whatever the kernel side sent
 )
@@ -153,11 +153,11 @@ func (t *Table) root(c []*node) event.ProcKey {
 
 // cutChain returns a copy of the nearest part of the chain that begins at n, so
 // that a process which forever forks and ends, or executes itself, holds no
-// more than maxDepth programs. Nothing is copied when the table holds too many.
+// more than MaxAbove programs. Nothing is copied when the table holds too many.
 func (t *Table) cutChain(n *node) *node {
 	t.n.cut.Add(1)
 	keep := 0
-	if n.depth >= maxDepth {
+	if n.depth >= MaxAbove {
 		keep = keepDepth
 	}
 	c := t.appendChain(nil, n)

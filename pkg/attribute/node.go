@@ -101,7 +101,7 @@ func (t *Table) find(k event.ProcKey) *node {
 func (t *Table) node(k event.ProcKey, up *node, img *image) *node {
 	n := &node{key: k, image: img}
 	if up != nil {
-		if up.depth >= maxDepth || t.nodes >= t.o.MaxProcesses*programsPerProcess && !up.is(flagStub) {
+		if up.depth >= MaxAbove || t.nodes >= t.o.MaxProcesses*programsPerProcess && !up.is(flagStub) {
 			whole := up
 			up = t.cutChain(whole)
 			t.done(whole)

@@ -267,9 +267,9 @@ func (t *Table) sessionRecord(s *session, n *node, reason string) *event.Record 
 type held struct{ peers []netip.AddrPort }
 
 const (
-	maxHeld  = 8     // peers kept of one process: more than one already say that it is not known
-	maxHolds = 65536 // processes
-	maxCands = 16
+	maxHeld    = 8     // peers kept of one process: more than one already say that it is not known
+	MaxHolders = 65536 // processes
+	maxCands   = 16
 )
 
 // socket takes in a connection that a process holds since before the daemon.
@@ -280,7 +280,8 @@ func (t *Table) socket(ev *event.Event) {
 	p := procOf(ev.Key)
 	h := t.held[p]
 	if h == nil {
-		if len(t.held) >= maxHolds {
+		if len(t.held) >= MaxHolders {
+			t.n.unheld.Add(1)
 			return
 		}
 		h = &held{}

@@ -59,9 +59,9 @@ type Table struct {
 }
 
 type counters struct {
-	live, exited, nodes, sessions            atomic.Int64
-	evicted, evictedLive, lost, cut, reaped  atomic.Uint64
-	procRead, procRefused, hashed, hashError atomic.Uint64
+	live, exited, nodes, sessions                   atomic.Int64
+	evicted, evictedLive, lost, cut, reaped, unheld atomic.Uint64
+	procRead, procRefused, hashed, hashError        atomic.Uint64
 }
 
 // Stats are counts since the table was made, and of what it holds now.
@@ -73,7 +73,8 @@ type Stats struct {
 
 	Evicted     uint64 // ended processes dropped early for want of room
 	EvictedLive uint64 // running ones
-	Cut         uint64 // chains of ancestors that were shortened
+	Cut         uint64 // chains of ancestors that were shortened, to MaxAbove at most
+	Unheld      uint64 // connections of before the daemon that found no room: MaxHolders processes
 	Lost        uint64 // programs whose fork or exec was never reported
 	Reaped      uint64 // processes whose end was never reported
 	ProcRead    uint64 // programs completed from /proc
@@ -113,7 +114,7 @@ func (t *Table) Stats() Stats {
 	c := &t.n
 	return Stats{
 		Live: c.live.Load(), Exited: c.exited.Load(), Programs: c.nodes.Load(), Sessions: c.sessions.Load(),
-		Evicted: c.evicted.Load(), EvictedLive: c.evictedLive.Load(), Cut: c.cut.Load(), Lost: c.lost.Load(),
+		Evicted: c.evicted.Load(), EvictedLive: c.evictedLive.Load(), Cut: c.cut.Load(), Unheld: c.unheld.Load(), Lost: c.lost.Load(),
 		Reaped: c.reaped.Load(), ProcRead: c.procRead.Load(), ProcRefused: c.procRefused.Load(),
 		Hashed: c.hashed.Load(), HashErrors: c.hashError.Load(),
 	}

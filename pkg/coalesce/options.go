@@ -39,11 +39,17 @@ type Options struct {
 	Quiet   time.Duration // settles repeated attempts; default 50 ms
 	Grace   time.Duration // settles a change that no opener holds; default 5 ms
 	MaxHold time.Duration // default 2 s
-	MaxOpen int           // pending changes, and openers; default 65,536 each
+	MaxOpen int           // pending changes, and openers; default DefaultMaxOpen each
 
 	MappedEvery time.Duration // between two looks at a mapped file; default 10 s
-	MaxHeld     int           // live holders; default 4,096
+	MaxHeld     int           // live holders; default DefaultMaxHeld
 }
+
+// The limits that hold where Options say nothing.
+const (
+	DefaultMaxOpen = 65536
+	DefaultMaxHeld = 4096
+)
 
 // Holds counts what can change a file without being opened again.
 type Holds struct {
@@ -63,11 +69,11 @@ func (o *Options) defaults() {
 	set(&o.Grace, 5*time.Millisecond)
 	set(&o.MaxHold, 2*time.Second)
 	if o.MaxOpen <= 0 {
-		o.MaxOpen = 65536
+		o.MaxOpen = DefaultMaxOpen
 	}
 	set(&o.MappedEvery, 10*time.Second)
 	if o.MaxHeld <= 0 {
-		o.MaxHeld = 4096
+		o.MaxHeld = DefaultMaxHeld
 	}
 	if o.Watched == nil {
 		o.Watched = func(string) bool { return true }

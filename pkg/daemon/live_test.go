@@ -534,3 +534,35 @@ func TestASecondDaemonIsRefused(t *testing.T) {
 		t.Errorf("same state: %v", err)
 	}
 }
+
+func TestStatusShowsEveryLimit(t *testing.T) {
+	top := t.TempDir()
+	d := start(t, filepath.Join(top, "state"), top+"/x="+event.ModeObserve)
+	st, err := d.client.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[string]bool)
+	for _, l := range st.Limits {
+		if l.Value == 0 || seen[l.Name] {
+			t.Errorf("limit %q is %d, or there twice", l.Name, l.Value)
+		}
+		seen[l.Name] = true
+	}
+	for _, q := range st.Queues {
+		if q.Limit <= 0 {
+			t.Errorf("queue %s has no limit", q.Name)
+		}
+	}
+	for _, want := range []string{
+		"files being changed at once", "descriptors and mappings remembered of before a rule", "path bytes of an event",
+		"second looks put off at once", "directories compared one by one at once", "looks at a path that never comes to rest",
+		"restores of one path in 1m0s", "paths whose restores are counted", "processes remembered", "programs remembered above a process",
+		"processes with connections of before the start", "files with names outside the watched trees",
+		"directories between a rule and a file on its file system", "bytes of displaced files",
+	} {
+		if !seen[want] {
+			t.Errorf("status does not show the limit of %s", want)
+		}
+	}
+}

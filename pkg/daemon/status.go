@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/holdfast/holdfast/pkg/attribute"
 	"github.com/holdfast/holdfast/pkg/control"
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/pipeline"
@@ -52,13 +53,15 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 		s.OnDemand = append(s.OnDemand, control.Program{Name: p.Program, Attached: p.Attached, Reasons: p.Reasons, Times: p.Times})
 	}
 	s.Limits = []control.Limit{
-		{Name: "descriptors and mappings remembered of before a rule", Value: 4096, Hit: ps.Coalesce.HeldOverflow},
 		{Name: "processes remembered", Value: uint64(d.cfg.Limits.Processes), Hit: as.Evicted + as.EvictedLive},
-		{Name: "restores of one path in " + d.cfg.Limits.RestoreWindow.String(), Value: uint64(d.cfg.Limits.Restores), Hit: ps.Respond.Flapping},
-		{Name: "files being changed at once", Value: 65536, Hit: ps.Coalesce.Overflow},
-		{Name: "path bytes of an event", Value: 4096, Hit: ps.Coalesce.Cut},
+		{Name: "programs remembered above a process", Value: attribute.MaxAbove, Hit: as.Cut},
+		{Name: "processes with connections of before the start", Value: attribute.MaxHolders, Hit: as.Unheld},
 		{Name: "files with names outside the watched trees", Value: sense.MaxLinks, Hit: d.unlinked.Load()},
 		{Name: "directories between a rule and a file on its file system", Value: 64, Hit: deep},
+		{Name: "bytes of displaced files", Value: uint64(d.cfg.Limits.Evidence), Hit: vs.EvidenceDropped},
+	}
+	for _, l := range d.pipe.Limits() {
+		s.Limits = append(s.Limits, control.Limit(l))
 	}
 	d.mu.Lock()
 	s.Armed = d.armed

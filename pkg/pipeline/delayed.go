@@ -8,7 +8,8 @@ import (
 // delayed are items for later, soonest first; but for n it belongs to the slow side.
 type delayed struct {
 	list timed
-	n    atomic.Int64 // of items
+	n    atomic.Int64  // of items
+	hit  atomic.Uint64 // times that an item was due early for want of room
 }
 
 type timedItem struct {
@@ -50,6 +51,9 @@ func (d *delayed) put(at uint64, it *item) {
 func (d *delayed) due(now uint64) *item {
 	if len(d.list.items) == 0 || d.list.items[0].at > now && len(d.list.items) <= maxDelayed {
 		return nil
+	}
+	if d.list.items[0].at > now {
+		d.hit.Add(1)
 	}
 	d.n.Add(-1)
 	return heap.Pop(&d.list).(timedItem).it

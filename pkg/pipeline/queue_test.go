@@ -25,3 +25,19 @@ func TestTheOldestIsKnownUntilItIsDone(t *testing.T) {
 		t.Errorf("the oldest is %d when all is done", at)
 	}
 }
+
+func TestASecondLookThatIsEarlyForWantOfRoomIsCounted(t *testing.T) {
+	var d delayed
+	for i := range maxDelayed + 2 {
+		d.put(uint64(1000+i), &item{})
+	}
+	for range 5 {
+		d.due(500)
+	}
+	if n := d.hit.Load(); n != 2 {
+		t.Errorf("%d were early, want 2", n)
+	}
+	if it := d.due(1002); it == nil || d.hit.Load() != 2 {
+		t.Errorf("what is due in time counts as early: %d", d.hit.Load())
+	}
+}

@@ -330,6 +330,9 @@ func (p *Pipeline) steady(ctx context.Context, it *item) bool {
 	if it.looks == 0 || p.CaughtUp() > it.at {
 		it.looks++
 	}
+	if it.looks > restless {
+		p.n.restless.Add(1)
+	}
 	if p.closing || it.looks > restless || it.looks > 1 && now == it.seen && !p.later(path).Any {
 		it.ready = true
 		return true

@@ -300,6 +300,7 @@ func (p *Pipeline) compare(dir string) {
 			}
 			p.compares = nil
 			if len(trees) >= compareMany {
+				p.n.comparedAll.Add(1)
 				trees = p.o.Trees()
 			}
 			p.scans.begin(&job{trees: p.outermost(trees), found: event.FoundOrder, reason: reasonOrder, compare: true})

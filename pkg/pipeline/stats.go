@@ -15,6 +15,7 @@ type counters struct {
 	changes, unchanged, looks, attempts, self atomic.Uint64
 	refused, unkept, rescans, rescansFailed   atomic.Uint64
 	held, mappedRead, mappedPutOff            atomic.Uint64
+	comparedAll, restless                     atomic.Uint64
 }
 
 // Stats is what the daemon shows as counters of the stages.
@@ -85,6 +86,32 @@ func (p *Pipeline) count(s *Stats) {
 	if p.responder != nil {
 		s.Respond = p.responder.Stats()
 	}
+}
+
+// Limit is a bound, and how often it was hit since the start.
+type Limit struct {
+	Name       string
+	Value, Hit uint64
+}
+
+// Limits lists the bounds of the stages that Stats do not show as queues. What
+// becomes of what lies beyond one is told where the bound is defined.
+func (p *Pipeline) Limits() []Limit {
+	c := p.table.Stats()
+	l := []Limit{
+		{"descriptors and mappings remembered of before a rule", coalesce.DefaultMaxHeld, c.HeldOverflow},
+		{"files being changed at once", coalesce.DefaultMaxOpen, c.Overflow},
+		{"path bytes of an event", 4096, c.Cut},
+		{"second looks put off at once", maxDelayed, p.delayed.hit.Load()},
+		{"directories compared one by one at once", compareMany, p.n.comparedAll.Load()},
+		{"looks at a path that never comes to rest", restless, p.n.restless.Load()},
+	}
+	if p.responder != nil {
+		s := p.responder.Stats()
+		l = append(l, Limit{"restores of one path in " + p.o.FlapWindow.String(), uint64(p.o.FlapLimit), s.Flapping},
+			Limit{"paths whose restores are counted", respond.MaxFlaps, s.Uncounted})
+	}
+	return l
 }
 
 // Map returns the counters under the names that status and metrics use.

@@ -1,11 +1,15 @@
 package respond
 
+import "sync/atomic"
+
 // breaker stops putting one path back for ever: after limit times within window
 // it says no for as long as window.
 type breaker struct {
 	limit  int
 	window uint64 // ns
 	paths  map[string]*flap
+
+	uncounted atomic.Uint64 // restores of paths that found no room
 }
 
 // flap is the memory of one path.
@@ -14,19 +18,20 @@ type flap struct {
 	until uint64   // tripped until then
 }
 
-// maxFlaps bounds the paths remembered. Beyond it those are forgotten that were
+// MaxFlaps bounds the paths remembered. Beyond it those are forgotten that were
 // quiet for a window; if none was, the path is let through uncounted.
-const maxFlaps = 65536
+const MaxFlaps = 65536
 
 // count notes that path is about to be put back at now; tripped says that it must
 // not be, until the returned moment.
 func (b *breaker) count(path string, now uint64) (until uint64, tripped bool) {
 	f := b.paths[path]
 	if f == nil {
-		if len(b.paths) >= maxFlaps {
+		if len(b.paths) >= MaxFlaps {
 			b.prune(now)
 		}
-		if len(b.paths) >= maxFlaps {
+		if len(b.paths) >= MaxFlaps {
+			b.uncounted.Add(1)
 			return 0, false
 		}
 		f = &flap{}

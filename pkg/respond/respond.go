@@ -112,6 +112,8 @@ type Stats struct {
 	Failed   uint64
 	Skipped  uint64
 	Flapping uint64 // refused because one path was put back too often
+	// Uncounted: put back without being counted for that, MaxFlaps other paths being.
+	Uncounted uint64
 }
 
 // Responder is the stage.
@@ -135,7 +137,7 @@ func New(o Options) *Responder {
 
 // Stats returns the counters.
 func (r *Responder) Stats() Stats {
-	return Stats{Done: r.done.Load(), Failed: r.failed.Load(), Skipped: r.skipped.Load(), Flapping: r.flapping.Load()}
+	return Stats{Done: r.done.Load(), Failed: r.failed.Load(), Skipped: r.skipped.Load(), Flapping: r.flapping.Load(), Uncounted: r.flaps.uncounted.Load()}
 }
 
 // Plan chooses the steps for targets. It changes nothing but the breaker's memory.

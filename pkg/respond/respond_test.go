@@ -185,12 +185,22 @@ func TestTheBreakerStopsAPathAndLetsGoAfterItsWindow(t *testing.T) {
 
 func TestTheBreakerForgetsPathsThatAreQuiet(t *testing.T) {
 	b := breaker{limit: 1, window: 10, paths: map[string]*flap{}}
-	for i := range maxFlaps + 10 {
+	for i := range MaxFlaps + 10 {
 		if _, tripped := b.count(fmt.Sprint(i), uint64(i)); tripped {
 			t.Fatal("tripped")
 		}
 	}
-	if len(b.paths) > maxFlaps {
-		t.Errorf("%d paths", len(b.paths))
+	if n := b.uncounted.Load(); len(b.paths) > MaxFlaps || n != 0 {
+		t.Errorf("%d paths, %d not counted", len(b.paths), n)
+	}
+}
+
+func TestTheBreakerSaysWhatItCannotCount(t *testing.T) {
+	b := breaker{limit: 1, window: 10, paths: map[string]*flap{}}
+	for i := range MaxFlaps + 10 {
+		b.count(fmt.Sprint(i), 5)
+	}
+	if n := b.uncounted.Load(); n != 10 {
+		t.Errorf("%d restores were not counted, want 10", n)
 	}
 }
