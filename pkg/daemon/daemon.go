@@ -182,7 +182,7 @@ func (d *Daemon) build() error {
 	d.pipe = pipeline.New(pipeline.Options{
 		Decode: dec.Decode, Attribute: d.table, Anchors: d.sensor, Resolver: d.names,
 		Rule: d.rules.rule, Trees: d.rules.trees, Journal: d.journal, Clock: d.clock, Vault: d.keeper, Told: d.before.told,
-		Kernel: d.lost, Waiting: func() int { used, _ := d.sensor.RingUse(); return used },
+		Kernel: d.lost, Waiting: d.sensor.Waiting,
 		Self: self, Exe: exe, Reads: filepath.Dir(d.cfg.IndexFile()), Tier: d.tier, Hook: sense.HookName, Appeared: d.beneath.appear, Log: d.log,
 		Beneath: d.beneath.tell, Linked: d.beneath.link, Mount: d.mounted,
 		Queue: d.cfg.Limits.Queue, FlapLimit: d.cfg.Limits.Restores, FlapWindow: d.cfg.Limits.RestoreWindow,

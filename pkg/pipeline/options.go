@@ -89,7 +89,7 @@ type Options struct {
 	Vault     Vault // nil: nothing is kept and nothing put back
 
 	Kernel  func() (KernelLosses, error) // nil: events alone tell of losses
-	Waiting func() int                   // bytes in the ring; nil: they are in Feed at once
+	Waiting func() bool                  // events are on their way to Feed; nil: they are in Feed at once
 	// Told is what the last records of an earlier run tell, oldest first, as far as
 	// the vault may not know it yet.
 	Told []rehash.Told

@@ -251,7 +251,7 @@ const (
 // it has been taken in.
 func (p *Pipeline) CaughtUp() uint64 {
 	now := p.o.Clock.Boot()
-	if p.o.Waiting == nil || p.o.Waiting() == 0 {
+	if p.o.Waiting == nil || !p.o.Waiting() {
 		if p.in.empty() {
 			return now - onItsWay
 		}

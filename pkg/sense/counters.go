@@ -78,6 +78,13 @@ func (s *Sensor) Losses() (Losses, error) {
 	return l, err
 }
 
+// Waiting reports whether a record waits in the ring, or is in the hands of Run: one
+// that has left the ring is not with handle yet, and may be long on its way there
+// when the machine is busy.
+func (s *Sensor) Waiting() bool {
+	return s.reader.AvailableBytes() > 0 || s.inHand.Load()
+}
+
 // RingUse returns how many bytes wait in the ring, and its size.
 func (s *Sensor) RingUse() (used, size int) {
 	return s.reader.AvailableBytes(), s.reader.BufferSize()

@@ -56,6 +56,9 @@ func watch(t *testing.T) *watcher {
 			if err != nil {
 				w.bad = append(w.bad, err)
 			}
+			if !s.Waiting() {
+				w.bad = append(w.bad, errors.New("a record that is being handled does not count as waiting"))
+			}
 			w.events = append(w.events, seen{e, string(e.Path), string(e.Path2), string(e.Base), string(e.Base2)})
 		})
 	}()

@@ -59,7 +59,7 @@ type Program struct {
 type Sensor struct {
 	tier   string
 	self   uint32
-	spec   *ebpf.CollectionSpec
+	spec   *ebpf.CollectionSpec // while Open loads it
 	maps   map[string]*ebpf.Map
 	progs  map[string]*ebpf.Program
 	links  []link.Link
@@ -85,6 +85,7 @@ type Sensor struct {
 	mounted   uint32 // files with markLink that Arm marked: mounts of single files
 
 	anchors atomic.Pointer[map[uint32]Anchor] // armed and linked
+	inHand  atomic.Bool                       // Run has taken a record from the ring and is not done with it
 }
 
 // Open loads the programs of a tier and attaches them. Nothing is looked at
@@ -112,6 +113,7 @@ func Open(o Options) (*Sensor, error) {
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	s.spec = nil // all instructions of all programs: nobody needs them any more
 	return s, nil
 }
 
@@ -260,7 +262,9 @@ func (s *Sensor) Run(ctx context.Context, handle func(raw []byte)) error {
 		err := s.reader.ReadInto(&rec)
 		switch {
 		case err == nil:
+			s.inHand.Store(true)
 			handle(rec.RawSample)
+			s.inHand.Store(false)
 			if ctx.Err() != nil {
 				left -= len(rec.RawSample) // the ring is being filled on
 			}
