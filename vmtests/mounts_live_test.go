@@ -119,3 +119,44 @@ func TestLiveMountsRenamesAboveAndOtherNames(t *testing.T) {
 	fmt.Fprintf(&want, "none op=unlink path=%s/a\n", www)
 	m.expect(want.String() + "none op=mount path_seen=" + m.path("elsewhere") + "\nnone kind=gap\n")
 }
+
+// What is written to the device below a file system goes past it. The file system's
+// own writes are no such thing, and unmounted and mounted again it is what it was.
+func TestLiveDevicesBelow(t *testing.T) {
+	m := newMachine(t)
+	m.attr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	disk, image := m.path("disk"), m.path("image")
+	if err := os.Mkdir(disk, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m.must("truncate", "-s", "8M", image)
+	m.must("mkfs.ext4", "-q", image)
+	m.start(disk + "=observe")
+	m.inside("mount -o loop image disk")
+	defer m.inside("umount disk")
+	m.settle()
+	dev := m.inside("findmnt -no SOURCE disk")
+	m.inside("echo text >disk/file; sync disk/file")
+	m.settle()
+	m.inside("dd if=/dev/zero of=" + dev + " bs=1 count=3 seek=100 conv=notrunc status=none")
+	m.settle()
+	m.inside("umount disk; mount -o loop image disk")
+	m.settle()
+	m.inside("echo more >>disk/file; sync disk/file")
+	m.settle()
+	hash := "blake3:" + m.inside("b3sum --no-names disk/file")
+	var want strings.Builder
+	for _, line := range []string{
+		"record op=raw_write path=DISK path_seen=" + dev + " process.exe=/usr/bin/dd",
+		"record op=create path=DISK/file",
+		"record op=umount path=DISK process.exe=/usr/bin/umount",
+		"record op=write path=DISK/file after.hash=" + hash,
+		"none op=raw_write process.comm~loop.*|kworker.*",
+		"none op=unlink path=DISK/file",
+		"none op=rmdir path=DISK/lost+found",
+		"none kind=gap",
+	} {
+		want.WriteString(strings.ReplaceAll(line, "DISK", disk) + "\n")
+	}
+	m.expect(want.String())
+}
