@@ -1,6 +1,7 @@
 package pipeline_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -212,6 +213,31 @@ func TestARescanOnRequestReturnsWhenItIsDone(t *testing.T) {
 	all, _ := s.Journal.Records()
 	if len(all) != 1 || all[0].Op != "write" || !strings.Contains(all[0].Reason, "asked for") {
 		t.Errorf("%v", all)
+	}
+}
+
+func TestWhoWroteToTheDeviceIsNamedOnlyForWhatThatLeaves(t *testing.T) {
+	s := pipelinetest.NewScene(t, event.ModeObserve)
+	plant(s)
+	s.Start()
+	// By the device: the content and nothing else. Through the file system, the time too.
+	st, err := os.Stat(s.At("f"))
+	s.Do(err)
+	s.Do(os.WriteFile(s.At("f"), bytes.Repeat([]byte("x"), int(st.Size())), 0))
+	s.Do(os.Chtimes(s.At("f"), time.Time{}, st.ModTime()))
+	s.Do(os.WriteFile(s.At("d/x"), []byte("by somebody else"), 0))
+	s.Do(os.WriteFile(s.At("n"), []byte("new"), 0o644))
+	by := &pipeline.Beneath{Op: event.OpRawWrite, Actor: event.Actor{User: "eve", Evidence: event.EvidenceNone}}
+	s.P.RescanFor([]string{s.Dir}, "found after the device had been open", by, true)
+	all := s.Wait("the three", func(r []event.Record) bool { return len(changes(r)) == 3 })
+	for _, r := range changes(all) {
+		want := event.Unknown
+		if filepath.Base(r.Path) == "f" {
+			want = "eve"
+		}
+		if r.Actor.User != want || (r.Process == nil) != (want == event.Unknown) || r.Found != event.FoundBeneath {
+			t.Errorf("%s is put down to %s", pipelinetest.Line(&r), r.Actor.User)
+		}
 	}
 }
 

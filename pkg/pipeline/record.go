@@ -90,13 +90,22 @@ func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Reco
 func (p *Pipeline) foreign(it *item, f *rehash.Finding) bool {
 	switch {
 	case it.rescan != nil:
-		return it.rescan.by == nil
+		by := it.rescan.by
+		return by == nil || by.Op == event.OpRawWrite && !contentAlone(f)
 	case !it.self:
 		return false
 	case it.change.Key.PID == 0:
 		return true
 	}
 	return it.of != 0 && f.After.Ino != it.of
+}
+
+// contentAlone reports whether nothing but the content of a file differs, as after a
+// write to the device below it. What is written through the file system moves the
+// time of modification (file_update_time, linux 6.1 fs/inode.c), and was not done by
+// who wrote to the device.
+func contentAlone(f *rehash.Finding) bool {
+	return f.Before.Exists && f.After.Exists && slices.Equal(f.Before.Diff(&f.After), []string{"hash"})
 }
 
 // opExchange is among the ops of a rename that swapped its two names.
