@@ -45,7 +45,7 @@ func verdicts() []string {
 }
 
 func founds() []string {
-	return []string{event.FoundAfterGap, event.FoundWhileDown, event.FoundArming, event.FoundOrder, event.FoundUnplaced}
+	return []string{event.FoundAfterGap, event.FoundWhileDown, event.FoundArming, event.FoundOrder, event.FoundUnplaced, event.FoundBeneath}
 }
 
 // filter reads the filter flags. A word that no record can have is a mistake and

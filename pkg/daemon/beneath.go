@@ -226,7 +226,7 @@ func (d *Daemon) compareMoved(moved []string, changes []mountChange, told []pipe
 		case why.op == event.OpNone:
 			d.pipe.RescanFor(trees, reason, nil, false)
 		case why.op == event.OpRename:
-			d.pipe.Swapped(trees, "found after a directory above it was renamed", why.by, func(path string, there bool) { d.noteRenamed(path, there, why.by) })
+			d.pipe.Swapped(trees, "found after a directory above it was renamed", why.by, func(path string, before, after event.State) { d.noteRenamed(path, before, after, why.by) })
 		case why.by == nil || why.by.At == "":
 			d.pipe.Swapped(trees, reason, why.by, nil)
 		default:
@@ -236,11 +236,14 @@ func (d *Daemon) compareMoved(moved []string, changes []mountChange, told []pipe
 }
 
 // noteRenamed records that a rename above a path took it away, or brought it.
-func (d *Daemon) noteRenamed(path string, there bool, by *pipeline.Beneath) {
+func (d *Daemon) noteRenamed(path string, before, after event.State, by *pipeline.Beneath) {
 	r := d.beneathRecord(event.OpRename, path, path, by)
-	r.Reason = "a directory above it was renamed: nothing is at this path now"
-	if there {
-		r.Reason = "a directory was renamed to this path or to one above it"
+	r.Reason = "a directory was renamed to this path or to one above it"
+	if before.Exists || after.Exists { // else it came, and a comparison tells what it is
+		r.Before, r.After = &before, &after
+	}
+	if before.Exists {
+		r.Reason = "it or a directory above it was renamed: nothing is at this path now"
 	}
 	d.pipe.Note(r)
 }

@@ -66,8 +66,8 @@ func (p *Pipeline) RescanFor(trees []string, reason string, by *Beneath, whole b
 // of a mount or a rename above them. Where they are only observed, what is hidden by
 // that or comes back as it was is no change. note, which may be nil, is called for
 // those at which there is something now and was nothing, or the other way round, as
-// far as no record tells of that.
-func (p *Pipeline) Swapped(trees []string, reason string, by *Beneath, note func(path string, there bool)) {
+// far as no record tells of that, with what is known of both.
+func (p *Pipeline) Swapped(trees []string, reason string, by *Beneath, note func(path string, before, after event.State)) {
 	p.scans.begin(&job{trees: p.outermost(trees), found: event.FoundBeneath, reason: reason, by: by, swapped: true, note: note})
 }
 

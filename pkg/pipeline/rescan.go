@@ -26,7 +26,7 @@ type job struct {
 	gap    *gap     // the loss that it closes, or the unplaced events that it is for; nil if none
 	// swapped: the trees lead to other directories (Pipeline.Swapped).
 	swapped bool
-	note    func(path string, there bool)
+	note    func(path string, before, after event.State)
 	noted   uint64 // ns since boot when it was asked for: what happened before is taken in first
 	begun   uint64 // ns since boot
 	took    uint64 // ns, the search for suspects; what then waits for its turn is no work
@@ -222,9 +222,9 @@ func (s *scans) swap(j *job, root string) error {
 	}
 	done := make(chan struct{})
 	err := s.put(&item{call: func() {
-		went, came := s.p.states.Swap(s.p.tree(root))
-		if (went || came) && j.note != nil {
-			j.note(root, came)
+		before, after, swapped := s.p.states.Swap(s.p.tree(root))
+		if swapped && j.note != nil {
+			j.note(root, before, after)
 		}
 		close(done)
 	}})

@@ -25,13 +25,15 @@ const asideMost = 4
 // or to none, because of a mount or a rename above it: nothing in either was removed
 // or made by that. What is known and not there any more is put aside, and what was put
 // aside when the directory went that is there now is known again; what has changed in
-// it meanwhile a comparison finds. went and came tell of the root itself.
-func (r *Rehash) Swap(t Tree) (went, came bool) {
+// it meanwhile a comparison finds. Of the root itself it tells whether it went or came,
+// and its state before and after that as far as it is known: one of them at most, and
+// none of a root that was never here.
+func (r *Rehash) Swap(t Tree) (before, after event.State, swapped bool) {
 	var st unix.Stat_t
 	err := unix.Lstat(t.Root, &st)
 	there := err == nil
 	if !there && !gone(err) {
-		return false, false
+		return before, after, false
 	}
 	was, now := fileID{}, fileID{st.Dev, st.Ino}
 	e, _ := r.known.Get(t.Root)
@@ -46,7 +48,14 @@ func (r *Rehash) Swap(t Tree) (went, came bool) {
 	if there {
 		r.bringBack(t.Root, was, now)
 	}
-	return e.State.Exists && !there, !e.State.Exists && there
+	switch {
+	case e.State.Exists && !there:
+		return e.State, event.State{}, true
+	case !e.State.Exists && there:
+		back, _ := r.known.Get(t.Root)
+		return event.State{}, back.State, true
+	}
+	return before, after, false
 }
 
 func (r *Rehash) returns(path string) (Tree, bool) {

@@ -27,8 +27,9 @@ func TestWhatIsHiddenForAWhileIsKnownAgainWhenItIsBack(t *testing.T) {
 	}
 	swap := func(wantWent, wantCame bool) {
 		t.Helper()
-		if went, came := r.Swap(tree); went != wantWent || came != wantCame {
-			t.Errorf("went %v, came %v; want %v, %v", went, came, wantWent, wantCame)
+		before, after, swapped := r.Swap(tree)
+		if swapped != (wantWent || wantCame) || before.Exists != wantWent || after.Exists != wantCame {
+			t.Errorf("%v: from %+v to %+v; want that it went: %v, came: %v", swapped, before, after, wantWent, wantCame)
 		}
 	}
 	differ := func(want ...string) {
@@ -108,8 +109,8 @@ func TestARootThatWasRenamedAwayIsTheSameWhenItIsBack(t *testing.T) {
 		t.Error("the file of another tree is not known any more, and will not be missed")
 	}
 	do(t, os.Rename(root+".away", root))
-	if went, came := r.Swap(tree); went || !came {
-		t.Errorf("went %v, came %v", went, came)
+	if before, after, swapped := r.Swap(tree); !swapped || before.Exists || !after.Exists {
+		t.Errorf("%v: from %+v to %+v", swapped, before, after)
 	}
 	same := func() {
 		t.Helper()
