@@ -41,6 +41,9 @@ func newRules(cfg config.Config, tier string) (*rules, error) {
 	if p, err = p.Canonical(filepath.EvalSymlinks); err != nil {
 		return nil, err
 	}
+	if n := len(p.Rules); n >= sense.RuleOwn {
+		return nil, fmt.Errorf("take %d rules: the kernel side numbers %d at most", n, sense.RuleOwn-1)
+	}
 	r := &rules{policy: p, number: make(map[string]int), mode: make(map[string]string), weakened: make(map[string]string)}
 	for i, rule := range p.Rules {
 		r.number[rule.Name], r.mode[rule.Name] = i, rule.Mode
