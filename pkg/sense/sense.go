@@ -32,6 +32,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
@@ -195,12 +196,19 @@ func (s *Sensor) attach(p program, kernel *btf.Spec) (steps int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("attach: %w", err)
 	}
-	if p.onDemand { // it can be attached: that is all that is wanted for now
+	if p.onDemand && attachesAgain() { // it can be attached: that is all that is wanted for now
 		s.demand(p, prog)
 		return steps, l.Close()
 	}
 	s.links = append(s.links, l)
 	return steps, nil
+}
+
+// attachesAgain reports whether a program that was detached can be attached anew:
+// since linux v5.13 (commit f3a95075549e). Before, what others attach on demand stays.
+func attachesAgain() bool {
+	v, err := features.LinuxVersionCode()
+	return err != nil || v >= 5<<16|13<<8
 }
 
 // verified is how many instructions the verifier followed, 0 if that is not known:

@@ -7,6 +7,9 @@ SOCKET=/run/holdfast.sock
 DAEMON=
 hf() { holdfast --state $STATE --socket $SOCKET "$@"; }
 
+# What linux 5.10 lacks is told, and so it is everywhere in status.
+case $(uname -r) in 5.10.*) DEGRADED_IS_ARMED=yes ;; esac
+
 # start_daemon WATCH... starts it, in the tier $TIER if that is set, and returns when
 # every rule is armed; with $DEGRADED_IS_ARMED, though with less than was asked for.
 start_daemon() {
