@@ -21,7 +21,9 @@ static __always_inline bool in_compat_syscall(struct task_struct *t)
 
 /*
  * The current task. Its type is known to the verifier since linux v5.11 (commit
- * 3ca1032ab7ab); before, only probe reads follow it: TASK_READ.
+ * 3ca1032ab7ab); before, only probe reads follow it: TASK_READ. A typed load from NULL
+ * reads 0, but not on linux 5.10, which does not find the exception table of a program
+ * with functions and panics: no typed pointer that may be NULL is followed there.
  */
 static __always_inline struct task_struct *current_task(void)
 {

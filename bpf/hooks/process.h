@@ -66,7 +66,11 @@ int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child
 	if (!s)
 		return 0;
 	begin(s, EV_FORK, OP_NONE, HOOK_FORK);
-	fill_typed(head_of(s), child);
+	/* A kernel thread has no mm, and linux 5.10 ends on a typed load from it: see compat.h. */
+	if (HAS_HELPER(get_current_task_btf))
+		fill_typed(head_of(s), child);
+	else
+		fill_probed(head_of(s), child);
 	if (ps)
 		head_of(s)->session = ps->session;
 	fill_parent(head_of(s), parent);
