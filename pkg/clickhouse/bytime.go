@@ -73,13 +73,8 @@ func (x *walk) up(ctx context.Context, n uint64, fn func(*event.Record) error) e
 		if err != nil {
 			return err
 		}
-		for _, r := range p.records {
-			if err := fn(r); err != nil {
-				return err
-			}
-			if err := ctx.Err(); err != nil {
-				return x.db.explain("ask", err)
-			}
+		if err := x.db.hand(ctx, p.records, fn); err != nil {
+			return err
 		}
 		if p.rows == x.size {
 			width, at, from = max(1, p.last.time-at), p.last.time, &p.last

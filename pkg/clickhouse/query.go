@@ -60,6 +60,19 @@ func backward(found []*event.Record, fn func(*event.Record) error) error {
 	return nil
 }
 
+// hand calls fn with each record, until that fails or ctx is done.
+func (db *DB) hand(ctx context.Context, records []*event.Record, fn func(*event.Record) error) error {
+	for _, r := range records {
+		if err := fn(r); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return db.explain("ask", err)
+		}
+	}
+	return nil
+}
+
 // ascend calls fn with everything that f selects.
 func (db *DB) ascend(ctx context.Context, f *query.Filter, w conditions, fn func(*event.Record) error) error {
 	for from, size := (*key)(nil), firstPage; ; size = min(size*4, lastPage) {
@@ -73,13 +86,8 @@ func (db *DB) ascend(ctx context.Context, f *query.Filter, w conditions, fn func
 		if err != nil {
 			return err
 		}
-		for _, r := range p.records {
-			if err := fn(r); err != nil {
-				return err
-			}
-			if err := ctx.Err(); err != nil {
-				return db.explain("ask", err)
-			}
+		if err := db.hand(ctx, p.records, fn); err != nil {
+			return err
 		}
 		if p.rows < size {
 			return nil
