@@ -222,16 +222,18 @@ func (d *Daemon) compareMoved(moved []string, changes []mountChange, told []pipe
 	}
 	for why, trees := range trees {
 		reason := "found when what its path leads to had changed"
+		var note func(path string, before, after event.State)
 		switch {
 		case why.op == event.OpNone:
 			d.pipe.RescanFor(trees, reason, nil, false)
+			continue
 		case why.op == event.OpRename:
-			d.pipe.Swapped(trees, "found after a directory above it was renamed", why.by, func(path string, before, after event.State) { d.noteRenamed(path, before, after, why.by) })
-		case why.by == nil || why.by.At == "":
-			d.pipe.Swapped(trees, reason, why.by, nil)
-		default:
-			d.pipe.Swapped(trees, fmt.Sprintf("found after the %s at %s", why.op, event.Text([]byte(why.by.At))), why.by, nil)
+			reason = "found after a directory above it was renamed"
+			note = func(path string, before, after event.State) { d.noteRenamed(path, before, after, why.by) }
+		case why.by != nil && why.by.At != "":
+			reason = fmt.Sprintf("found after the %s at %s", why.op, event.Text([]byte(why.by.At)))
 		}
+		d.pipe.Swapped(trees, reason, why.by, note)
 	}
 }
 
