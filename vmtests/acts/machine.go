@@ -352,6 +352,16 @@ func deviceActs() []act {
 		}
 		return holds(overwritten(s.content)), errors.Join(unix.Fsync(fd), unix.Close(fd), forget(s.path))
 	}
+	// zeroOut has the block zeroed by a control command.
+	zeroOut := func(s *scene, fd int, at int64) (outcome, error) {
+		o, err := raw(s, fd, func() error {
+			span := [2]uint64{uint64(at), page}
+			return ioctl(fd, unix.BLKZEROOUT, unsafe.Pointer(&span))
+		})
+		clear(s.content[:page])
+		o.content = s.content
+		return o, err
+	}
 	list := []act{
 		{name: "raw_block_write", do: func(s *scene) (outcome, error) {
 			fd, at, err := block(s, unix.O_RDWR)
@@ -368,15 +378,7 @@ func deviceActs() []act {
 		}},
 		{name: "raw_block_zeroout_prefd", hold: func(s *scene) (func() (outcome, error), error) {
 			fd, at, err := block(s, unix.O_RDWR)
-			return func() (outcome, error) {
-				o, err := raw(s, fd, func() error {
-					span := [2]uint64{uint64(at), page}
-					return ioctl(fd, unix.BLKZEROOUT, unsafe.Pointer(&span))
-				})
-				clear(s.content[:page])
-				o.content = s.content
-				return o, err
-			}, err
+			return func() (outcome, error) { return zeroOut(s, fd, at) }, err
 		}},
 		{name: "raw_block_direct", do: func(s *scene) (outcome, error) {
 			fd, at, err := block(s, unix.O_RDWR|unix.O_DIRECT)
@@ -409,13 +411,7 @@ func deviceActs() []act {
 			if err != nil {
 				return outcome{}, err
 			}
-			o, err := raw(s, fd, func() error {
-				span := [2]uint64{uint64(at), page}
-				return ioctl(fd, unix.BLKZEROOUT, unsafe.Pointer(&span))
-			})
-			clear(s.content[:page])
-			o.content = s.content
-			return o, err
+			return zeroOut(s, fd, at)
 		}},
 	}
 	for i := range list {
