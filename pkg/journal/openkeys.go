@@ -19,7 +19,7 @@ import (
 //
 //	key  next          nothing of it is in the chain: next is dropped
 //	key  next  chain   the chain says that next signs: key is destroyed, next takes its place
-//	XXX  next  chain   the same, key was being overwritten
+//	-    next  chain   the same, key was being overwritten and cannot be read
 func (r *recovery) loadKeys(notes [][]byte) error {
 	next, err := loadSigner(r.keyDir, nextName)
 	if errors.Is(err, errBadKey) { // half written
