@@ -132,7 +132,7 @@ func Default() Config {
 			MappedInterval: 10 * time.Second,
 			MappedRate:     64 << 20,
 		},
-		Journal:     Journal{KeepDays: 400, KeepSize: 32 << 30, KeyEvery: time.Hour},
+		Journal:     Journal{KeepDays: 400, KeepSize: 32 << 30, KeyEvery: time.Hour, AliveEvery: time.Hour},
 		Checkpoints: Checkpoints{Every: time.Minute},
 	}
 }

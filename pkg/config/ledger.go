@@ -15,6 +15,8 @@ type Journal struct {
 	KeepSize Size `yaml:"keep_size" json:"keep_size"`
 	// KeyEvery is for how long a key signs before it is destroyed.
 	KeyEvery time.Duration `yaml:"key_every" json:"key_every"`
+	// AliveEvery is how often a record says that the daemon is there, whatever else happens; 0 is never.
+	AliveEvery time.Duration `yaml:"alive_every" json:"alive_every"`
 }
 
 // Checkpoints says where copies of signed checkpoints go, besides ClickHouse.
@@ -37,6 +39,9 @@ func (c *Config) checkLedger(bad func(key, msg, hint string)) {
 	}
 	if j.KeyEvery < time.Minute || j.KeyEvery > 30*24*time.Hour {
 		bad("journal.key_every", "key_every is out of range", "use a value from 1m to 720h")
+	}
+	if j.AliveEvery != 0 && (j.AliveEvery < time.Minute || j.AliveEvery > 24*time.Hour) {
+		bad("journal.alive_every", "alive_every is out of range", "use a value from 1m to 24h, or 0 for never")
 	}
 	if p.Every < time.Second || p.Every > 24*time.Hour {
 		bad("checkpoints.every", "every is out of range", "use a value from 1s to 24h")

@@ -274,6 +274,7 @@ func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) err
 		start(&front, senseCtx, "held", d.scanHeld)
 		start(&front, senseCtx, "guard", d.watchGuard)
 		start(&front, senseCtx, "demand", d.demand)
+		start(&front, senseCtx, "alive", d.sayAlive)
 		select {
 		case <-ctx.Done():
 		case err = <-failed:
