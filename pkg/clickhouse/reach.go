@@ -47,12 +47,15 @@ func (db *DB) reach(ctx context.Context, hostID string, after, chunk uint64) (un
 	return unbroken, newest, nil
 }
 
-// Checkpoints returns signed checkpoints of a host that the server keeps: of each hour in which some came the one of the
-// largest log, in order of size. Whatever was signed before an hour's last is under it.
+// Checkpoints returns signed checkpoints of a host that the server keeps: of each minute of the last day, and of each hour
+// before, in which some came, the two of the largest logs (two of one size contradict each other), in order of size. The
+// times are the server's: nobody can put another one into a minute that is over.
 func (db *DB) Checkpoints(ctx context.Context, hostID string) (notes [][]byte, err error) {
 	const op = "ask for checkpoints of"
-	rows, err := db.conn.Query(ctx, "SELECT argMax(note, size) FROM "+db.target.Database+
-		".checkpoints WHERE host_id = ? GROUP BY toStartOfHour(received) ORDER BY max(size)", hostID)
+	rows, err := db.conn.Query(ctx, `SELECT note FROM (
+			SELECT DISTINCT note, size, if(received > now() - INTERVAL 1 DAY, toStartOfMinute(received), toStartOfHour(received)) AS span
+			FROM `+db.target.Database+`.roots WHERE host_id = ? ORDER BY size DESC LIMIT 2 BY span)
+		ORDER BY size, note`, hostID)
 	if err != nil {
 		return nil, db.explain(op, err)
 	}
