@@ -16,6 +16,14 @@ import (
 // held are the flags that forbid changing an inode; they are put on last.
 const held = event.FlagImmutable | event.FlagAppend
 
+// fill writes the content that the step brings along, or else the vault's.
+func (j *job) fill() error {
+	if j.step.Content != nil {
+		return j.s.disk.Write(j.staged, j.step.Path, j.step.Content, 0)
+	}
+	return j.s.fill(j.ctx, j.staged, j.step.Path, &j.step.Want, j.holes)
+}
+
 // fill writes the content of want into a new regular file, which nobody can see
 // yet, leaving its holes out. The content is verified on the way: on error the
 // file must be thrown away.

@@ -34,6 +34,8 @@ type Step struct {
 	Source  string      `json:",omitempty"` // the path whose version it is, if that is not Path
 	From    string      `json:",omitempty"` // rename: where it is now
 	Reason  string
+	// Content is what Want.Hash stands for, if the vault need not have it.
+	Content []byte `json:"-"`
 }
 
 // Conflict is what a plan leaves to a person.
@@ -190,6 +192,7 @@ func (p *planner) step(st Step) {
 	case w.Type == event.TypeSocket:
 		p.conflict(st.Path, "", ErrKind.Error())
 		return
+	case st.Content != nil:
 	case st.Action == ActionWrite && w.Hash.IsZero():
 		p.conflict(st.Path, "", "its content was not read when the version was made: "+w.Unread)
 		return

@@ -29,7 +29,7 @@ func (j *job) build() error {
 		if err != nil {
 			return err
 		}
-		if err := j.s.fill(j.ctx, j.staged, j.step.Path, want, j.holes); err != nil {
+		if err := j.fill(); err != nil {
 			return err
 		}
 		return j.dressStaged(&inode{disk: j.s.disk, object: j.step.Path, at: j.staged, read: j.staged})

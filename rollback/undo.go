@@ -17,6 +17,9 @@ type UndoOptions struct {
 	// Force plans steps where only somebody's later change stands in the way. It
 	// does not help where a content is not kept.
 	Force bool
+	// Merger takes the cause's changes out of files that others changed since; nil:
+	// such files are conflicts.
+	Merger Merger
 }
 
 // PlanUndo plans to take back what the records of one cause changed. records are
@@ -71,6 +74,8 @@ type touch struct {
 	seq           uint64       // of the first touch
 	record        string       // id of the last one
 	step          *Step
+	spans         []stretch // all of its changes, in order
+	noMerge       string    // why they could not be taken out one by one
 }
 
 // move is a directory that the cause renamed.
@@ -139,6 +144,11 @@ func (u *undo) touch(r *event.Record, path string, before, after *event.State) {
 		t = &touch{before: before, seq: r.Seq}
 		u.touched[p] = t
 		u.order = append(u.order, p)
+	}
+	if n := len(t.spans); n > 0 && before != nil && t.spans[n-1].after != nil && before.Hash == t.spans[n-1].after.Hash {
+		t.spans[n-1].after = after
+	} else {
+		t.spans = append(t.spans, stretch{before, after})
 	}
 	t.after, t.record = after, r.ID
 }
@@ -258,6 +268,13 @@ func (u *undo) decide(p string, t *touch) error {
 	}
 	if !u.o.Force {
 		if record, reason := u.standsInTheWay(p, t, &have); reason != "" {
+			merged, err := u.merge(p, t, &have)
+			if merged || err != nil {
+				return err
+			}
+			if t.noMerge != "" {
+				reason += "; " + t.noMerge
+			}
 			u.conflict(p, record, reason)
 			return nil
 		}
