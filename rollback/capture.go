@@ -32,12 +32,8 @@ func (in *Intake) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	if in.long == nil {
-		w, err := in.s.objects.NewWriter()
-		if err != nil {
-			return 0, err
-		}
-		in.long = w
-		if _, err := w.Write(in.small); err != nil {
+		in.long = in.s.objects.NewWriter()
+		if _, err := in.long.Write(in.small); err != nil {
 			return 0, err
 		}
 		in.small = in.small[:0]
@@ -131,32 +127,11 @@ func (s *Store) CaptureState(path string, st event.State, in *Intake, p Provenan
 	if st.Hash.IsZero() {
 		return Version{}, errors.Join(fmt.Errorf("content of %q was not read: %s", path, st.Unread), in.Discard())
 	}
-	if err := s.heal(st.Hash); err != nil {
-		return Version{}, errors.Join(err, in.Discard())
-	}
 	holes := in.holes
 	if err := in.keep(st.Hash); err != nil {
 		return Version{}, err
 	}
 	return s.record(path, st, holes, p)
-}
-
-// heal makes sure that a content which is about to count as stored can be read:
-// one that an earlier process stored is read back once, and a damaged one gives
-// way to the good one in our hands.
-func (s *Store) heal(h event.Hash) error {
-	s.mu.Lock()
-	known := s.catalog.contents[h]&checked != 0
-	s.catalog.contents[h] |= checked
-	s.mu.Unlock()
-	if known || !s.objects.Has(h) {
-		return nil
-	}
-	_, err := s.objects.Check(h)
-	if err == nil {
-		return nil
-	}
-	return s.objects.Remove(h)
 }
 
 // Absent keeps a version that says "nothing here".

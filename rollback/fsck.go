@@ -8,10 +8,9 @@ import (
 	"sort"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/rollback/cas"
 )
 
 // The kinds of problems.
@@ -235,7 +234,22 @@ func (s *Store) fsckObjects(ctx context.Context, repair bool, report func(Proble
 		}
 		report(p)
 	}
-	err := s.fsckStray(ctx, func(h event.Hash) bool { return needed[h] != nil }, repair, report)
+	keep := make(map[event.Hash]bool, len(needed))
+	for h, n := range needed {
+		keep[h] = true
+		if n.size <= cas.SmallSize {
+			continue
+		}
+		parts, err := s.objects.Parts(h)
+		if err != nil && !errors.Is(err, ErrMissing) {
+			keep = nil // what was reported above may need any of them
+			break
+		}
+		for _, c := range parts {
+			keep[c] = true
+		}
+	}
+	err := s.fsckStray(ctx, func(h event.Hash) bool { return keep == nil || keep[h] }, repair, report)
 	if err == nil && repair {
 		err = s.Sync()
 	}
@@ -252,9 +266,6 @@ func (s *Store) repairContent(ctx context.Context, h event.Hash, paths []string)
 				return false
 			}
 			continue
-		}
-		if err := s.objects.Remove(h); err != nil && !errors.Is(err, unix.ENOENT) {
-			return errors.Join(err, in.Discard()) == nil
 		}
 		return in.keep(h) == nil
 	}

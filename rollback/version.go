@@ -82,18 +82,13 @@ type entry struct {
 type catalog struct {
 	paths    map[string]*history
 	versions int
-	contents map[event.Hash]uint8 // what is known of each: named, checked
-	bytes    int64                // of the contents that are named
-	words    map[string]string    // one copy of each repeated string
+	contents map[event.Hash]struct{} // that versions name
+	bytes    int64                   // of the contents that are named
+	words    map[string]string       // one copy of each repeated string
 }
 
-const (
-	named   uint8 = 1 << iota // by a version
-	checked                   // by this process: it put the content, or has read it back
-)
-
 func newCatalog() *catalog {
-	return &catalog{paths: map[string]*history{}, contents: map[event.Hash]uint8{}, words: map[string]string{}}
+	return &catalog{paths: map[string]*history{}, contents: map[event.Hash]struct{}{}, words: map[string]string{}}
 }
 
 func (c *catalog) intern(s string) string {
@@ -144,8 +139,8 @@ func (c *catalog) apply(e *entry) error {
 		v.State.User, v.State.Group = c.intern(v.State.User), c.intern(v.State.Group)
 		h.versions = append(h.versions, v)
 		c.versions++
-		if x := v.State.Hash; v.State.Type == event.TypeRegular && c.contents[x]&named == 0 {
-			c.contents[x] |= named
+		if _, ok := c.contents[v.State.Hash]; v.State.Type == event.TypeRegular && !ok {
+			c.contents[v.State.Hash] = struct{}{}
 			c.bytes += int64(v.State.Size)
 		}
 		if e.Trusted {

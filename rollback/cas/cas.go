@@ -23,7 +23,7 @@ var (
 // fsync for each.
 const many = 64
 
-// window bounds what compressing and expanding keep in memory for one stream.
+// window bounds what expanding keeps in memory for one stream.
 const window = 1 << 20
 
 // Options are the choices of Open.
@@ -42,6 +42,7 @@ type Store struct {
 	tmp     int
 	enc     *zstd.Encoder // for whole buffers; safe for concurrent use
 	dec     *zstd.Decoder // the same
+	gear    *gear
 
 	flush sync.Mutex // one Flush at a time
 	sizes sizes
@@ -49,24 +50,26 @@ type Store struct {
 	mu      sync.Mutex
 	next    uint64
 	pending map[event.Hash]*temp
-	dirty   map[string]bool // directories of objects/ with names not known to be durable
-	streams []*zstd.Encoder // idle stream encoders
+	dirty   map[string]bool         // directories of objects/ with names not known to be durable
+	sound   map[event.Hash]struct{} // put or read back by this process
+	held    map[event.Hash]int      // chunks in the hands of Writers
 }
 
 // temp is a complete content in tmp/ that waits for Flush.
 type temp struct {
 	name    string
+	list    bool // of chunks, which get their names first
 	suspect bool // an fsync failed: what the cache holds may never reach the disk
 }
 
 // Open opens the store in dir and makes it if it is missing. What an earlier
 // process left in tmp/ is removed: nothing refers to it.
 func Open(dir string, o Options) (*Store, error) {
-	s := &Store{dir: dir, disk: o.Disk, objects: -1, tmp: -1,
-		pending: map[event.Hash]*temp{}, dirty: map[string]bool{}}
+	s := &Store{dir: dir, disk: o.Disk, objects: -1, tmp: -1, gear: newGear(), pending: map[event.Hash]*temp{},
+		dirty: map[string]bool{}, sound: map[event.Hash]struct{}{}, held: map[event.Hash]int{}}
 	var err error
 	s.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2),
-		zstd.WithWindowSize(window), zstd.WithLowerEncoderMem(true))
+		zstd.WithWindowSize(window), zstd.WithLowerEncoderMem(true), zstd.WithSingleSegment(true)) // its head has the length
 	if err != nil {
 		return nil, fmt.Errorf("open objects %s: %w", dir, err)
 	}
@@ -155,125 +158,77 @@ func (s *Store) tempName() string {
 	return strconv.FormatUint(s.next, 16)
 }
 
-// Put stores b, whose digest is h, unless it is stored already.
+// Put stores b, whose digest is h, unless it is stored already and can be read.
 func (s *Store) Put(h event.Hash, b []byte) error {
-	if s.Has(h) {
+	if s.intact(h) {
 		return nil
 	}
-	frame := s.enc.EncodeAll(b, make([]byte, 0, len(b)/2+64))
-	name := s.tempName()
-	fd, err := s.disk.Create(s.tmp, name, 0o400)
+	name, err := s.stage(b)
+	if err == nil {
+		err = s.adopt(h, &temp{name: name})
+	}
 	if err != nil {
 		return fmt.Errorf("store object %s: %w", h.Hex(), err)
-	}
-	defer unix.Close(fd)
-	if err := s.disk.Write(fd, name, frame, 0); err != nil {
-		return fmt.Errorf("store object %s: %w", h.Hex(), errors.Join(err, s.disk.Unlink(s.tmp, name, 0)))
-	}
-	return s.adopt(h, name)
-}
-
-// adopt makes a complete temp the content of h, or drops it if another
-// goroutine was faster.
-func (s *Store) adopt(h event.Hash, name string) error {
-	s.mu.Lock()
-	_, ok := s.pending[h]
-	if !ok {
-		s.pending[h] = &temp{name: name}
-	}
-	s.mu.Unlock()
-	if ok {
-		return s.disk.Unlink(s.tmp, name, 0)
 	}
 	return nil
 }
 
-// Writer takes a content of unknown digest and any size.
-type Writer struct {
-	s    *Store
-	name string
-	fd   int
-	enc  *zstd.Encoder
-	off  int64
-	err  error
+// intact reports whether the content of h is stored and can be read: what an
+// earlier process stored is read back once. What is damaged is to be stored
+// again: Flush then replaces it.
+func (s *Store) intact(h event.Hash) bool {
+	s.mu.Lock()
+	_, sound := s.sound[h]
+	s.mu.Unlock()
+	if !s.Has(h) {
+		return false
+	}
+	if !sound {
+		_, err := s.Check(h)
+		sound = err == nil
+	}
+	return sound
 }
 
-// NewWriter returns a Writer; Commit or Abort must end it.
-func (s *Store) NewWriter() (*Writer, error) {
-	w := &Writer{s: s, name: s.tempName()}
-	var err error
-	if w.fd, err = s.disk.Create(s.tmp, w.name, 0o400); err != nil {
-		return nil, fmt.Errorf("store object: %w", err)
-	}
+func (s *Store) note(h event.Hash, sound bool) {
 	s.mu.Lock()
-	if n := len(s.streams); n > 0 {
-		w.enc, s.streams = s.streams[n-1], s.streams[:n-1]
+	defer s.mu.Unlock()
+	if sound {
+		s.sound[h] = struct{}{}
+	} else {
+		delete(s.sound, h)
 	}
-	s.mu.Unlock()
-	if w.enc == nil {
-		w.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
-			zstd.WithWindowSize(window), zstd.WithLowerEncoderMem(true))
-		if err != nil {
-			return nil, errors.Join(err, w.Abort())
+}
+
+// hold keeps a chunk from being removed until unhold.
+func (s *Store) hold(h event.Hash) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held[h]++
+}
+
+func (s *Store) unhold(parts []part) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range parts {
+		if s.held[p.hash]--; s.held[p.hash] == 0 {
+			delete(s.held, p.hash)
 		}
 	}
-	w.enc.Reset(frameWriter{w})
-	return w, nil
 }
 
-// frameWriter receives the compressed bytes.
-type frameWriter struct{ w *Writer }
-
-func (f frameWriter) Write(p []byte) (int, error) {
-	w := f.w
-	if err := w.s.disk.Write(w.fd, w.name, p, w.off); err != nil {
-		return 0, err
+// adopt makes a complete temp the content of h, or drops it if another
+// goroutine was faster.
+func (s *Store) adopt(h event.Hash, t *temp) error {
+	s.mu.Lock()
+	_, ok := s.pending[h]
+	if !ok {
+		s.pending[h] = t
+		s.sound[h] = struct{}{}
 	}
-	w.off += int64(len(p))
-	return len(p), nil
-}
-
-// Write adds content.
-func (w *Writer) Write(p []byte) (int, error) {
-	n, err := w.enc.Write(p)
-	if err != nil {
-		w.err = err
+	s.mu.Unlock()
+	if ok {
+		return s.disk.Unlink(s.tmp, t.name, 0)
 	}
-	return n, err
-}
-
-// Reset forgets what was written, so that another attempt can be.
-func (w *Writer) Reset() {
-	w.off = 0
-	w.err = w.s.disk.Truncate(w.fd, w.name, 0)
-	w.enc.Reset(frameWriter{w})
-}
-
-// Commit ends the Writer and stores what was written, whose digest is h.
-func (w *Writer) Commit(h event.Hash) error {
-	err := errors.Join(w.err, w.enc.Close())
-	if err != nil || w.s.Has(h) {
-		return errors.Join(err, w.Abort())
-	}
-	w.release()
-	return w.s.adopt(h, w.name)
-}
-
-// Abort ends the Writer and stores nothing.
-func (w *Writer) Abort() error {
-	w.release()
-	return w.s.disk.Unlink(w.s.tmp, w.name, 0)
-}
-
-func (w *Writer) release() {
-	unix.Close(w.fd)
-	if w.enc == nil {
-		return
-	}
-	w.enc.Reset(nil)
-	w.s.mu.Lock()
-	defer w.s.mu.Unlock()
-	if len(w.s.streams) < 2 {
-		w.s.streams = append(w.s.streams, w.enc)
-	}
+	return nil
 }

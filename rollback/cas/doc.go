@@ -1,8 +1,13 @@
 // Package cas keeps contents on disk under their BLAKE3.
 //
-// It owns one directory: objects/ab/<64 hex digits>, each a plain zstd frame
-// (zstd -d and b3sum check one without Holdfast), and tmp/ for what is not
-// durable yet. It promises:
+// It owns one directory: objects/ab/<64 hex digits>, and tmp/ for what is not
+// durable yet. The first four bytes of an object say what it is: a zstd frame
+// (zstd -d and b3sum check one without Holdfast), or "HFC1", the list of the
+// chunks of a content longer than SmallSize, which are objects themselves. Another
+// form would have another beginning; one that is not known is damage. Stores of
+// before there were chunks have one frame for a long content: it is read as such.
+//
+// It promises:
 //
 //   - A file below objects/ is complete and on stable storage before it has its
 //     name there. Put leaves the content in tmp/, Flush does write → fsync →
@@ -12,7 +17,7 @@
 //   - Objects are never changed. Remove is for the owner of the references.
 //
 // The rollback package calls it and nobody else. It does not know which objects
-// are needed, does not lock against a second writer, and does not guarantee that
+// are needed (Parts tells which chunks a content needs), does not lock against a second writer, and does not guarantee that
 // an object is still readable years later: Check reads it back.
 //
 // The package also holds Disk, the one way in which rollback changes a disk, so

@@ -27,13 +27,18 @@ func (s *Store) Flush() error {
 	if err := s.settle(waiting); err != nil {
 		return fmt.Errorf("flush objects: %w", err)
 	}
-	for h, t := range waiting {
-		if err := s.publish(h, t); err != nil {
+	for _, lists := range []bool{false, true} { // no list without its chunks
+		for h, t := range waiting {
+			if t.list != lists {
+				continue
+			}
+			if err := s.publish(h, t); err != nil {
+				return fmt.Errorf("flush objects: %w", err)
+			}
+		}
+		if err := s.settleNames(); err != nil {
 			return fmt.Errorf("flush objects: %w", err)
 		}
-	}
-	if err := s.settleNames(); err != nil {
-		return fmt.Errorf("flush objects: %w", err)
 	}
 	return nil
 }
@@ -68,20 +73,22 @@ func (s *Store) settle(waiting map[event.Hash]*temp) error {
 }
 
 func (s *Store) rewrite(h event.Hash, t *temp) error {
-	w, err := s.NewWriter()
+	f, err := s.file(h)
 	if err != nil {
 		return err
 	}
-	if _, err := s.Stream(h, w); err != nil {
-		return errors.Join(err, w.Abort())
+	defer f.Close()
+	c, err := s.take(h, f) // verifies it
+	if err != nil {
+		return err
 	}
-	if err := errors.Join(w.err, w.enc.Close()); err != nil {
-		return errors.Join(err, w.Abort())
+	name, err := s.create(c.raw)
+	if err != nil {
+		return err
 	}
-	w.release()
 	s.mu.Lock()
 	old := t.name
-	t.name, t.suspect = w.name, false
+	t.name, t.suspect = name, false
 	s.mu.Unlock()
 	return s.disk.Unlink(s.tmp, old, 0)
 }
@@ -125,6 +132,9 @@ func (s *Store) settleNames() error {
 		dirs = append(dirs, d)
 	}
 	s.mu.Unlock()
+	if len(dirs) == 0 {
+		return nil
+	}
 	if len(dirs) > many {
 		if err := s.disk.Syncfs(s.objects, "objects"); err != nil {
 			return err

@@ -47,6 +47,60 @@ func corrupt(h event.Hash, cause error) error {
 
 var errDigest = errors.New("its bytes have another digest")
 
+// content is an object, opened: one of bytes, parts and frame is what it is.
+type content struct {
+	raw   []byte // the file, unless it is long and no list
+	bytes []byte // a short content, verified
+	parts []part // a long one; its chunks are not verified
+	frame bool   // one long frame, as stores held before there were chunks
+}
+
+// take reads an object as far as it fits into memory.
+func (s *Store) take(h event.Hash, f *os.File) (content, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return content{}, fmt.Errorf("stat object %s: %w", h.Hex(), err)
+	}
+	// A frame is never much longer than its content.
+	if st.Size > SmallSize+SmallSize/16 {
+		magic := make([]byte, len(listMagic))
+		if _, err := f.ReadAt(magic, 0); err != nil {
+			return content{}, fmt.Errorf("read object %s: %w", h.Hex(), err)
+		}
+		if string(magic) != listMagic {
+			return content{frame: true}, nil
+		}
+	}
+	raw := make([]byte, st.Size)
+	if _, err := io.ReadFull(f, raw); err != nil {
+		return content{}, fmt.Errorf("read object %s: %w", h.Hex(), err)
+	}
+	c := content{raw: raw}
+	if len(raw) >= len(listMagic) && string(raw[:len(listMagic)]) == listMagic {
+		var err error
+		if c.parts, err = decodeList(raw); err != nil {
+			return content{}, corrupt(h, err)
+		}
+		return c, nil
+	}
+	var head zstd.Header
+	if err := head.Decode(raw); err != nil {
+		return content{}, corrupt(h, err)
+	}
+	if !head.HasFCS || head.FrameContentSize > SmallSize {
+		c.frame = true
+		return c, nil
+	}
+	var err error
+	if c.bytes, err = s.dec.DecodeAll(raw, make([]byte, 0, head.FrameContentSize)); err != nil {
+		return content{}, corrupt(h, err)
+	}
+	if digest.Sum(c.bytes) != h {
+		return content{}, corrupt(h, errDigest)
+	}
+	return c, nil
+}
+
 // Bytes returns the content of h if it is no longer than SmallSize, verified.
 // small is false if it is longer.
 func (s *Store) Bytes(h event.Hash) (b []byte, small bool, err error) {
@@ -55,77 +109,119 @@ func (s *Store) Bytes(h event.Hash) (b []byte, small bool, err error) {
 		return nil, false, err
 	}
 	defer f.Close()
-	return s.smallBytes(h, f)
+	c, err := s.take(h, f)
+	if err != nil || c.frame || c.parts != nil {
+		return nil, false, err
+	}
+	return c.bytes, true, nil
 }
 
-func (s *Store) smallBytes(h event.Hash, f *os.File) (b []byte, small bool, err error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return nil, false, fmt.Errorf("stat object %s: %w", h.Hex(), err)
-	}
-	// A frame is never much longer than its content.
-	if st.Size > SmallSize+SmallSize/16 {
-		return nil, false, nil
-	}
-	frame := make([]byte, st.Size)
-	if _, err := io.ReadFull(f, frame); err != nil {
-		return nil, false, fmt.Errorf("read object %s: %w", h.Hex(), err)
-	}
-	var head zstd.Header
-	if err := head.Decode(frame); err != nil {
-		return nil, false, corrupt(h, err)
-	}
-	if !head.HasFCS || head.FrameContentSize > SmallSize {
-		return nil, false, nil
-	}
-	b, err = s.dec.DecodeAll(frame, make([]byte, 0, head.FrameContentSize))
+// Parts returns the chunks of the content of h; none if it is not cut.
+func (s *Store) Parts(h event.Hash) ([]event.Hash, error) {
+	f, err := s.file(h)
 	if err != nil {
-		return nil, false, corrupt(h, err)
+		return nil, err
 	}
-	if digest.Sum(b) != h {
-		return nil, false, corrupt(h, errDigest)
+	defer f.Close()
+	magic := make([]byte, len(listMagic))
+	if _, err := io.ReadFull(f, magic); err != nil {
+		return nil, corrupt(h, err)
 	}
-	return b, true, nil
+	if string(magic) != listMagic {
+		return nil, nil
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("read object %s: %w", h.Hex(), err)
+	}
+	c, err := s.take(h, f)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]event.Hash, len(c.parts))
+	for i, p := range c.parts {
+		out[i] = p.hash
+	}
+	return out, nil
 }
 
 // Stream writes the content of h to w as it is read. What w got is right only
 // if the error is nil.
-func (s *Store) Stream(h event.Hash, w io.Writer) (int64, error) {
+func (s *Store) Stream(h event.Hash, w io.Writer) (n int64, err error) {
 	f, err := s.file(h)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	b, small, err := s.smallBytes(h, f)
+	c, err := s.take(h, f)
 	if err != nil {
 		return 0, err
 	}
-	if small {
-		n, err := w.Write(b)
+	if c.parts == nil && !c.frame {
+		n, err := w.Write(c.bytes)
 		return int64(n), err
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return 0, fmt.Errorf("read object %s: %w", h.Hex(), err)
-	}
-	d, err := expander(f)
+	r, err := s.source(h, f, c)
 	if err != nil {
-		return 0, corrupt(h, err)
+		return 0, err
 	}
-	defer d.Close()
-	r := &verifier{h: h, r: d, sum: digest.NewHasher()}
+	defer r.release()
 	return io.CopyBuffer(struct{ io.Writer }{w}, r, make([]byte, 128<<10))
 }
 
-func expander(r io.Reader) (*zstd.Decoder, error) {
-	return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(8*window))
+// source reads a long content from its beginning.
+func (s *Store) source(h event.Hash, f *os.File, c content) (*verifier, error) {
+	v := &verifier{h: h, sum: digest.NewHasher()}
+	if !c.frame {
+		v.r = &chunks{s: s, left: c.parts}
+		return v, nil
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("read object %s: %w", h.Hex(), err)
+	}
+	var err error
+	v.frame, err = zstd.NewReader(f, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(8*window))
+	if err != nil {
+		return nil, corrupt(h, err)
+	}
+	v.r = v.frame
+	return v, nil
+}
+
+// chunks reads the chunks of a long content, each verified.
+type chunks struct {
+	s    *Store
+	left []part
+	now  []byte
+}
+
+func (c *chunks) Read(p []byte) (int, error) {
+	for len(c.now) == 0 {
+		if len(c.left) == 0 {
+			return 0, io.EOF
+		}
+		next := c.left[0]
+		b, small, err := c.s.Bytes(next.hash)
+		if err != nil {
+			c.s.note(next.hash, false)
+			return 0, fmt.Errorf("chunk: %w", err)
+		}
+		if !small || len(b) != int(next.len) {
+			return 0, errList
+		}
+		c.now, c.left = b, c.left[1:]
+	}
+	n := copy(p, c.now)
+	c.now = c.now[n:]
+	return n, nil
 }
 
 // verifier passes bytes on and turns the end into an error if their digest is
 // not the promised one.
 type verifier struct {
-	h   event.Hash
-	r   io.Reader
-	sum *digest.Hasher
+	h     event.Hash
+	r     io.Reader
+	sum   *digest.Hasher
+	frame *zstd.Decoder
 }
 
 func (v *verifier) Read(p []byte) (int, error) {
@@ -136,10 +232,18 @@ func (v *verifier) Read(p []byte) (int, error) {
 	switch {
 	case err == io.EOF && v.sum.Sum() != v.h:
 		return n, corrupt(v.h, errDigest)
-	case err != nil && err != io.EOF:
+	case err != nil && err != io.EOF && !errors.Is(err, ErrMissing):
 		return n, corrupt(v.h, err)
+	case err != nil && err != io.EOF:
+		return n, fmt.Errorf("read object %s: %w", v.h.Hex(), err)
 	}
 	return n, err
+}
+
+func (v *verifier) release() {
+	if v.frame != nil {
+		v.frame.Close()
+	}
 }
 
 // Open returns the content of h, verified before the first byte; a long one is
@@ -149,49 +253,43 @@ func (s *Store) Open(h event.Hash) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, small, err := s.smallBytes(h, f)
-	if err != nil || small {
+	c, err := s.take(h, f)
+	if err != nil || c.parts == nil && !c.frame {
 		f.Close()
-		return io.NopCloser(bytes.NewReader(b)), err
+		return io.NopCloser(bytes.NewReader(c.bytes)), err
 	}
-	for _, pass := range []bool{true, false} {
-		if _, err := f.Seek(0, io.SeekStart); err != nil {
-			f.Close()
-			return nil, fmt.Errorf("read object %s: %w", h.Hex(), err)
-		}
-		d, err := expander(f)
-		if err != nil {
-			f.Close()
-			return nil, corrupt(h, err)
-		}
-		v := &verifier{h: h, r: d, sum: digest.NewHasher()}
-		if !pass {
-			return &reader{verifier: v, d: d, f: f}, nil
-		}
+	v, err := s.source(h, f, c)
+	if err == nil {
 		_, err = io.Copy(io.Discard, v)
-		d.Close()
-		if err != nil {
-			f.Close()
-			return nil, err
-		}
+		v.release()
 	}
-	return nil, nil
+	if err == nil {
+		v, err = s.source(h, f, c)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &reader{verifier: v, f: f}, nil
 }
 
 type reader struct {
 	*verifier
-	d *zstd.Decoder
 	f *os.File
 }
 
 // Close releases the object.
 func (r *reader) Close() error {
-	r.d.Close()
+	r.release()
 	return r.f.Close()
 }
 
 // Check reads the content of h back and returns its length.
-func (s *Store) Check(h event.Hash) (int64, error) { return s.Stream(h, io.Discard) }
+func (s *Store) Check(h event.Hash) (int64, error) {
+	n, err := s.Stream(h, io.Discard)
+	s.note(h, err == nil)
+	return n, err
+}
 
 // Walk calls f for each durable object, in order, with its size on disk. A file
 // below objects/ that is no object is reported to odd.
@@ -239,6 +337,7 @@ func (s *Store) Remove(h event.Hash) error {
 	s.mu.Lock()
 	t, waits := s.pending[h]
 	delete(s.pending, h)
+	delete(s.sound, h)
 	s.mu.Unlock()
 	if waits {
 		return s.disk.Unlink(s.tmp, t.name, 0)
