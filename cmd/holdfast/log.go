@@ -142,6 +142,10 @@ func what(r *event.Record) string {
 		return r.Response.Action
 	case r.Op != "":
 		return r.Op
+	case r.Session != nil:
+		return r.Session.State
+	case r.Credential != nil:
+		return "ids"
 	case r.Kind == event.RecGap:
 		return "lost"
 	}
@@ -203,6 +207,9 @@ func object(r *event.Record) string {
 	}
 	if g := r.Gap; g != nil && r.Kind == event.RecGap {
 		s += gapText(g)
+	}
+	if r.Kind == event.RecExec && r.Process != nil {
+		s = command(r.Process.Argv)
 	}
 	if s == "" {
 		s = printableText(r.Reason)

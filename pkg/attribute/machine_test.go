@@ -62,9 +62,7 @@ func (m *machine) observe(ev *event.Event) {
 	if m.deaf {
 		return
 	}
-	if r := m.table.Observe(ev); r != nil {
-		m.records = append(m.records, r)
-	}
+	m.records = append(m.records, m.table.Observe(ev)...)
 	for i := range ev.Exe { // the bytes are borrowed: the table must have copied them
 		ev.Exe[i] = 'X'
 	}

@@ -161,6 +161,7 @@ func (t *Table) admit(n *node, now uint64) {
 	t.live.Push(&n.place, n)
 	if n.sess != nil {
 		n.sess.live++
+		n.sess.procs++
 	}
 	t.room()
 }

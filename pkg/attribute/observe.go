@@ -6,11 +6,10 @@ import (
 	"github.com/holdfast/holdfast/pkg/event"
 )
 
-// Observe takes in a process event and returns a session record to append, or
-// nil. An event that ends a session and begins another yields one record now and
-// one at the next call, whatever the event. Events that tell nothing of processes
-// are ignored. The event's bytes are copied.
-func (t *Table) Observe(ev *event.Event) *event.Record {
+// Observe takes in a process event and returns the records to append, in order. The
+// list is valid until the next call. Events that tell nothing of processes are
+// ignored. The event's bytes are copied.
+func (t *Table) Observe(ev *event.Event) []*event.Record {
 	switch ev.Kind {
 	case event.KindFork:
 		t.fork(ev)
@@ -26,12 +25,14 @@ func (t *Table) Observe(ev *event.Event) *event.Record {
 		t.socket(ev)
 	}
 	t.expire(ev.Time)
-	if len(t.pending) == 0 {
-		return nil
-	}
-	r := t.pending[0]
-	t.pending = t.pending[1:]
-	return r
+	return t.taken()
+}
+
+// taken gives out the records that are due, Who's among them.
+func (t *Table) taken() []*event.Record {
+	out := t.pending
+	t.pending, t.given = t.given[:0], out
+	return out
 }
 
 // fork links the child to the program that forked it, of which it is a copy.
@@ -105,12 +106,14 @@ func (t *Table) parent(ev *event.Event) *node {
 // exec puts a new program above the one that the process ran until now.
 func (t *Table) exec(ev *event.Event) {
 	img := imageOf(ev)
-	if n := t.find(ev.Key); n != nil {
-		t.complete(n, img, ev)
+	n := t.find(ev.Key)
+	if n != nil {
+		if n = t.complete(n, img, ev); n != nil {
+			t.began(n, ev)
+		}
 		return
 	}
 	cur := t.current(ev.Key)
-	var n *node
 	switch {
 	case cur == nil: // its fork was not reported
 		t.n.lost.Add(1)
@@ -122,7 +125,17 @@ func (t *Table) exec(ev *event.Event) {
 	default:
 		return // older than what is known: nothing refers to it
 	}
-	t.setSession(n, ev)
+	t.began(t.setSession(n, ev), ev)
+}
+
+// began tells of a program that was executed.
+func (t *Table) began(n *node, ev *event.Event) {
+	if n.sess != nil {
+		n.sess.execs++
+	}
+	if t.told(n) {
+		t.tell(t.execRecord(n, ev))
+	}
 }
 
 // learn takes in a process that lived before the daemon.
@@ -166,10 +179,10 @@ func (t *Table) orphan(ev *event.Event, img *image) *node {
 }
 
 // complete gives a program that was met before its exec was reported what the
-// report says.
-func (t *Table) complete(n *node, img *image, ev *event.Event) {
+// report says. It returns nil if that was told before.
+func (t *Table) complete(n *node, img *image, ev *event.Event) *node {
 	if n.is(flagCopy) || n.image.exe != "" && n.image.flags&imageProc == 0 {
-		return
+		return nil
 	}
 	t.turn++
 	*n.image = *img
@@ -178,6 +191,7 @@ func (t *Table) complete(n *node, img *image, ev *event.Event) {
 		t.n.lost.Add(^uint64(0)) // it was not lost, but late
 	}
 	t.note(n, ev)
+	return n
 }
 
 func (t *Table) exit(ev *event.Event) {

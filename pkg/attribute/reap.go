@@ -22,7 +22,5 @@ func (t *Table) Reap(now uint64, max int) []*event.Record {
 		n = next
 	}
 	t.expire(now)
-	r := t.pending
-	t.pending = nil
-	return r
+	return t.taken()
 }

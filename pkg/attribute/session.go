@@ -22,7 +22,9 @@ type session struct {
 	start    uint64
 	end      uint64
 
-	live   int  // processes that run
+	live   int // processes that run
+	procs  uint64
+	execs  uint64
 	unsure bool // a process was dropped: the end cannot be told
 	found  bool // began before the daemon, or its beginning was lost
 	asked  bool // origin was looked for since the last candidate
@@ -139,6 +141,7 @@ func (t *Table) join(n *node, s *session, now uint64) *node {
 		t.n.sessions.Add(1)
 	}
 	s.live++
+	s.procs++
 	if old != nil {
 		t.leave(old, n, now)
 	}
@@ -164,7 +167,7 @@ func (t *Table) leave(s *session, n *node, now uint64) {
 	t.mu.Unlock()
 	t.n.sessions.Add(-1)
 	if !s.unsure {
-		t.pending = append(t.pending, t.sessionRecord(s, n, s.sentence(t)+" ended"))
+		t.pending = append(t.pending, t.sessionRecord(s, n, event.SessionEnd, s.sentence(t)+" ended"))
 	}
 }
 
@@ -196,7 +199,7 @@ func (t *Table) login(ev *event.Event) {
 	} else { // met before its beginning was reported, or the number was used again
 		over := s.end != 0
 		t.mu.Lock()
-		opened.live, opened.unsure = s.live, s.unsure
+		opened.live, opened.unsure, opened.procs, opened.execs = s.live, s.unsure, s.procs, s.execs
 		*s = *opened
 		t.mu.Unlock()
 		if over {
@@ -206,7 +209,7 @@ func (t *Table) login(ev *event.Event) {
 	if m := t.join(n, s, ev.Time); setter == n {
 		setter = m
 	}
-	t.pending = append(t.pending, t.sessionRecord(s, setter, s.sentence(t)))
+	t.pending = append(t.pending, t.sessionRecord(s, setter, event.SessionStart, s.sentence(t)))
 }
 
 // rewritten reports that a session that runs was given another loginuid, which
@@ -215,7 +218,7 @@ func (t *Table) rewritten(s *session, n *node, ev *event.Event) {
 	if ev.Login == s.login {
 		return
 	}
-	r := t.sessionRecord(s, n, "loginuid set to "+t.user(ev.Login)+" inside the "+s.sentence(t))
+	r := t.sessionRecord(s, n, event.SessionChanged, "loginuid set to "+t.user(ev.Login)+" inside the "+s.sentence(t))
 	r.Time, r.TimeEnd = t.wall(ev.Time), 0
 	t.pending = append(t.pending, r)
 }
@@ -252,7 +255,7 @@ func (s *session) sentence(t *Table) string {
 }
 
 // sessionRecord makes a record about s; n is the process that began or ended it.
-func (t *Table) sessionRecord(s *session, n *node, reason string) *event.Record {
+func (t *Table) sessionRecord(s *session, n *node, state, reason string) *event.Record {
 	ev := event.Event{Key: n.key, TID: n.key.PID, Login: s.login, Session: s.id, Cgroup: n.cgroup}
 	ev.Creds = event.Creds{UID: n.ids.uid, EUID: n.ids.euid, SUID: n.ids.suid, FSUID: n.ids.euid,
 		GID: n.ids.gid, EGID: n.ids.egid, SGID: n.ids.sgid, FSGID: n.ids.egid}
@@ -260,7 +263,8 @@ func (t *Table) sessionRecord(s *session, n *node, reason string) *event.Record 
 	a := t.actor(&ev, n, s, c)
 	a.TTY = s.tty
 	p := t.process(&ev, n, c, false)
-	return &event.Record{Kind: event.RecSession, Time: t.wall(s.start), TimeEnd: t.wall(s.end), Reason: reason, Actor: &a, Process: &p}
+	return &event.Record{Kind: event.RecSession, Time: t.wall(s.start), TimeEnd: t.wall(s.end), Reason: reason, Actor: &a, Process: &p,
+		Session: &event.Session{State: state, Processes: s.procs, Execs: s.execs}}
 }
 
 // held are the connections that a process was found to hold.

@@ -104,6 +104,10 @@ func TestSessionRecordsSayWhoWhenAndWhere(t *testing.T) {
 	if end.Time != begin.Time || end.TimeEnd != wallOf(m.now) {
 		t.Errorf("end: from %v to %v, want from %v to %v", end.Time, end.TimeEnd, begin.Time, wallOf(m.now))
 	}
+	// the monitor, the person's process and the shell, which alone executed anything since the login
+	if b, e := *begin.Session, *end.Session; b != (event.Session{State: "start", Processes: 1}) || e != (event.Session{State: "end", Processes: 3, Execs: 1}) {
+		t.Errorf("%+v, then %+v", b, e)
+	}
 	for _, r := range m.records {
 		a := r.Actor
 		if a.User != "alice" || a.Loginuid != 1000 || a.Session != "login-7" || a.Origin != "ssh" || a.SourceIP != "10.0.0.1" || a.SourcePort != 5555 {

@@ -33,6 +33,9 @@ func NewSystem(self uint32) Options {
 		HashExe: func(pid uint32, path string, dev, ino uint64) (event.Hash, error) {
 			return within(hashes, hashLimit, func() (event.Hash, error) { return h.exe(pid, path, dev, ino) })
 		},
+		HashSoon: func(pid uint32, path string, dev, ino uint64) (event.Hash, error) {
+			return within(hashes, procLimit, func() (event.Hash, error) { return h.exe(pid, path, dev, ino) })
+		},
 		Self: self,
 	}
 }

@@ -21,6 +21,9 @@ type Options struct {
 	// HashExe hashes the executable (dev, ino) of a process. It fails when it
 	// cannot read that very inode.
 	HashExe func(pid uint32, path string, dev, ino uint64) (event.Hash, error)
+	// HashSoon is the same, but does not wait for long. Several goroutines may call
+	// it at once.
+	HashSoon func(pid uint32, path string, dev, ino uint64) (event.Hash, error)
 	// Cgroup is the path of a cgroup below the mount of the v2 hierarchy, "" if
 	// the cgroup is gone.
 	Cgroup func(id uint64) string
@@ -29,6 +32,7 @@ type Options struct {
 	// Live reads what /proc/PID tells of a process that every event would.
 	Live func(pid uint32) (LiveInfo, error)
 
+	Processes    string // Processes*: whose execs and exits are records; "" is none
 	MaxProcesses int    // 131072 if 0
 	KeepExited   uint64 // ns that an ended process stays known for late events; 30 s if 0
 	Self         uint32 // pid of the daemon: never dropped while it lives; 0 for none
@@ -48,8 +52,9 @@ type Table struct {
 
 	turn uint64 // moves on when something is learnt that may change an answer
 
-	pending []*event.Record
-	steps   []*node // scratch of chain
+	pending []*event.Record // to be given out
+	given   []*event.Record // by the last call
+	steps   []*node         // scratch of chain
 
 	mu       sync.Mutex // guards sessions and the fields of its values
 	sessions map[uint64]*session

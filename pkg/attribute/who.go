@@ -40,14 +40,8 @@ func (t *Table) Who(ev *event.Event) (event.Actor, event.Process) {
 	}
 	n = t.setSession(n, ev)
 	defer t.done(n)
-	c := t.chain(n)
+	c := t.known(n)
 	s := n.sess
-	if s != nil && s.found {
-		part, _ := inSession(c)
-		t.candidate(part[len(part)-1])
-		t.resolve(s)
-		c = t.chain(n)
-	}
 	a := t.actor(ev, n, s, c)
 	p := t.process(ev, n, c, true)
 	n.share(&a, &p)

@@ -110,7 +110,10 @@ func columns() []column {
 	cs = append(cs, stateColumns("before_", func(v *view) (*event.State, bool) { return v.before, v.had })...)
 	cs = append(cs, stateColumns("after_", func(v *view) (*event.State, bool) { return v.after, v.has })...)
 	cs = append(cs, actorColumns()...)
-	return append(cs, processColumns()...)
+	cs = append(cs, processColumns()...)
+	cs = append(cs, factColumns()...)
+	cs = append(cs, idColumns("credential_before_", func(v *view) *event.Ids { return &v.credential.Before })...)
+	return append(cs, idColumns("credential_after_", func(v *view) *event.Ids { return &v.credential.After })...)
 }
 
 func stateColumns(prefix string, of func(*view) (*event.State, bool)) []column {
@@ -161,6 +164,7 @@ func actorColumns() []column {
 		col("actor_source_ip", func(v *view) netip.Addr { return sourceIP(v.actor.SourceIP) }),
 		col("actor_source_port", func(v *view) uint16 { return v.actor.SourcePort }),
 		col("actor_evidence", func(v *view) string { return v.actor.Evidence }),
+		col("actor_peers", func(v *view) []string { return v.actor.Peers }),
 	}
 }
 
@@ -172,6 +176,7 @@ func processColumns() []column {
 		col("process_comm", func(v *view) string { return v.process.Comm }),
 		col("process_exe", func(v *view) string { return v.process.Exe }),
 		col("process_exe_hash", func(v *view) string { return digest(v.process.ExeHash) }),
+		col("process_script", func(v *view) string { return v.process.Script }),
 		col("process_argv", func(v *view) []string { return v.process.Argv }),
 		col("process_cwd", func(v *view) string { return v.process.Cwd }),
 		col("process_start", func(v *view) time.Time { return stamp(v.process.Start) }),
@@ -186,6 +191,49 @@ func processColumns() []column {
 		col("process_ancestors_argv", ancestors(func(a *event.Ancestor) []string { return a.Argv })),
 		col("process_ancestors_user", ancestors(func(a *event.Ancestor) string { return a.User })),
 	}
+}
+
+// factColumns are those of sessions, ends, credentials and targets.
+func factColumns() []column {
+	return []column{
+		col("session_state", func(v *view) string { return v.session.State }),
+		col("session_processes", func(v *view) uint64 { return v.session.Processes }),
+		col("session_execs", func(v *view) uint64 { return v.session.Execs }),
+		col("exit_code", func(v *view) *uint8 { return exitCode(v.Exit) }),
+		col("exit_signal", func(v *view) string { return either(v.Exit, &event.Exit{}).Signal }),
+		col("exit_core", func(v *view) bool { return either(v.Exit, &event.Exit{}).Core }),
+		col("credential_how", func(v *view) string { return v.credential.How }),
+		col("target_pid", func(v *view) uint32 { return v.target.PID }),
+		col("target_exec_id", func(v *view) string { return v.target.ExecID }),
+		col("target_comm", func(v *view) string { return v.target.Comm }),
+		col("target_exe", func(v *view) string { return v.target.Exe }),
+		col("target_user", func(v *view) string { return v.target.User }),
+		col("target_uid", func(v *view) uint32 { return v.target.UID }),
+		col("target_session", func(v *view) string { return v.target.Session }),
+	}
+}
+
+func idColumns(prefix string, of func(*view) *event.Ids) []column {
+	return []column{
+		col(prefix+"uid", func(v *view) uint32 { return of(v).UID }),
+		col(prefix+"euid", func(v *view) uint32 { return of(v).EUID }),
+		col(prefix+"suid", func(v *view) uint32 { return of(v).SUID }),
+		col(prefix+"fsuid", func(v *view) uint32 { return of(v).FSUID }),
+		col(prefix+"gid", func(v *view) uint32 { return of(v).GID }),
+		col(prefix+"egid", func(v *view) uint32 { return of(v).EGID }),
+		col(prefix+"sgid", func(v *view) uint32 { return of(v).SGID }),
+		col(prefix+"fsgid", func(v *view) uint32 { return of(v).FSGID }),
+		col(prefix+"caps", func(v *view) string { return of(v).Caps }),
+		col(prefix+"user_ns", func(v *view) string { return of(v).UserNS }),
+	}
+}
+
+// exitCode is NULL where nothing ended.
+func exitCode(e *event.Exit) *uint8 {
+	if e == nil {
+		return nil
+	}
+	return &e.Code
 }
 
 func ancestors[T any](value func(a *event.Ancestor) T) func(*view) []T {

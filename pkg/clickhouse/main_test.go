@@ -136,6 +136,8 @@ func fill(v reflect.Value, next *uint64) {
 		v.SetString(fmt.Sprintf("text %d", n))
 	case reflect.Bool:
 		v.SetBool(true)
+	case reflect.Uint8:
+		v.SetUint(n % 251)
 	case reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		v.SetUint(n)
 	case reflect.Int64:

@@ -42,6 +42,9 @@ type view struct {
 	response      *event.Response
 	gap           *event.Gap
 	sensor        *event.Sensor
+	session       *event.Session
+	credential    *event.Credential
+	target        *event.Target
 }
 
 // views prepares rows for the columns.
@@ -55,6 +58,11 @@ func views(rows []Row) []view {
 		response = &event.Response{}
 		gap      = &event.Gap{}
 		sensor   = &event.Sensor{}
+
+		session    = &event.Session{}
+		ids        = event.Ids{UID: none, EUID: none, SUID: none, FSUID: none, GID: none, EGID: none, SGID: none, FSGID: none}
+		credential = &event.Credential{Before: ids, After: ids}
+		target     = &event.Target{UID: none}
 	)
 	out := make([]view, len(rows))
 	for i, row := range rows {
@@ -69,6 +77,9 @@ func views(rows []Row) []view {
 		v.response = either(r.Response, response)
 		v.gap = either(r.Gap, gap)
 		v.sensor = either(r.Sensor, sensor)
+		v.session = either(r.Session, session)
+		v.credential = either(r.Credential, credential)
+		v.target = either(r.Target, target)
 	}
 	return out
 }

@@ -52,6 +52,10 @@ type Config struct {
 	// Guard has the daemon refuse what would end or blind it: changes of its own
 	// files, signals, attaching to it. Only tiers that can block can do it.
 	Guard bool `yaml:"guard" json:"guard"`
+	// Processes says whose executions, ends and changes of credentials are recorded:
+	// none, sessions (those of logins) or all (services, too). Changes of credentials
+	// in logins and the beginnings and ends of sessions are recorded in any case.
+	Processes string `yaml:"processes" json:"processes"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `yaml:"log_level" json:"log_level"`
 
@@ -118,6 +122,9 @@ func Default() Config {
 		RulesDir: "/etc/holdfast/rules.d",
 		Tier:     TierAuto,
 		Guard:    true,
+
+		Processes: "sessions",
+
 		File:     DefaultFile,
 		LogLevel: "info",
 		Limits: Limits{
@@ -229,6 +236,9 @@ func (c *Config) check(pos func(key string) string) error {
 	}
 	if !slices.Contains(Tiers(), c.Tier) {
 		bad("tier", fmt.Sprintf("unknown tier %q", c.Tier), "use "+strings.Join(Tiers(), ", "))
+	}
+	if whose := []string{"none", "sessions", "all"}; !slices.Contains(whose, c.Processes) {
+		bad("processes", fmt.Sprintf("unknown processes %q", c.Processes), "use "+strings.Join(whose, ", "))
 	}
 	if levels := []string{"debug", "info", "warn", "error"}; !slices.Contains(levels, c.LogLevel) {
 		bad("log_level", fmt.Sprintf("unknown log level %q", c.LogLevel), "use "+strings.Join(levels, ", "))

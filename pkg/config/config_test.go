@@ -19,6 +19,7 @@ func TestParseRefuses(t *testing.T) {
 		{"an unknown key", "state: /s\nsokcet: /x\n", `/e/h.yaml:2: unknown key "sokcet"`},
 		{"an unknown key in a section", "limits:\n  ring: 16MiB\n  rings: 2\n", `/e/h.yaml:3: unknown key "rings"`},
 		{"an unknown tier", "tier: magic\n", `/e/h.yaml:1: unknown tier "magic"`},
+		{"processes of nobody known", "processes: some\n", `/e/h.yaml:1: unknown processes "some"`},
 		{"an unknown log level", "\nlog_level: loud\n", `/e/h.yaml:2: unknown log level "loud"`},
 		{"a ring that is no power of two", "limits:\n  ring: 3MiB\n", "/e/h.yaml:2: ring of 3MiB"},
 		{"a size that is none", "limits:\n  ring: big\n", `size "big": want a number of bytes`},

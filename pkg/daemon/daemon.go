@@ -159,7 +159,7 @@ func (d *Daemon) build() error {
 		d.log.Warn("the daemon is not guarded", "reason", d.rules.guardOff)
 	}
 	ao := attribute.NewSystem(self)
-	ao.MaxProcesses = d.cfg.Limits.Processes
+	ao.MaxProcesses, ao.Processes = d.cfg.Limits.Processes, d.cfg.Processes
 	d.table = attribute.New(ao)
 	ns, err := mountNS()
 	if err != nil {

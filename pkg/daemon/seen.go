@@ -141,6 +141,9 @@ func (b *before) note(r *event.Record) {
 
 func (b *before) gap(r *event.Record) {
 	g := *r.Gap
+	if g.Rescan == "" {
+		return // no change is missing
+	}
 	if g.Of == "" {
 		b.open = append(b.open, pipeline.Prior{ID: r.ID, Gap: g})
 		return

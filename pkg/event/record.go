@@ -80,6 +80,7 @@ const (
 	CauseUnreadable = "unreadable" // a changed file could not be read
 	CauseUnplaced   = "unplaced"   // a path could not be followed, and the trees not be compared
 	CauseJournal    = "journal"    // records were torn off the end of the journal
+	CauseProcesses  = "processes"  // records of processes found no room: no change is missing
 	CauseDown       = "down"       // the daemon was not running: nothing was counted
 )
 
@@ -132,6 +133,11 @@ type Record struct {
 	Gap      *Gap      `json:"gap,omitempty"`
 	Sensor   *Sensor   `json:"sensor,omitempty"`
 
+	Session    *Session    `json:"session,omitempty"`    // of session records
+	Exit       *Exit       `json:"exit,omitempty"`       // of exit records
+	Credential *Credential `json:"credential,omitempty"` // of credential records
+	Target     *Target     `json:"target,omitempty"`     // the process that was reached into
+
 	// Detail holds facts of agent and policy records: key and value, for people.
 	Detail map[string]string `json:"detail,omitempty"`
 }
@@ -165,6 +171,10 @@ type Actor struct {
 	SourceIP   string `json:"source_ip,omitempty"`
 	SourcePort uint16 `json:"source_port,omitempty"`
 	Evidence   string `json:"evidence,omitempty"`
+
+	// Peers are the other ends of the connections that a network service held when
+	// it acted, as ADDRESS:PORT: who may have asked for it, and no more than that.
+	Peers []string `json:"peers,omitempty"`
 }
 
 // Process is the acting process and the way to it from its session's first one.
@@ -178,6 +188,8 @@ type Process struct {
 	Argv    []string `json:"argv,omitempty"`
 	Cwd     string   `json:"cwd,omitempty"`
 	Start   Time     `json:"start,omitzero"`
+	// Script is the file that was executed, where Exe is its interpreter.
+	Script string `json:"script,omitempty"`
 	// Evidence says how Exe, Argv and Cwd are known if not from the kernel's
 	// report of the exec: EvidenceProcScan, or EvidenceNone where they are unknown.
 	Evidence string `json:"evidence,omitempty"`
@@ -197,6 +209,71 @@ type Ancestor struct {
 	Exe    string   `json:"exe,omitempty"`
 	Argv   []string `json:"argv,omitempty"`
 	User   string   `json:"user,omitempty"` // name of its real uid
+}
+
+// The states of a session record.
+const (
+	SessionStart   = "start"
+	SessionEnd     = "end"
+	SessionFound   = "found"   // it began before it could be seen: what is known of it
+	SessionChanged = "changed" // its loginuid was set again
+)
+
+// Session is what a session record tells beside its actor and its process, which
+// is the session's first one.
+type Session struct {
+	State     string `json:"state"`
+	Processes uint64 `json:"processes,omitempty"` // that were seen to run in it, until now
+	Execs     uint64 `json:"execs,omitempty"`
+}
+
+// Exit is how a process ended.
+type Exit struct {
+	Code   uint8  `json:"code"`             // 0 to 255; 128 and the number of the signal if one ended it
+	Signal string `json:"signal,omitempty"` // "SIGKILL"
+	Core   bool   `json:"core,omitempty"`   // it left a core dump
+}
+
+// The ways to other credentials that have no program of their own. The others are
+// those of Actor.Via, and "filecaps:/path" for the capabilities of a file.
+const (
+	HowCall   = "call"           // the program asked for it, and was entitled to
+	HowUserNS = "user_namespace" // it entered a user namespace
+	HowExec   = "exec"           // executing the program gave something up
+)
+
+// Credential is a change of a process's credentials; the actor's are those after it.
+type Credential struct {
+	How    string `json:"how"`
+	Before Ids    `json:"before"`
+	After  Ids    `json:"after"`
+}
+
+// Ids are credentials with the capabilities and the user namespace.
+type Ids struct {
+	UID   uint32 `json:"uid"`
+	EUID  uint32 `json:"euid"`
+	SUID  uint32 `json:"suid"`
+	FSUID uint32 `json:"fsuid"`
+	GID   uint32 `json:"gid"`
+	EGID  uint32 `json:"egid"`
+	SGID  uint32 `json:"sgid"`
+	FSGID uint32 `json:"fsgid"`
+	// Caps are the effective capabilities as setcap(8) writes them without a
+	// suffix: "cap_chown,cap_kill", "all", "none"; "unknown" where nobody told.
+	Caps   string `json:"caps,omitempty"`
+	UserNS string `json:"user_ns,omitempty"` // "user:[4026531837]"
+}
+
+// Target is the process that another one reached into.
+type Target struct {
+	PID     uint32 `json:"pid"`
+	ExecID  string `json:"exec_id,omitempty"`
+	Comm    string `json:"comm,omitempty"`
+	Exe     string `json:"exe,omitempty"`
+	User    string `json:"user,omitempty"` // the person of its session
+	UID     uint32 `json:"uid"`
+	Session string `json:"session,omitempty"`
 }
 
 // Response is what Holdfast did about another record.

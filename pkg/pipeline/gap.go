@@ -60,6 +60,7 @@ func whys() map[string]string {
 		event.CauseUnreadable: "a changed file could not be read",
 		event.CauseUnplaced:   "an operation's path could not be followed any more, and the watched trees could not be compared",
 		event.CauseJournal:    "records were torn off the end of the journal",
+		event.CauseProcesses:  "too many processes began or ended: of some there is no record of their own",
 		event.CauseDown:       "the daemon was not running",
 	}
 }

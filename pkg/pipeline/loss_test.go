@@ -121,6 +121,34 @@ func TestAFullQueueLosesNothingSilently(t *testing.T) {
 	known(s)
 }
 
+func TestAStormOfProcessesPushesOutNoChangeAndIsDeclared(t *testing.T) {
+	s := pipelinetest.NewScene(t, event.ModeObserve)
+	s.Options.Queue = 8
+	plant(s)
+	s.Start()
+	s.Journal.Refuse(1 << 30) // the slow side stands still
+	const storm = 40
+	from := pipelinetest.Clock{}.Boot()
+	for range storm {
+		s.Feed(event.Event{Kind: event.KindExec, Time: pipelinetest.Clock{}.Boot()})
+	}
+	s.Do(s.Actor(7).Remove("f"))
+	time.Sleep(50 * time.Millisecond)
+	s.Journal.Refuse(0)
+	all := s.Wait("the gap", func(r []event.Record) bool { return len(gapsOf(r)) == 1 && len(changes(r)) == 1 })
+	execs := uint64(len(pick(all, func(r *event.Record) bool { return r.Kind == event.RecExec })))
+	g := gapsOf(all)[0].Gap
+	if g.Lost == 0 || g.Lost+execs != storm || !slices.Equal(g.Causes, []string{event.CauseProcesses}) || g.Rescan != "" || len(g.Trees) != 0 {
+		t.Errorf("%d records of executions and %+v, want %d in all", execs, g, storm)
+	}
+	if clock := (pipelinetest.Clock{}); g.From+1e6 < clock.Wall(from) || g.To < g.From || g.To > clock.Wall(clock.Boot()) {
+		t.Errorf("from %v to %v", g.From, g.To)
+	}
+	if st := s.P.Stats(); st.Crowded != g.Lost || st.Processes != execs || st.Lost != 0 || st.Rescans != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
 func TestNamesThatCannotBeFollowedHaveTheTreesComparedOnce(t *testing.T) {
 	s := pipelinetest.NewScene(t, event.ModeObserve)
 	plant(s)

@@ -14,8 +14,9 @@ import (
 
 // Attributor is stage 3 (pkg/attribute).
 type Attributor interface {
-	// Observe learns from an event; it returns a record to append, or nil.
-	Observe(ev *event.Event) *event.Record
+	// Observe learns from an event; it returns the records to append. The list is
+	// valid until the next call.
+	Observe(ev *event.Event) []*event.Record
 	// Who tells who did a file event; the answer shares no memory with the event, and
 	// its lists are not to be changed.
 	Who(ev *event.Event) (event.Actor, event.Process)

@@ -42,6 +42,8 @@ type Pipeline struct {
 	polled uint64      // when the kernel's counters were last read
 	kernel KernelLosses
 
+	crowded crowded // records of processes that found no room; of the fast side alone
+
 	last atomic.Uint64 // time of the last good event
 
 	told []rehash.Told // of who calls Enrol and Down
@@ -205,6 +207,7 @@ const pollEvery = 1_000_000_000 // ns
 func (p *Pipeline) poll() {
 	since := p.polled
 	p.polled = p.o.Clock.Boot()
+	p.tellCrowded()
 	if p.o.Kernel == nil {
 		return
 	}
@@ -296,7 +299,7 @@ func (p *Pipeline) reap() {
 	}
 	p.reaped = now
 	for _, rec := range r.Reap(now, reapMany) {
-		p.put(&item{record: rec})
+		p.putProcess(rec, 0)
 	}
 }
 
@@ -323,8 +326,8 @@ func (p *Pipeline) attribute(ev *event.Event) {
 	if ev.Kind == event.KindFile {
 		return
 	}
-	if rec := p.o.Attribute.Observe(ev); rec != nil {
-		p.put(&item{record: rec})
+	for _, rec := range p.o.Attribute.Observe(ev) {
+		p.putProcess(rec, ev.Hook)
 	}
 	if ev.Kind == event.KindGuard {
 		p.put(&item{record: p.attempt(ev)})

@@ -135,6 +135,9 @@ func (p *Pipeline) work(ctx context.Context, it *item, back func(context.Context
 	defer p.queue.done()
 	switch {
 	case it.record != nil:
+		if f, ok := p.o.Attribute.(Finisher); ok {
+			f.Finish(it.record)
+		}
 		return p.append(ctx, it.record)
 	case it.call != nil:
 		it.call()

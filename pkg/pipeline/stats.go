@@ -16,6 +16,7 @@ type counters struct {
 	refused, unkept, rescans, rescansFailed   atomic.Uint64
 	held, mappedRead, mappedPutOff            atomic.Uint64
 	comparedAll, restless                     atomic.Uint64
+	processes, crowded                        atomic.Uint64
 }
 
 // Stats is what the daemon shows as counters of the stages.
@@ -36,6 +37,8 @@ type Stats struct {
 	Held          uint64 // recorded: what was there before a rule
 	MappedRead    uint64 // bytes that looks at mapped files read
 	MappedPutOff  uint64 // such looks that waited for their turn
+	Processes     uint64 // records of executions and ends
+	Crowded       uint64 // that found no room: each is in a gap record
 
 	// Waiting is what is still to be done about what was told so far: events,
 	// changes, second looks and rescans. Doubt is the moment of the first operation
@@ -81,6 +84,7 @@ func (p *Pipeline) count(s *Stats) {
 	s.Changes, s.Unchanged, s.Looks = n.changes.Load(), n.unchanged.Load(), n.looks.Load()
 	s.Attempts, s.Self, s.Refused = n.attempts.Load(), n.self.Load(), n.refused.Load()
 	s.Unkept, s.Rescans, s.RescansFailed = n.unkept.Load(), n.rescans.Load(), n.rescansFailed.Load()
+	s.Processes, s.Crowded = n.processes.Load(), n.crowded.Load()
 	s.Held, s.MappedRead, s.MappedPutOff = n.held.Load(), n.mappedRead.Load(), n.mappedPutOff.Load()
 	s.QueueLimit, s.Rehash, s.Stop = p.queue.limit, p.states.Stats(), p.stopper.Stats()
 	if p.responder != nil {
@@ -104,6 +108,7 @@ func (p *Pipeline) Limits() []Limit {
 		{"path bytes of an event", 4096, c.Cut},
 		{"second looks put off at once", maxDelayed, p.delayed.hit.Load()},
 		{"directories compared one by one at once", compareMany, p.n.comparedAll.Load()},
+		{"records of executions and ends that wait at once", uint64(p.o.Queue / 2), p.n.crowded.Load()},
 		{"looks at a path that never comes to rest", restless, p.n.restless.Load()},
 	}
 	if p.responder != nil {
@@ -135,6 +140,7 @@ func (s Stats) Map() map[string]uint64 {
 		"held_overflow": s.Coalesce.HeldOverflow, "held_looks": s.Coalesce.HeldLooks, "held_looks_blind": s.Coalesce.HeldBlind,
 		"held_read_bytes": s.MappedRead, "held_put_off": s.MappedPutOff,
 		"respond_stopped": s.Stop.Done, "respond_not_stopped": s.Stop.Refused + s.Stop.Failed,
-		"journal_refused": s.Refused,
+		"journal_refused":    s.Refused,
+		"attribute_recorded": s.Processes, "attribute_crowded": s.Crowded,
 	}
 }

@@ -48,9 +48,12 @@ func (Clock) After(d time.Duration) (<-chan time.Time, func() bool) {
 // who is the attributor: the user's name is made of the pid.
 type who struct{}
 
-func (who) Observe(ev *event.Event) *event.Record {
-	if ev.Kind == event.KindSession {
-		return &event.Record{Kind: event.RecSession}
+func (who) Observe(ev *event.Event) []*event.Record {
+	switch ev.Kind {
+	case event.KindSession:
+		return []*event.Record{{Kind: event.RecSession}}
+	case event.KindExec:
+		return []*event.Record{{Kind: event.RecExec, Time: Clock{}.Wall(ev.Time)}}
 	}
 	return nil
 }

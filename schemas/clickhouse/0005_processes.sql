@@ -1,0 +1,42 @@
+-- What records of processes tell: of executions, ends, credentials and sessions.
+--
+-- Ids of users and groups that a record does not have are 4294967295, as in records.
+-- exit_code is NULL where nothing ended: 0 is a success.
+
+ALTER TABLE {{.Database}}.records{{.OnCluster}}
+    ADD COLUMN IF NOT EXISTS actor_peers Array(String) CODEC(ZSTD(1)) AFTER actor_evidence,
+    ADD COLUMN IF NOT EXISTS process_script String CODEC(ZSTD(1)) AFTER process_exe_hash,
+    ADD COLUMN IF NOT EXISTS session_state LowCardinality(String) AFTER sensor_hook,
+    ADD COLUMN IF NOT EXISTS session_processes UInt64 CODEC(T64, ZSTD(1)) AFTER session_state,
+    ADD COLUMN IF NOT EXISTS session_execs UInt64 CODEC(T64, ZSTD(1)) AFTER session_processes,
+    ADD COLUMN IF NOT EXISTS exit_code Nullable(UInt8) AFTER session_execs,
+    ADD COLUMN IF NOT EXISTS exit_signal LowCardinality(String) AFTER exit_code,
+    ADD COLUMN IF NOT EXISTS exit_core Bool AFTER exit_signal,
+    ADD COLUMN IF NOT EXISTS credential_how LowCardinality(String) AFTER exit_core,
+    ADD COLUMN IF NOT EXISTS credential_before_uid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_how,
+    ADD COLUMN IF NOT EXISTS credential_before_euid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_before_uid,
+    ADD COLUMN IF NOT EXISTS credential_before_suid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_before_euid,
+    ADD COLUMN IF NOT EXISTS credential_before_fsuid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_before_suid,
+    ADD COLUMN IF NOT EXISTS credential_before_gid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_before_fsuid,
+    ADD COLUMN IF NOT EXISTS credential_before_egid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_before_gid,
+    ADD COLUMN IF NOT EXISTS credential_before_sgid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_before_egid,
+    ADD COLUMN IF NOT EXISTS credential_before_fsgid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_before_sgid,
+    ADD COLUMN IF NOT EXISTS credential_before_caps LowCardinality(String) AFTER credential_before_fsgid,
+    ADD COLUMN IF NOT EXISTS credential_before_user_ns LowCardinality(String) AFTER credential_before_caps,
+    ADD COLUMN IF NOT EXISTS credential_after_uid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_before_user_ns,
+    ADD COLUMN IF NOT EXISTS credential_after_euid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_after_uid,
+    ADD COLUMN IF NOT EXISTS credential_after_suid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_after_euid,
+    ADD COLUMN IF NOT EXISTS credential_after_fsuid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_after_suid,
+    ADD COLUMN IF NOT EXISTS credential_after_gid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_after_fsuid,
+    ADD COLUMN IF NOT EXISTS credential_after_egid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_after_gid,
+    ADD COLUMN IF NOT EXISTS credential_after_sgid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_after_egid,
+    ADD COLUMN IF NOT EXISTS credential_after_fsgid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER credential_after_sgid,
+    ADD COLUMN IF NOT EXISTS credential_after_caps LowCardinality(String) AFTER credential_after_fsgid,
+    ADD COLUMN IF NOT EXISTS credential_after_user_ns LowCardinality(String) AFTER credential_after_caps,
+    ADD COLUMN IF NOT EXISTS target_pid UInt32 CODEC(T64, ZSTD(1)) AFTER credential_after_user_ns,
+    ADD COLUMN IF NOT EXISTS target_exec_id String CODEC(ZSTD(1)) AFTER target_pid,
+    ADD COLUMN IF NOT EXISTS target_comm LowCardinality(String) AFTER target_exec_id,
+    ADD COLUMN IF NOT EXISTS target_exe LowCardinality(String) AFTER target_comm,
+    ADD COLUMN IF NOT EXISTS target_user LowCardinality(String) AFTER target_exe,
+    ADD COLUMN IF NOT EXISTS target_uid UInt32 DEFAULT 4294967295 CODEC(T64, ZSTD(1)) AFTER target_user,
+    ADD COLUMN IF NOT EXISTS target_session String CODEC(ZSTD(1)) AFTER target_uid;
