@@ -6,6 +6,7 @@ STATE=/var/lib/holdfast
 SOCKET=/run/holdfast.sock
 DAEMON=
 hf() { holdfast --state $STATE --socket $SOCKET "$@"; }
+status() { hf status --json || test $? = 5; } # 5: degraded
 
 # What linux 5.10 lacks is told, and so it is everywhere in status.
 case $(uname -r) in 5.10.*) DEGRADED_IS_ARMED=yes ;; esac
@@ -50,7 +51,7 @@ settle_all() {
 	local now last= t n
 	t=$(date +%s%N)
 	for n in $(seq ${1:-300}); do
-		now=$(hf status --json | jq -c --argjson t "$t" '[.pipeline.pipeline_waiting + (.queues | map(.len) | add),
+		now=$(status | jq -c --argjson t "$t" '[.pipeline.pipeline_waiting + (.queues | map(.len) | add),
 			(.pipeline.pipeline_doubt | if . > $t then 0 else . end), .journal.seq]')
 		case $now in '[0,0,'*) [ "$now" != "$last" ] || return 0 ;; esac
 		last=$now
@@ -69,7 +70,7 @@ finish() {
 	trap - EXIT
 	set +e
 	${ATEXIT:-true}
-	hf status --json >/out/status.json
+	status >/out/status.json
 	hf log --json --limit ${LAST:-0} >/out/log.ndjson || code=1
 	stop_daemon || code=1
 	hf verify >/out/verify.txt || { cat /out/verify.txt; code=1; }
@@ -134,7 +135,7 @@ sums() {
 
 # told FILTER: there is such a record. says FILTER: status says so.
 told() { hf log --json --limit 0 | jq -es "any(.[]; $1)" >/dev/null; }
-says() { { hf status --json || test $? = 5; } | jq -e "$1" >/dev/null; }
+says() { status | jq -e "$1" >/dev/null; }
 
 # is_as FILE DIR: the tree is, restored, as the picture in FILE.
 is_as() { diff "$1" <(picture "$2" restored); }
