@@ -134,7 +134,7 @@ func (t Target) TTL(column string) string {
 
 // Retained lists the tables whose rows have an end. A migration that makes one more
 // names it here.
-func Retained() []string { return []string{"records", "checkpoints", "roots", "hourly", "sessions"} }
+func Retained() []string { return []string{"records", "checkpoints", "hourly", "sessions", "roots"} }
 
 // Retain is the statement that gives a table of Retained the retention of t.
 func (t Target) Retain(table string) string {
