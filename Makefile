@@ -17,6 +17,7 @@ KERNEL  ?=
 RUN     ?=
 TIER    ?=
 FS      ?=
+SUITE   ?=
 STATE   ?= /var/lib/holdfast
 WATCH   ?= /etc=observe
 
@@ -110,6 +111,12 @@ coverage: ## docs/coverage.md from every act on every kernel, tier and file syst
 	@$(MAKE) $(TALLY)
 	@COVERAGE=write VM_KERNEL='$(KERNEL)' VM_TIER='$(TIER)' VM_FS='$(FS)' $(TALLY) 'vm=$(GOTEST) -timeout 12h -tags vm -run "^TestCoverage$$" ./vmtests'
 
+.PHONY: attribution
+attribution: ## docs/attribution.md from every case in each tier, with two versions of OpenSSH: TIER= SUITE= for some
+	@.ci/tools.sh
+	@$(MAKE) $(TALLY)
+	@WHO=write VM_TIER='$(TIER)' VM_SUITE='$(SUITE)' $(TALLY) 'vm=$(GOTEST) -timeout 2h -tags vm -run "^TestWho$$" ./vmtests'
+
 .PHONY: bench
 bench: engine ## Go benchmarks, then b3sum on the same kind of files
 	@.ci/bench.sh
@@ -133,6 +140,7 @@ engine: ## the ClickHouse engine that the tests run against
 kernels: ## the kernels and the root file system that the VM tests boot
 	@.ci/tools.sh
 	go run ./vmtests/cmd/vm -prepare
+	go run ./vmtests/cmd/vm -kernel 6.1 -people bookworm -prepare
 
 .PHONY: clean
 clean: ## remove what was built; .cache keeps what was fetched

@@ -25,6 +25,9 @@ var initramfsInit string
 //go:embed init.sh
 var guestInit string
 
+//go:embed vm.service
+var guestUnit string
+
 // outSize is the room for the tar of /out; the disk is sparse.
 const outSize = 512 << 20
 
@@ -32,6 +35,7 @@ const outSize = 512 << 20
 type Options struct {
 	Cache   string            // directory for kernels and images; required
 	Kernel  Kernel            // one of kernels.txt
+	Root    Root              // the user land
 	Script  string            // text of a program for the guest, usually starting with #!/bin/sh
 	Files   map[string]string // guest path → host path of a file or directory
 	Append  string            // kernel parameters; without an lsm= among them DefaultLSM is added
@@ -61,8 +65,8 @@ type Result struct {
 var ErrNoEnd = errors.New("the guest told no end")
 
 // Prepare builds what Run needs of k, so that a later Run only boots.
-func Prepare(ctx context.Context, cache string, k Kernel) error {
-	_, err := prepare(ctx, cache, k)
+func Prepare(ctx context.Context, cache string, k Kernel, r Root) error {
+	_, err := prepare(ctx, cache, k, r)
 	return err
 }
 
@@ -73,7 +77,7 @@ type machine struct {
 	root          string   // the image of the root file system
 }
 
-func prepare(ctx context.Context, cache string, k Kernel) (m machine, err error) {
+func prepare(ctx context.Context, cache string, k Kernel, r Root) (m machine, err error) {
 	cache, err = filepath.Abs(cache) // programs of the host run in other directories
 	if err != nil {
 		return m, fmt.Errorf("prepare kernel %s: %w", k.Name, err)
@@ -89,7 +93,7 @@ func prepare(ctx context.Context, cache string, k Kernel) (m machine, err error)
 	if m.image, m.initrd, err = prepareKernel(ctx, cache, k); err != nil {
 		return m, err
 	}
-	m.root, err = prepareRoot(ctx, cache)
+	m.root, err = prepareRoot(ctx, cache, r)
 	return m, err
 }
 
@@ -97,7 +101,7 @@ func prepare(ctx context.Context, cache string, k Kernel) (m machine, err error)
 // off. A script that fails is no error: its code is in Result.Exit. On ErrNoEnd
 // the result holds what the serial line said until then.
 func Run(ctx context.Context, o Options) (Result, error) {
-	m, err := prepare(ctx, o.Cache, o.Kernel)
+	m, err := prepare(ctx, o.Cache, o.Kernel, o.Root)
 	if err != nil {
 		return Result{}, err
 	}
@@ -149,6 +153,9 @@ func qemu(ctx context.Context, o Options, m machine, in, out string, said io.Wri
 	defer cancel()
 	// A guest whose kernel fails or locks up ends at once, and says where each processor is.
 	cmdline := "console=ttyS0 panic=-1 quiet loglevel=3 oops=panic softlockup_panic=1 softlockup_all_cpu_backtrace=1 watchdog_thresh=30 " + o.Append
+	if o.Root.People != "" {
+		cmdline += " systemd.show_status=0 systemd.wants=vm.service systemd.mask=getty.target systemd.mask=timers.target systemd.mask=serial-getty@ttyS0.service"
+	}
 	if !strings.Contains(o.Append, "lsm=") {
 		cmdline += " " + DefaultLSM
 	}
@@ -229,7 +236,11 @@ func packIn(dst string, o Options) error {
 	}
 	defer f.Close()
 	w := tar.NewWriter(f)
-	for name, text := range map[string]string{"run/vm/init": guestInit, "run/vm/script": o.Script, "run/vm/hostname": "vm-" + o.Kernel.Name + "\n"} {
+	own := map[string]string{"run/vm/init": guestInit, "run/vm/script": o.Script, "run/vm/hostname": "vm-" + o.Kernel.Name + "\n"}
+	if o.Root.People != "" {
+		own["run/systemd/system/vm.service"] = guestUnit
+	}
+	for name, text := range own {
 		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(text))}); err != nil {
 			return err
 		}

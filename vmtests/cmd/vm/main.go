@@ -39,6 +39,7 @@ func run(ctx context.Context, args []string) (int, error) {
 	prepare := fs.Bool("prepare", false, "only fetch and build, for every kernel or the one named")
 	params := fs.String("append", "", "kernel parameters")
 	out := fs.String("out", "", "directory that receives the guest's /out")
+	people := fs.String("people", "", "suite of a root file system with systemd and what people log in with")
 	count := fs.Bool("count", false, "one processor whose clock counts instructions")
 	limit := fs.Duration("timeout", 5*time.Minute, "time limit")
 	fs.Func("file", "GUEST=HOST: bring a file or directory along", func(s string) error {
@@ -69,7 +70,7 @@ func run(ctx context.Context, args []string) (int, error) {
 	}
 	if *prepare {
 		for _, k := range ks {
-			if err := vm.Prepare(ctx, *cache, k); err != nil {
+			if err := vm.Prepare(ctx, *cache, k, vm.Root{People: *people}); err != nil {
 				return 125, err
 			}
 			fmt.Printf("kernel %s is ready\n", k.Name)
@@ -79,7 +80,7 @@ func run(ctx context.Context, args []string) (int, error) {
 	if fs.NArg() == 0 {
 		return 2, errors.New("no command; write it after --")
 	}
-	res, err := vm.Run(ctx, vm.Options{Cache: *cache, Kernel: ks[0], Script: "#!/bin/sh\n" + strings.Join(fs.Args(), " ") + "\n",
+	res, err := vm.Run(ctx, vm.Options{Cache: *cache, Kernel: ks[0], Root: vm.Root{People: *people}, Script: "#!/bin/sh\n" + strings.Join(fs.Args(), " ") + "\n",
 		Files: files, Append: *params, Out: *out, Timeout: *limit, Count: *count})
 	fmt.Print(res.Output)
 	if err != nil {

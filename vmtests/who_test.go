@@ -1,0 +1,440 @@
+package vmtests
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// addresses are those of who/lib.sh, uids those of its people.
+var (
+	addresses = map[string]string{"alice": "10.77.0.2", "bob": "10.77.0.3", "carol": "10.77.0.4", "root": "10.77.0.5"}
+	uids      = map[string]string{"root": "0", "alice": "2001", "bob": "2002", "carol": "2003", "unknown": "4294967295"}
+)
+
+// whoCase is one case of who/cases.txt.
+type whoCase struct {
+	name, file string // as people read it; as files are called
+	lean       bool
+	notes      []string
+	wants      []whoWant
+	unknown    map[string]string // what may be unknown → why it cannot be known
+	script     string
+}
+
+// whoWant is the actor that every record about one file must name.
+type whoWant struct {
+	path string
+	keys map[string]string
+}
+
+// whoKeys are what a want may say, in the order in which the document tells it.
+var whoKeys = []string{"user", "loginuid", "as", "uid", "euid", "via", "origin", "from", "source_ip", "session", "exe", "chain"}
+
+func readCases(file string) ([]whoCase, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var all []whoCase
+	var c *whoCase
+	head := false
+	for n, line := range strings.Split(string(b), "\n") {
+		fail := func(format string, a ...any) ([]whoCase, error) {
+			return nil, fmt.Errorf("%s:%d: %s", file, n+1, fmt.Sprintf(format, a...))
+		}
+		if name, ok := strings.CutPrefix(line, "== "); ok {
+			all = append(all, whoCase{name: name, file: strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(name), "-"), "-"), unknown: map[string]string{}})
+			c, head = &all[len(all)-1], true
+			continue
+		}
+		if c == nil {
+			continue
+		}
+		f := strings.Fields(line)
+		switch {
+		case !head || len(f) == 0:
+			head = false
+			c.script += line + "\n"
+		case f[0] == "#":
+			c.notes = append(c.notes, strings.Join(f[1:], " "))
+		case f[0] == "lean":
+			c.lean = true
+		case f[0] == "unknown" && len(f) > 2:
+			c.unknown[f[1]] = strings.Join(f[2:], " ")
+		case f[0] == "want":
+			w := whoWant{path: "file", keys: map[string]string{}}
+			for i, p := range f[1:] {
+				key, value, ok := strings.Cut(p, "=")
+				switch {
+				case ok && slices.Contains(whoKeys, key):
+					w.keys[key] = value
+				case !ok && i == 0:
+					w.path = p
+				default:
+					return fail("%q is no KEY=VALUE of %v", p, whoKeys)
+				}
+			}
+			if !strings.HasPrefix(w.path, "/") {
+				w.path = "/srv/who/" + c.file + "/" + w.path
+			}
+			for _, key := range []string{"user", "origin", "session", "exe", "chain"} {
+				if w.keys[key] == "" {
+					return fail("a want says nothing of %s", key)
+				}
+			}
+			c.wants = append(c.wants, w)
+		default:
+			head = false
+			c.script += line + "\n"
+		}
+	}
+	for _, c := range all {
+		if len(c.wants) == 0 || strings.TrimSpace(c.script) == "" {
+			return nil, fmt.Errorf("%s: %s: no want or no script", file, c.name)
+		}
+	}
+	return all, nil
+}
+
+// whoTruth is what a case says of itself: KEY=VALUE lines; of one key several values, with
+// | between them.
+type whoTruth map[string]string
+
+func readTruth(file string) (whoTruth, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	t := whoTruth{}
+	for line := range strings.Lines(string(b)) {
+		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			t[key] = strings.TrimPrefix(t[key]+"|"+value, "|")
+		}
+	}
+	return t, nil
+}
+
+// whoCell is what one run says of one case: a line of the results.
+type whoCell struct {
+	Case     string   `json:"case"`
+	Kernel   string   `json:"kernel"`
+	Tier     string   `json:"tier"`
+	SSH      string   `json:"ssh"`
+	Is       string   `json:"is"` // right, unknown or wrong
+	Got      string   `json:"got"`
+	Evidence string   `json:"evidence"`
+	Why      []string `json:"why,omitempty"` // what is wrong; what is unknown
+}
+
+func (c whoCell) place() string { return c.SSH + " " + c.Tier }
+
+// judgeCase compares the records with what was to be.
+func judgeCase(c whoCase, at whoCell, records []object, truth whoTruth) whoCell {
+	at.Case, at.Is = c.name, "right"
+	wrong := func(format string, a ...any) { at.Is = "wrong"; at.Why = append(at.Why, fmt.Sprintf(format, a...)) }
+	if code := truth["failed"]; code != "" {
+		wrong("the case itself failed: exit code %s", code)
+	}
+	var got, evidence []string
+	for _, w := range c.wants {
+		found := 0
+		for _, r := range records {
+			if k := r.text("kind"); k != "change" && k != "attempt" || !w.about(r, c) {
+				continue
+			}
+			found++
+			got, evidence = append(got, r.whoSentence()), append(evidence, r.text("actor.evidence"))
+			for _, d := range w.compare(r, at.SSH, truth) {
+				why := fmt.Sprintf("%s: %s is %q, and was %s", r.brief(), d.key, d.got, d.want)
+				if reason, ok := c.unknown[d.key]; ok && d.unknown {
+					if at.Is == "right" {
+						at.Is = "unknown"
+					}
+					why = d.key + ": " + reason
+				} else if d.unknown {
+					why = "unknown, and the case does not say why: " + why
+					at.Is = "wrong"
+				} else {
+					at.Is = "wrong"
+				}
+				if !slices.Contains(at.Why, why) {
+					at.Why = append(at.Why, why)
+				}
+			}
+		}
+		if found == 0 {
+			wrong("no record about %s", w.path)
+		}
+	}
+	at.Got, at.Evidence = strings.Join(once(got), " / "), strings.Join(once(evidence), ", ")
+	return at
+}
+
+func once(l []string) []string {
+	var out []string
+	for _, s := range l {
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// about tells whether r is about what w speaks of: the file, or for the file of a case
+// everything in its directory that no other want names.
+func (w whoWant) about(r object, c whoCase) bool {
+	path, to := r.text("path"), r.text("path_to")
+	if path == w.path || to == w.path {
+		return true
+	}
+	own := "/srv/who/" + c.file + "/"
+	if w.path != own+"file" || !strings.HasPrefix(path, own) {
+		return false
+	}
+	return !slices.ContainsFunc(c.wants, func(o whoWant) bool { return o.path == path || o.path == to })
+}
+
+// whoDiffers is one key that is not what it was to be; unknown if the record says so.
+type whoDiffers struct {
+	key, got, want string
+	unknown        bool
+}
+
+func (w whoWant) compare(r object, ssh string, truth whoTruth) []whoDiffers {
+	var out []whoDiffers
+	is := func(key, got, want string, known bool) {
+		if known && !slices.Contains(strings.Split(want, "|"), got) || !known {
+			out = append(out, whoDiffers{key, got, want, !known || got == "" || got == "unknown"})
+		}
+	}
+	is("user", r.text("actor.user"), w.keys["user"], true)
+	is("loginuid", r.text("actor.loginuid"), orElse(w.keys["loginuid"], uids[w.keys["user"]]), true)
+	uid, euid := orElse(w.keys["uid"], uids[w.keys["as"]]), orElse(w.keys["euid"], uids[w.keys["as"]])
+	is("uid", r.text("actor.uid"), uid, true)
+	is("euid", r.text("actor.euid"), euid, true)
+	is("via", strings.Join(r.object("actor").list("via"), ","), w.keys["via"], true)
+	is("origin", r.text("actor.origin"), w.keys["origin"], true)
+	is("source_ip", r.text("actor.source_ip"), orElse(w.keys["source_ip"], addresses[w.keys["from"]]), true)
+	if port := truth[w.keys["from"]+".port"]; port != "" {
+		is("source_port", r.text("actor.source_port"), port, true)
+	}
+	if pid := truth["pid"]; pid != "" && w.keys["from"] == "alice" {
+		is("pid", r.text("process.pid"), pid, true)
+	}
+	session := r.text("actor.session")
+	switch name := w.keys["session"]; name {
+	case "svc":
+		is("session", strings.SplitN(session, "-", 2)[0], "svc", true)
+	case "own":
+		taken := false
+		for key, value := range truth {
+			taken = taken || strings.HasSuffix(key, ".session") && slices.Contains(strings.Split(value, "|"), strings.TrimPrefix(session, "login-"))
+		}
+		if !strings.HasPrefix(session, "login-") || taken {
+			is("session", session, "a login of its own", true)
+		}
+	default:
+		is("session", session, "login-"+strings.ReplaceAll(orElse(truth[name+".session"], "?"), "|", "|login-"), true)
+	}
+	is("exe", r.text("process.exe"), w.keys["exe"], true)
+	var chains []string
+	for c := range strings.SplitSeq(w.keys["chain"], "|") {
+		for _, name := range processesOf(ssh) {
+			chains = append(chains, strings.ReplaceAll(c, "SSHD", name))
+		}
+	}
+	chain := strings.Join(slices.Compact(r.chain()), ",")
+	is("chain", chain, strings.Join(chains, "|"), chain != "unknown" && !strings.HasPrefix(chain, "unknown,"))
+	return out
+}
+
+// processesOf are the names of a session's process in an OpenSSH of that version.
+func processesOf(ssh string) []string {
+	if strings.HasPrefix(ssh, "9.") && !strings.HasPrefix(ssh, "9.8") && !strings.HasPrefix(ssh, "9.9") {
+		return []string{"sshd"}
+	}
+	return []string{"sshd-session"}
+}
+
+func (o object) object(key string) object {
+	m, _ := o[key].(map[string]any)
+	return m
+}
+
+// whoSentence is the answer in one line.
+func (r object) whoSentence() string {
+	a := r.object("actor")
+	s := a.text("user")
+	if euid := a.text("euid"); euid != a.text("loginuid") || a.text("uid") != euid {
+		s += " as uid " + a.text("uid")
+		if a.text("uid") != euid {
+			s += " euid " + euid
+		}
+	}
+	if via := a.list("via"); len(via) > 0 {
+		s += " via " + strings.Join(via, ", ")
+	}
+	s += ", " + a.text("origin")
+	if ip := a.text("source_ip"); ip != "" {
+		s += " " + ip
+	}
+	return s + ": " + strings.Join(slices.Compact(r.chain()), " ")
+}
+
+// sentence is what a want expects, in the same form.
+func (w whoWant) sentence() string {
+	k := w.keys
+	s := k["user"]
+	uid, euid := orElse(k["uid"], uids[k["as"]]), orElse(k["euid"], uids[k["as"]])
+	if uid != uids[k["user"]] || uid != euid {
+		s += " as uid " + uid
+		if uid != euid {
+			s += " euid " + euid
+		}
+	}
+	if k["via"] != "" {
+		s += " via " + strings.ReplaceAll(k["via"], ",", ", ")
+	}
+	s += ", " + k["origin"]
+	if ip := orElse(k["source_ip"], addresses[k["from"]]); ip != "" {
+		s += " " + ip
+	}
+	chain, _, _ := strings.Cut(k["chain"], "|")
+	return s + ": " + strings.ReplaceAll(chain, ",", " ")
+}
+
+// whoDocument is the text of docs/attribution.md.
+func whoDocument(cases []whoCase, cells []whoCell) string {
+	var places []string
+	at := map[string]map[string]whoCell{}
+	for _, c := range cells {
+		if at[c.place()] == nil {
+			at[c.place()] = map[string]whoCell{}
+			places = append(places, c.place())
+		}
+		at[c.place()][c.Case] = c
+	}
+	slices.Sort(places)
+	count := map[string]int{}
+	for _, c := range cells {
+		count[c.Is]++
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, `# Attribution
+
+Generated by `+"`make attribution`"+` from runs in virtual machines; do not edit. Each row is a case of `+"`vmtests/who/cases.txt`"+`: a
+script in which a person changes a file, with the actor written beforehand. The columns are a version of OpenSSH and a
+tier. Compared are the person and loginuid, the real and the effective user, how these were reached (via), origin, address and
+port of the connection, the session (by the kernel's audit session of that login), the program and all programs from the
+session's first one.
+
+A cell is **right** with the evidence that the record gives, or **unknown**: the record says that it cannot tell, and *Unknown*
+below says why it cannot be known. A wrong answer fails the run.
+
+%d right, %d unknown, %d wrong.
+
+| case | expected | got |`, count["right"], count["unknown"], count["wrong"])
+	for _, p := range places {
+		fmt.Fprintf(&b, " %s |", p)
+	}
+	b.WriteString("\n|---|---|---|" + strings.Repeat("---|", len(places)) + "\n")
+	var why []string
+	for _, c := range cases {
+		var want, got, cols []string
+		for _, w := range c.wants {
+			want = append(want, w.sentence())
+		}
+		for _, p := range places {
+			cell, ok := at[p][c.name]
+			if !ok {
+				cols = append(cols, "")
+				continue
+			}
+			got = append(got, cell.Got)
+			cols = append(cols, fmt.Sprintf("**%s** %s", cell.Is, cell.Evidence))
+			for _, y := range cell.Why {
+				why = append(why, fmt.Sprintf("- **%s**, %s: %s", c.name, cell.Is, y))
+			}
+		}
+		if len(cols) > 0 && len(got) > 0 {
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", c.name, strings.Join(want, "; "), strings.Join(once(got), "; "), strings.Join(cols, " | "))
+		}
+	}
+	if len(why) > 0 {
+		b.WriteString("\n## Unknown\n\n" + strings.Join(once(why), "\n") + "\n")
+	}
+	b.WriteString("\n## Notes\n\n")
+	for _, c := range cases {
+		if len(c.notes) > 0 {
+			fmt.Fprintf(&b, "- **%s**: %s\n", c.name, strings.Join(c.notes, " "))
+		}
+	}
+	return b.String()
+}
+
+func TestCasesOfAttributionAreWrittenCorrectly(t *testing.T) {
+	cases, err := readCases(filepath.Join("who", "cases.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{}
+	for _, c := range cases {
+		if names[c.file] {
+			t.Errorf("two cases are called %s", c.file)
+		}
+		names[c.file] = true
+	}
+}
+
+func TestJudgeCase(t *testing.T) {
+	c := whoCase{name: "a case", file: "a-case", unknown: map[string]string{}, wants: []whoWant{{"/srv/who/a-case/file", map[string]string{
+		"user": "alice", "as": "root", "via": "sudo", "origin": "ssh", "from": "alice", "session": "alice", "exe": "/usr/bin/sed", "chain": "SSHD,bash,sudo,sed"}}}}
+	record := func(change ...string) object {
+		actor := map[string]any{"user": "alice", "loginuid": "2001", "uid": "0", "euid": "0", "via": []any{"sudo"}, "origin": "ssh",
+			"source_ip": "10.77.0.2", "source_port": "700", "session": "login-7", "evidence": "accepted_socket"}
+		process := map[string]any{"exe": "/usr/bin/sed", "ancestors": []any{map[string]any{"exe": "/usr/bin/sudo"}, map[string]any{"exe": "/usr/bin/sudo"},
+			map[string]any{"exe": "/usr/bin/bash"}, map[string]any{"exe": "/usr/sbin/sshd"}}}
+		for i := 0; i < len(change); i += 2 {
+			if _, ok := actor[change[i]]; ok {
+				actor[change[i]] = change[i+1]
+			} else {
+				process[change[i]] = change[i+1]
+			}
+		}
+		return object{"kind": "change", "path": "/srv/who/a-case/file", "actor": actor, "process": process}
+	}
+	truth := whoTruth{"alice.session": "7", "alice.port": "700"}
+	for _, tt := range []struct {
+		name    string
+		records []object
+		is, why string
+	}{
+		{"what was to be is right", []object{record()}, "right", ""},
+		{"another person is wrong", []object{record("user", "bob")}, "wrong", "user is"},
+		{"another session is wrong", []object{record("session", "login-8")}, "wrong", "session is"},
+		{"another port is wrong", []object{record("source_port", "701")}, "wrong", "source_port is"},
+		{"another program is wrong", []object{record("exe", "/usr/bin/ed")}, "wrong", "exe is"},
+		{"one wrong record among right ones is wrong", []object{record(), record("uid", "2001")}, "wrong", "uid is"},
+		{"unknown without a reason is wrong", []object{record("source_ip", "")}, "wrong", "does not say why"},
+		{"no record at all is wrong", nil, "wrong", "no record"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := judgeCase(c, whoCell{SSH: "9.2", Tier: "lsm"}, tt.records, truth)
+			if why := strings.Join(got.Why, "\n"); got.Is != tt.is || tt.why == "" && why != "" || !strings.Contains(why, tt.why) {
+				t.Errorf("got %s, %s; want %s, %q in it", got.Is, why, tt.is, tt.why)
+			}
+		})
+	}
+	c.unknown["source_ip"] = "there is no telling"
+	if got := judgeCase(c, whoCell{SSH: "9.2"}, []object{record("source_ip", "")}, truth); got.Is != "unknown" {
+		t.Errorf("what may be unknown and is: got %s, %v", got.Is, got.Why)
+	}
+	if got := judgeCase(c, whoCell{SSH: "9.2"}, []object{record("source_ip", "10.77.0.3")}, truth); got.Is != "wrong" {
+		t.Errorf("what may be unknown and is another: got %s, %v", got.Is, got.Why)
+	}
+}

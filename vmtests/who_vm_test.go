@@ -1,0 +1,207 @@
+//go:build vm
+
+package vmtests
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast/holdfast/vmtests/vm"
+)
+
+const (
+	whoResults   = "../.cache/attribution"
+	whoDocuments = "../docs/attribution.md"
+)
+
+// TestWho runs cases of attribution in a guest with systemd and OpenSSH and compares
+// what the records say with the actors written beforehand: the lean ones, in the tier
+// lsm with the OpenSSH of bookworm.
+//
+// With WHO=write it runs all of them in every tier and with every OpenSSH (VM_TIER,
+// VM_SUITE and VM_KERNEL select, VM_RUN is a pattern of path.Match for the cases), keeps
+// the results in .cache/attribution and writes docs/attribution.md from all that are
+// there. WHO=try runs what is selected and writes nothing, WHO=again boots nothing and
+// reads what the last runs left.
+func TestWho(t *testing.T) {
+	t.Parallel()
+	cases, err := readCases("who/cases.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernels, err := readKernels()
+	if err != nil {
+		t.Fatal(err)
+	}
+	how := os.Getenv("WHO")
+	bin := map[string]string{}
+	if how != "again" {
+		bin = programs(t)
+		bin["deed"] = build(t, "./cmd/deed", filepath.Join(t.TempDir(), "deed"))
+	}
+	pattern := os.Getenv("VM_RUN")
+	some := slices.DeleteFunc(slices.Clone(cases), func(c whoCase) bool {
+		if pattern != "" {
+			ok, err := path.Match(pattern, c.file)
+			return !ok || err != nil
+		}
+		return how == "" && !c.lean
+	})
+	wanted := func(env, name string) bool { v := os.Getenv(env); return v == "" || v == name }
+	for _, suite := range []string{"bookworm", "trixie"} {
+		for _, tier := range []string{"lsm", "tracepoint"} {
+			if !wanted("VM_SUITE", suite) || !wanted("VM_TIER", tier) || how == "" && suite+tier != "bookwormlsm" {
+				continue
+			}
+			t.Run(suite+"-"+tier, func(t *testing.T) {
+				k := kernels[0]
+				if n := os.Getenv("VM_KERNEL"); n != "" {
+					if k, err = vm.Find(kernels, n); err != nil {
+						t.Fatal(err)
+					}
+				}
+				keep := filepath.Join(logs, k.Name, "who-"+suite+"-"+tier)
+				if how != "again" {
+					runWho(t, k, suite, tier, keep, some, bin)
+				}
+				cells := judgeAll(t, some, whoCell{Kernel: k.Name, Tier: tier}, keep)
+				if how == "write" || how == "again" {
+					if err := writeWho(filepath.Join(whoResults, suite+"-"+tier+".ndjson"), cells); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+	if how != "write" && how != "again" {
+		return
+	}
+	cells, err := readWho(whoResults)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(whoDocuments, []byte(whoDocument(cases, cells)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// runWho boots k with the user land of suite and runs the cases in it.
+func runWho(t *testing.T, k vm.Kernel, suite, tier, keep string, cases []whoCase, bin map[string]string) {
+	t.Helper()
+	if err := os.RemoveAll(keep); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(keep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{"/run/vm/lib.sh": "scripts/lib.sh", "/run/vm/who.sh": "who/lib.sh"}
+	for name, host := range bin {
+		files["/usr/local/bin/"+name] = host
+	}
+	dir := t.TempDir()
+	var names []string
+	for _, c := range cases {
+		host := filepath.Join(dir, c.file)
+		if err := os.WriteFile(host, []byte(c.script), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		files["/run/vm/who/"+c.file+".sh"] = host
+		names = append(names, c.file)
+	}
+	res, err := vm.Run(context.Background(), vm.Options{
+		Cache: "../.cache", Kernel: k, Root: vm.Root{People: suite}, Files: files, Out: keep, Log: filepath.Join(keep, "serial.log"), Timeout: 20 * time.Minute, MiB: 2048,
+		Script: "#!/bin/bash\nset -euo pipefail\n. /run/vm/lib.sh\n. /run/vm/who.sh\nTIER=" + tier + "\nrun_cases " + strings.Join(names, " ") + "\n",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s %s: kernel %s, %s\n%s", suite, tier, res.Release, res.Took.Round(time.Second), res.Output)
+	if res.Exit != 0 {
+		t.Errorf("exit code %d; kept: vmtests/%s", res.Exit, keep)
+	}
+}
+
+var sshVersion = regexp.MustCompile(`OpenSSH_([0-9.]+)`)
+
+// judgeAll compares what a guest left with the cases.
+func judgeAll(t *testing.T, cases []whoCase, at whoCell, keep string) []whoCell {
+	t.Helper()
+	said, err := os.ReadFile(filepath.Join(keep, "sshd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := sshVersion.FindSubmatch(said)
+	if m == nil {
+		t.Fatalf("no version of OpenSSH in %q", said)
+	}
+	at.SSH = string(m[1])
+	records, err := readObjects(filepath.Join(keep, "log.ndjson"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cells []whoCell
+	for _, c := range cases {
+		truth, err := readTruth(filepath.Join(keep, "truth", c.file))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		cell := judgeCase(c, at, records, truth)
+		cells = append(cells, cell)
+		t.Logf("%-8s %s: %s (%s)", cell.Is, c.name, cell.Got, cell.Evidence)
+		if cell.Is == "wrong" {
+			t.Errorf("%s, %s:\n\t%s", cell.place(), c.name, strings.Join(cell.Why, "\n\t"))
+		}
+	}
+	return cells
+}
+
+func writeWho(file string, cells []whoCell) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	for _, c := range cells {
+		if err := enc.Encode(c); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(file, b.Bytes(), 0o644)
+}
+
+func readWho(dir string) ([]whoCell, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.ndjson"))
+	if err != nil {
+		return nil, err
+	}
+	var all []whoCell
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return nil, err
+		}
+		sc := bufio.NewScanner(bytes.NewReader(b))
+		sc.Buffer(nil, 1<<20)
+		for sc.Scan() {
+			var c whoCell
+			if err := json.Unmarshal(sc.Bytes(), &c); err != nil {
+				return nil, fmt.Errorf("read %s: %w", f, err)
+			}
+			all = append(all, c)
+		}
+	}
+	return all, nil
+}
