@@ -3,11 +3,7 @@
 package vmtests
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
 	"os"
 	"path"
 	"path/filepath"
@@ -165,43 +161,4 @@ func judgeAll(t *testing.T, cases []whoCase, at whoCell, keep string) []whoCell 
 		}
 	}
 	return cells
-}
-
-func writeWho(file string, cells []whoCell) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	for _, c := range cells {
-		if err := enc.Encode(c); err != nil {
-			return err
-		}
-	}
-	return os.WriteFile(file, b.Bytes(), 0o644)
-}
-
-func readWho(dir string) ([]whoCell, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.ndjson"))
-	if err != nil {
-		return nil, err
-	}
-	var all []whoCell
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			return nil, err
-		}
-		sc := bufio.NewScanner(bytes.NewReader(b))
-		sc.Buffer(nil, 1<<20)
-		for sc.Scan() {
-			var c whoCell
-			if err := json.Unmarshal(sc.Bytes(), &c); err != nil {
-				return nil, fmt.Errorf("read %s: %w", f, err)
-			}
-			all = append(all, c)
-		}
-	}
-	return all, nil
 }
