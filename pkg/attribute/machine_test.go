@@ -169,6 +169,13 @@ func (p *task) opens(n uint32, uid uint32, peer string, how uint8) *task {
 	return p
 }
 
+// rewrites makes p write another loginuid, without a connection: the kernel side keeps
+// its session.
+func (p *task) rewrites(n, uid uint32) {
+	p.login, p.audit = uid, n
+	p.m.observe(p.event(event.KindSession))
+}
+
 // scan tells of p as the iterator does.
 func (p *task) scan() { p.m.observe(p.told(event.KindProc, false)) }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/holdfast/holdfast/pkg/event"
 )
@@ -26,6 +27,7 @@ type session struct {
 	procs  uint64
 	execs  uint64
 	unsure bool // a process was dropped: the end cannot be told
+	job    bool // of a daemon that another session began: the kernel side has it as part of that one
 	found  bool // began before the daemon, or its beginning was lost
 	asked  bool // origin was looked for since the last candidate
 	cands  []event.ProcKey
@@ -65,9 +67,14 @@ func (t *Table) Sessions() []Session {
 // sessionID is the login that an event belongs to, 0 for none. The kernel side's
 // word comes first; what began before it was loaded is known by the audit
 // session, which has the same numbers.
-func sessionID(ev *event.Event, inherited *session) uint64 {
+func (t *Table) sessionID(ev *event.Event, inherited *session) uint64 {
 	switch {
 	case ev.Session != 0:
+		if a := uint64(ev.Audit); a != ev.Session && ev.Audit != event.Unset {
+			if s := t.sessions[a]; s != nil && s.job {
+				return a
+			}
+		}
 		return ev.Session
 	case inherited != nil:
 		return inherited.id
@@ -80,7 +87,7 @@ func sessionID(ev *event.Event, inherited *session) uint64 {
 // setSession makes n a member of the session that ev names. It returns the node
 // to go on with (see join).
 func (t *Table) setSession(n *node, ev *event.Event) *node {
-	id := sessionID(ev, n.sess)
+	id := t.sessionID(ev, n.sess)
 	if id == 0 || n.sess != nil && n.sess.id == id {
 		return n
 	}
@@ -173,24 +180,29 @@ func (t *Table) leave(s *session, n *node, now uint64) {
 
 // login takes in the beginning of a session.
 func (t *Table) login(ev *event.Event) {
-	id := sessionID(ev, nil)
+	id := t.sessionID(ev, nil)
 	if id == 0 {
 		return
 	}
 	t.turn++
 	n, _ := t.ensure(ev)
 	defer t.done(n)
-	s := t.sessions[id]
-	if s != nil && s.end == 0 && !s.found {
-		n = t.join(n, s, ev.Time)
-		t.rewritten(s, n, ev)
-		return
-	}
-	opened := &session{id: id, login: ev.Login, opener: procOf(ev.Key), tty: ttyText(ev.TTYString()), start: ev.Time}
 	setter := n
 	if u := n.up; n.image.exe == "" && u != nil && !u.is(flagStub) && procOf(u.key) == procOf(n.key) {
 		setter = u // the login is noticed at an exec, before that is reported
 	}
+	s, job := t.sessions[id], false
+	if s != nil && s.end == 0 && !s.found {
+		job = runsJobs(setter.image.exe) && ev.Audit != event.Unset && uint64(ev.Audit) != id
+		if !job {
+			n = t.join(n, s, ev.Time)
+			t.rewritten(s, n, ev)
+			return
+		}
+		id = uint64(ev.Audit)
+		s = t.sessions[id]
+	}
+	opened := &session{id: id, login: ev.Login, opener: procOf(ev.Key), tty: ttyText(ev.TTYString()), start: ev.Time, job: job}
 	opened.program = program(setter.image, ev.CommString())
 	opened.origin, opened.evidence, opened.peer = originOf(opened.program, ev.Peer, ev.How)
 	if s == nil {
@@ -210,6 +222,15 @@ func (t *Table) login(ev *event.Event) {
 		setter = m
 	}
 	t.pending = append(t.pending, t.sessionRecord(s, setter, event.SessionStart, s.sentence(t)))
+}
+
+// runsJobs reports whether exe runs what people asked for at another time: a login by
+// it is theirs, also where the session of somebody else began the daemon.
+func runsJobs(exe string) bool {
+	if o := originOfProgram(exeBase(exe)); exe == "" || o != event.OriginCron && o != event.OriginAt {
+		return false
+	}
+	return slices.Contains(systemDirs[:], exe[:strings.LastIndexByte(exe, '/')+1])
 }
 
 // rewritten reports that a session that runs was given another loginuid, which

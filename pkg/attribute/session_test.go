@@ -62,6 +62,25 @@ func TestSessionRecords(t *testing.T) {
 				r.opens(7, 1001, "", event.HowNone)
 			},
 			"ssh login of alice from 10.0.0.1:5555; loginuid set to bob inside the ssh login of alice from 10.0.0.1:5555"},
+		{"a job of a cron that somebody's session began is its owner's",
+			func(m *machine, init *task) {
+				_, sh := m.sshd(init).accept(7, 1000, addr)
+				j := sh.run("/usr/bin/sudo").fork().become(0).exec("/usr/sbin/cron").fork()
+				j.rewrites(9, 1001)
+				c := j.run("/bin/sh")
+				if a, _ := c.writes(); a.User != "bob" || a.Session != "login-9" || a.Origin != event.OriginCron || a.SourceIP != "" {
+					m.t.Errorf("the job is put down to %+v", a)
+				}
+				c.exit()
+				j.exit()
+			},
+			"ssh login of alice from 10.0.0.1:5555; cron job of bob; cron job of bob ended"},
+		{"what only calls itself cron is no daemon of jobs",
+			func(m *machine, init *task) {
+				_, sh := m.sshd(init).accept(7, 1000, addr)
+				sh.run("/usr/bin/sudo").fork().become(0).exec("/tmp/cron").rewrites(9, 1001)
+			},
+			"ssh login of alice from 10.0.0.1:5555; loginuid set to bob inside the ssh login of alice from 10.0.0.1:5555"},
 		{"a login inside a login is a session of its own",
 			func(m *machine, init *task) {
 				_, sh := m.sshd(init).accept(7, 1000, addr)
