@@ -77,7 +77,7 @@ test: ## everything: check, Go tests, tests on this kernel, tests in VMs; ends w
 		'build=$(MAKE) build' \
 		'unit=$(GOTEST) ./...' \
 		'live=$(GOTEST) -p 1 -tags live -run "^TestLive" $$(grep -rl --include="*_test.go" "^//go:build live" . | xargs -r dirname | sort -u)' \
-		'vm=$(GOTEST) -timeout 60m -tags vm -run "^Test(Scripts|Coverage)$$" ./vmtests'
+		'vm=$(GOTEST) -timeout 60m -tags vm -run "^Test(Scripts|Coverage|Who)$$" ./vmtests'
 
 .PHONY: grafana-check
 grafana-check: engine ## the dashboards: their JSON, and every query on a real ClickHouse with a generated fleet in it
