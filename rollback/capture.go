@@ -49,6 +49,9 @@ func (in *Intake) Reset() {
 	}
 }
 
+// Bytes returns what was written as long as it is in memory: all of a short content.
+func (in *Intake) Bytes() (b []byte, ok bool) { return in.small, in.long == nil }
+
 // Holes receives the holes of a sparse file.
 func (in *Intake) Holes(h []digest.Extent) { in.holes = h }
 

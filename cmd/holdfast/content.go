@@ -4,25 +4,33 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
+	"github.com/holdfast/holdfast/pkg/accounts"
 	"github.com/holdfast/holdfast/rollback"
 )
 
-// contentDiff prints how two contents differ, on a terminal in colour.
-func (a *app) contentDiff(old, now *side) (err error) {
-	x, err := old.open()
+// contentDiff prints how two contents of path differ, on a terminal in colour. Hashes of
+// passwords and key material are not shown.
+func (a *app) contentDiff(path string, old, now *side) error {
+	x, err := old.read()
 	if err != nil {
-		return fmt.Errorf("diff: %s: %w", old.name, err)
+		return err
 	}
-	defer func() { err = errors.Join(err, x.Close()) }()
-	y, err := now.open()
+	y, err := now.read()
 	if err != nil {
-		return fmt.Errorf("diff: %s: %w", now.name, err)
+		return err
 	}
-	defer func() { err = errors.Join(err, y.Close()) }()
+	if max(len(x), len(y)) <= maxDiff { // else nothing of them is shown
+		shownX, shownY := accounts.Redact(path, x, y)
+		if !bytes.Equal(x, shownX) || !bytes.Equal(y, shownY) {
+			fmt.Fprintln(a.err, "note: hashes and keys are not shown, but numbered or named by their fingerprints")
+		}
+		x, y = shownX, shownY
+	}
 	var out bytes.Buffer
-	if _, err := rollback.DiffText(&out, x, y, rollback.DiffOptions{OldName: old.name, NewName: now.name, Max: maxDiff}); err != nil {
+	if _, err := rollback.DiffText(&out, bytes.NewReader(x), bytes.NewReader(y), rollback.DiffOptions{OldName: old.name, NewName: now.name, Max: maxDiff}); err != nil {
 		return err
 	}
 	for line := range strings.Lines(out.String()) {
@@ -43,4 +51,17 @@ func (a *app) contentDiff(old, now *side) (err error) {
 		a.line(line)
 	}
 	return nil
+}
+
+// read returns the content of a side, cut behind maxDiff.
+func (s *side) read() (b []byte, err error) {
+	r, err := s.open()
+	if err != nil {
+		return nil, fmt.Errorf("diff: %s: %w", s.name, err)
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	if b, err = io.ReadAll(io.LimitReader(r, maxDiff+1)); err != nil {
+		err = fmt.Errorf("diff: %s: %w", s.name, err)
+	}
+	return b, err
 }

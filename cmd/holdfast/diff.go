@@ -105,7 +105,7 @@ func (a *app) diff(c *cli.Context) (err error) {
 	if old.hash == now.hash {
 		return nil
 	}
-	return a.contentDiff(&old, &now)
+	return a.contentDiff(path, &old, &now)
 }
 
 // pick resolves what --from and --to name.

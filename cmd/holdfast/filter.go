@@ -27,6 +27,7 @@ func filterFlags() []cli.Flag {
 		&cli.StringFlag{Name: "exec", Usage: "by the process with exec id `ID`"},
 		&cli.StringFlag{Name: "exe", Usage: "by the executable `PATH`"},
 		&cli.StringFlag{Name: "command", Usage: "with `TEXT` in the command line of the process"},
+		&cli.StringFlag{Name: "meaning", Usage: "with `TEXT` in what the change of a file of accounts means"},
 		&cli.StringFlag{Name: "op", Usage: "with operation `OP`: " + list(event.OpNames())},
 		&cli.StringFlag{Name: "kind", Usage: "of kind `KIND`: " + list(kinds())},
 		&cli.StringFlag{Name: "verdict", Usage: "with verdict `VERDICT`: " + list(verdicts())},
@@ -54,7 +55,7 @@ func (a *app) filter(c *cli.Context) (query.Filter, error) {
 	f := query.Filter{
 		User: c.String("user"), Source: c.String("source"), Session: c.String("session"), Exec: c.String("exec"),
 		Op: c.String("op"), Kind: c.String("kind"), Verdict: c.String("verdict"), Rule: c.String("rule"), Found: c.String("found"), Host: c.String("host"),
-		Exe: event.Text([]byte(c.String("exe"))), Command: event.Text([]byte(c.String("command"))),
+		Exe: event.Text([]byte(c.String("exe"))), Command: event.Text([]byte(c.String("command"))), Meaning: c.String("meaning"),
 	}
 	var err error
 	if f.Since, err = a.parseTime(c, "since"); err != nil {

@@ -103,6 +103,9 @@ func (a *app) logLine(r *event.Record) error {
 	b.WriteString(pad(by(r), 32))
 	obj := object(r)
 	b.WriteString(obj)
+	if len(r.Meaning) > 0 {
+		b.WriteString("  " + a.color(bold, printableText(cut(strings.Join(r.Meaning, "; "), 400))))
+	}
 	if r.Found != "" {
 		b.WriteString("  " + a.color(yellow, r.Found))
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -173,7 +174,7 @@ func (a *app) printValue(dec *json.Decoder, name string) error {
 		_, err = dec.Token()
 		return err
 	case json.Delim('['):
-		var words []string
+		var words, sentences []string
 		for i := 0; dec.More(); i++ {
 			var raw json.RawMessage
 			if err := dec.Decode(&raw); err != nil {
@@ -191,7 +192,14 @@ func (a *app) printValue(dec *json.Decoder, name string) error {
 			if json.Unmarshal(raw, &s) != nil {
 				s = string(raw)
 			}
+			sentences = append(sentences, s)
 			words = append(words, shellQuote(string(event.Untext(s))))
+		}
+		if name == "meaning" { // sentences: one on each line
+			for _, w := range sentences {
+				a.field(name, w)
+			}
+			words = nil
 		}
 		if len(words) > 0 {
 			a.field(name, strings.Join(words, " "))
@@ -225,5 +233,5 @@ func (a *app) printDiffOf(cfg config.Config, r *event.Record) (err error) {
 		return nil
 	}
 	a.line("")
-	return a.contentDiff(&side{name: "before", hash: r.Before.Hash, vault: v}, &side{name: "after", hash: r.After.Hash, vault: v})
+	return a.contentDiff(string(event.Untext(cmp.Or(r.PathTo, r.Path))), &side{name: "before", hash: r.Before.Hash, vault: v}, &side{name: "after", hash: r.After.Hash, vault: v})
 }

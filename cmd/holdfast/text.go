@@ -181,7 +181,7 @@ func plural(n uint64, one string) string {
 	if n == 1 {
 		return "1 " + one
 	}
-	if strings.HasSuffix(one, "y") {
+	if base := strings.TrimSuffix(one, "y"); base != one && !strings.HasSuffix(base, "a") && !strings.HasSuffix(base, "e") && !strings.HasSuffix(base, "o") && !strings.HasSuffix(base, "u") {
 		return fmt.Sprintf("%d %sies", n, strings.TrimSuffix(one, "y"))
 	}
 	return fmt.Sprintf("%d %ss", n, one)

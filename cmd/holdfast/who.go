@@ -102,6 +102,13 @@ func (a *app) printFacts(r *event.Record, answers []*event.Record) {
 			}
 		}
 	}
+	for i, s := range r.Meaning {
+		name := "meaning"
+		if i > 0 {
+			name = ""
+		}
+		fact(name, printableText(s))
+	}
 	fact("session", session(r.Actor))
 	if len(r.Ops) > 1 || r.Count > 1 {
 		fact("how", fmt.Sprintf("%s (%s)", list(r.Ops), plural(r.Count, "operation")))

@@ -86,6 +86,7 @@ func columns() []column {
 		col("mode", func(v *view) string { return v.Mode }),
 		col("verdict", func(v *view) string { return v.Verdict }),
 		col("reason", func(v *view) string { return v.Reason }),
+		col("meaning", func(v *view) []string { return v.Meaning }),
 		col("found", func(v *view) string { return v.Found }),
 		col("response_action", func(v *view) string { return v.response.Action }),
 		col("response_outcome", func(v *view) string { return v.response.Outcome }),

@@ -288,6 +288,9 @@ func where(f *query.Filter) conditions {
 	if f.Command != "" {
 		c.and("arrayStringConcat(process_argv, ' ') LIKE ?", contains(f.Command))
 	}
+	if f.Meaning != "" {
+		c.and("arrayStringConcat(meaning, '\n') LIKE ?", contains(f.Meaning))
+	}
 	return c
 }
 

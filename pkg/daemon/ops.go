@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/index"
 	"github.com/holdfast/holdfast/pkg/query"
+	"github.com/holdfast/holdfast/pkg/vault"
 	"github.com/holdfast/holdfast/rollback"
 )
 
@@ -69,7 +70,7 @@ func (o ops) Undo(ctx context.Context, r control.UndoRequest) (control.Outcome, 
 	if err != nil {
 		return control.Outcome{}, err
 	}
-	plan, err := o.vault.PlanUndo(ctx, cause, later, rollback.UndoOptions{Force: r.Force})
+	plan, err := o.vault.PlanUndo(ctx, cause, later, rollback.UndoOptions{Force: r.Force, Merger: vault.Merger()})
 	if err != nil {
 		return control.Outcome{}, err
 	}

@@ -125,7 +125,9 @@ type Record struct {
 	Mode    string `json:"mode,omitempty"`
 	Verdict string `json:"verdict,omitempty"`
 	Reason  string `json:"reason,omitempty"`
-	Found   string `json:"found,omitempty"` // how a change was found that no event told of: Found*
+	// Meaning tells in sentences what the change of a file of accounts did (pkg/accounts).
+	Meaning []string `json:"meaning,omitempty"`
+	Found   string   `json:"found,omitempty"` // how a change was found that no event told of: Found*
 
 	Actor    *Actor    `json:"actor,omitempty"`
 	Process  *Process  `json:"process,omitempty"`

@@ -47,6 +47,8 @@ type Vault interface {
 	Keep(path string, s event.State, in rehash.Intake, p Provenance) error
 	// Latest returns the newest version's state.
 	Latest(path string) (event.State, bool)
+	// Content returns a content that is kept, if it is not longer than max.
+	Content(h event.Hash, max int) ([]byte, error)
 	// Sync makes what was kept durable.
 	Sync() error
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast/holdfast/pkg/accounts"
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/rehash"
 )
@@ -151,10 +152,12 @@ func (j patient) AppendDurable(ctx context.Context, r *event.Record) error {
 }
 
 func (p *Pipeline) append(ctx context.Context, r *event.Record) error {
+	accounts.Scrub(r)
 	return p.insist(ctx, func() error { _, err := p.o.Journal.Append(r); return err })
 }
 
 func (p *Pipeline) appendDurable(ctx context.Context, r *event.Record) error {
+	accounts.Scrub(r)
 	return p.insist(ctx, func() error { _, err := p.o.Journal.AppendDurable(ctx, r); return err })
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/holdfast/holdfast/pkg/accounts"
 	"github.com/holdfast/holdfast/pkg/coalesce"
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/judge"
@@ -220,15 +221,15 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 	return out, ctx.Err()
 }
 
-// keeps reports whether the content that a change left is worth a version: not
-// where it is put back anyway.
+// keeps reports whether the content that a change left is asked for: to be kept, which
+// is not worth it where it is put back anyway, or to tell what it means.
 func (p *Pipeline) keeps(c *event.Change) bool {
 	path := c.Path
 	if c.PathTo != "" {
 		path = c.PathTo
 	}
 	rule, ok := p.o.Rule(path)
-	return p.o.Vault != nil && ok && (rule.Mode == event.ModeObserve || c.Allowed)
+	return p.o.Vault != nil && ok && (rule.Mode == event.ModeObserve || c.Allowed || accounts.Known(path))
 }
 
 // ownWork is about a change that our own process made: if it left what we know,
@@ -404,6 +405,7 @@ func (p *Pipeline) journal(ctx context.Context, found *find, j *judgement, steps
 		p.n.self.Add(1)
 		return nil
 	}
+	rec.Meaning = p.meaning(ctx, it.change, f)
 	if err := p.write(ctx, rec, j, steps); err != nil {
 		return fmt.Errorf("record %s of %q: %w", rec.Op, f.Path, discard(f, err))
 	}

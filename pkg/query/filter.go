@@ -2,6 +2,7 @@ package query
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/holdfast/holdfast/pkg/event"
@@ -25,6 +26,7 @@ type Filter struct {
 	Exec    string // process.exec_id
 	Exe     string // process.exe, or its last element if there is no slash in it
 	Command string // is somewhere in process.argv, its elements joined by a space
+	Meaning string // is somewhere in a sentence of meaning
 	Op      string
 	Kind    string
 	Verdict string
@@ -50,6 +52,8 @@ func (f *Filter) matchRecord(r *event.Record) bool {
 	case !is(f.Op, r.Op), !is(f.Kind, r.Kind), !is(f.Verdict, r.Verdict), !is(f.Rule, r.Rule), !is(f.Found, r.Found):
 		return false
 	case f.Host != "" && f.Host != r.Host && f.Host != r.HostID:
+		return false
+	case f.Meaning != "" && !slices.ContainsFunc(r.Meaning, func(s string) bool { return strings.Contains(s, f.Meaning) }):
 		return false
 	}
 	return f.Path == "" || MatchPath(f.Path, r.Path) || MatchPath(f.Path, r.PathTo)

@@ -81,6 +81,11 @@ func New(o Options) *Rehash {
 // Known returns the known states.
 func (r *Rehash) Known() *Known { return &r.known }
 
+// Read returns the state of a path now and writes its content to sink; what is known stays.
+func (r *Rehash) Read(ctx context.Context, path string, sink io.Writer) (event.State, error) {
+	return r.o.Read(ctx, path, sink)
+}
+
 // Stats returns the counters.
 func (r *Rehash) Stats() Stats {
 	return Stats{

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/pipeline"
@@ -83,6 +84,18 @@ func (o over) Remove(ctx context.Context, path string) (respond.Done, error) {
 func (o over) put(ctx context.Context, path string, v rollback.Version) (respond.Done, error) {
 	r, err := o.s.RestorePath(ctx, path, v)
 	return respond.Done{After: r.After, Evidence: r.Evidence, Skipped: r.Outcome == rollback.OutcomeSkipped}, err
+}
+
+func (o over) Content(h event.Hash, max int) (b []byte, err error) {
+	r, err := o.s.Content(h)
+	if err != nil {
+		return nil, err
+	}
+	b, err = io.ReadAll(io.LimitReader(r, int64(max)+1))
+	if err == nil && len(b) > max {
+		err = fmt.Errorf("content %s: longer than %d bytes", h, max)
+	}
+	return b, errors.Join(err, r.Close())
 }
 
 func (o over) Sync() error { return o.s.Sync() }

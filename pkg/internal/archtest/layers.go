@@ -27,6 +27,7 @@ func allowed() map[string][]string {
 		"pkg/internal/archtest":   {},
 		"pkg/internal/chain":      {},
 		policy:                    {event, "pkg/internal/strictyaml"},
+		"pkg/accounts":            {event},
 		"pkg/config":              {event, policy, "pkg/internal/strictyaml"},
 		"pkg/control":             {event},
 		"pkg/kernel":              {event, "bpf"},
@@ -54,10 +55,10 @@ func allowed() map[string][]string {
 		"rollback/cas": {event, digest},
 
 		// wiring
-		"pkg/vault":    {event, digest, "pkg/pipeline", "pkg/rehash", "pkg/respond", "rollback"},
-		"pkg/pipeline": {event, policy, "pkg/decode", "pkg/attribute", "pkg/coalesce", "pkg/rehash", "pkg/judge", "pkg/respond", journal},
+		"pkg/vault":    {event, digest, "pkg/accounts", "pkg/pipeline", "pkg/rehash", "pkg/respond", "rollback"},
+		"pkg/pipeline": {event, policy, "pkg/accounts", "pkg/decode", "pkg/attribute", "pkg/coalesce", "pkg/rehash", "pkg/judge", "pkg/respond", journal},
 		"pkg/daemon":   {"/..."},
-		"cmd/holdfast": {event, digest, policy, "pkg/config", "pkg/control", "pkg/kernel", "pkg/daemon", journal, "pkg/index", query, "pkg/clickhouse", "pkg/ship", "rollback"},
+		"cmd/holdfast": {event, digest, policy, "pkg/accounts", "pkg/config", "pkg/control", "pkg/kernel", "pkg/daemon", journal, "pkg/index", query, "pkg/clickhouse", "pkg/ship", "rollback"},
 	}
 }
 
