@@ -71,6 +71,9 @@ func record(r *rand.Rand, i int) *event.Record {
 			x.Found = choose(r, event.FoundAfterGap, event.FoundWhileDown)
 			x.TimeEnd, x.Gap = x.Time+event.Time(r.IntN(100))*1_000_000_000, &event.Gap{Of: hostID + "/boot-a/1"}
 		}
+		if i%5 == 0 {
+			x.Meaning = []string{"user `eve` added with uid 0", fmt.Sprintf("`bob` joined group `g%d`", i%3), `100%_\x0A`}[:1+i%3]
+		}
 		x.Before = &event.State{Exists: true, Type: event.TypeRegular, Size: uint64(i), Mode: 0o644, Mtime: x.Time - 5}
 		x.After = &event.State{Exists: true, Type: event.TypeRegular, Hash: event.Hash{1, byte(i)}, Size: uint64(i), Mode: 0o600, Mtime: x.Time}
 	case event.RecGap:

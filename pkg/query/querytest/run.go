@@ -100,6 +100,7 @@ func values() map[string][]query.Filter {
 		"exec":    set(func(f *query.Filter, v string) { f.Exec = v }, "10-1-500", "11-1-501", "10-1"),
 		"exe":     set(func(f *query.Filter, v string) { f.Exe = v }, "sed", "/usr/bin/sed", "vim", "bin/sed", "/usr/bin/"),
 		"command": set(func(f *query.Filter, v string) { f.Command = v }, "sed -i", "-i s/ä", "sed", "SED", "s%b", "s_ä", "curl", `\`),
+		"meaning": set(func(f *query.Filter, v string) { f.Meaning = v }, "uid 0", "joined group `g1`", "UID", "0`bob`", "100%_", `_\`, "`"),
 		"op":      set(func(f *query.Filter, v string) { f.Op = v }, "write", "rename", "nothing"),
 		"kind":    set(func(f *query.Filter, v string) { f.Kind = v }, event.RecChange, event.RecAttempt, event.RecSession, event.RecGap, event.RecAgent, event.RecResponse),
 		"verdict": set(func(f *query.Filter, v string) { f.Verdict = v }, event.VerdictObserved, event.VerdictUnauthorized, event.VerdictBlocked, event.VerdictRestored),
@@ -140,7 +141,7 @@ func combinations(t *testing.T, s query.Store, records []*event.Record) {
 	r := rand.New(rand.NewPCG(3, 4))
 	all := values()
 	var names []string
-	for _, n := range []string{"path", "user", "source", "session", "exec", "exe", "command", "op", "kind", "verdict", "rule", "host", "since", "until", "after", "limit"} {
+	for _, n := range []string{"path", "user", "source", "session", "exec", "exe", "command", "meaning", "op", "kind", "verdict", "rule", "host", "since", "until", "after", "limit"} {
 		if len(all[n]) == 0 {
 			t.Fatalf("no filters of %s", n)
 		}
