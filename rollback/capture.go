@@ -130,6 +130,8 @@ func (s *Store) CaptureState(path string, st event.State, in *Intake, p Provenan
 	if st.Hash.IsZero() {
 		return Version{}, errors.Join(fmt.Errorf("content of %q was not read: %s", path, st.Unread), in.Discard())
 	}
+	s.keeping.RLock()
+	defer s.keeping.RUnlock()
 	holes := in.holes
 	if err := in.keep(st.Hash); err != nil {
 		return Version{}, err

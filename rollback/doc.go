@@ -13,6 +13,7 @@
 //	          that a person has to decide
 //	displaced an inode that a restore took away from its path
 //	evidence  the directory in which displaced inodes are kept
+//	hold      keeps the versions of a path, and of all below it, from Prune
 //
 // What it promises:
 //
@@ -28,6 +29,9 @@
 //     one cannot change it. Metadata alone is mended on the inode that is there.
 //   - No symlink is followed, neither in the last component nor in a parent.
 //   - What a restore displaces is kept, up to Options.EvidenceMax.
+//   - Prune never takes the trusted or the newest version of a path, one under a
+//     hold, or one that a record which is still kept refers to; what was there at a
+//     time whose version it took is unknown, never taken for what was there before.
 //
 // The daemon and the command line call it. One process at a time may write
 // (ErrLocked); OpenReadOnly works beside it and sees what Sync made durable.
@@ -39,7 +43,7 @@
 // the bad content did with it. It does not watch anything and trusts no clock for
 // order: versions of a path are numbered.
 //
-// Lock order: Store.sync, Store.mu, then those of cas. Restores take none of
+// Lock order: Store.keeping, Store.sync, Store.mu, then those of cas. Restores take none of
 // them while they change files: two restores of one path at once both succeed, and
 // the later one displaces the inode of the earlier one.
 package rollback

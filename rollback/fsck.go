@@ -118,24 +118,30 @@ func (s *Store) readLog() (l *versionLog, bad []damage, torn int64, err error) {
 	}
 }
 
-// rewriteLog writes all that is known into new segments and then removes the old
-// ones. A crash in between leaves both: reading entries twice is harmless.
+// rewriteLog writes all that is known into a new segment, which begins by saying
+// so, and then removes the old ones. The new one gets its name when it is durable:
+// a crash at any step leaves the old segments, or the new one and old ones that do
+// not count. It is called under sync.
 func (s *Store) rewriteLog() error {
 	old, err := s.log.segments()
 	if err != nil {
 		return err
 	}
-	frames, err := s.allFrames()
+	pieces, err := s.allFrames()
 	if err != nil {
 		return err
 	}
-	if err := s.log.roll(); err != nil {
+	// What the frames name, captures put before: it is in the vault after Flush.
+	if err := s.objects.Flush(); err != nil {
 		return err
 	}
-	for _, f := range frames {
-		if err := s.log.append(f); err != nil {
+	if s.before != nil {
+		if err := s.before(); err != nil {
 			return err
 		}
+	}
+	if err := s.log.replace(pieces); err != nil {
+		return err
 	}
 	for _, name := range old {
 		if err := s.disk.Unlink(s.log.dirf, name, 0); err != nil {
@@ -156,14 +162,25 @@ func (s *Store) allFrames() ([][]byte, error) {
 	}
 	sort.Strings(paths)
 	var pieces [][]byte
-	var b []byte
-	var err error
+	b, err := appendFrame(nil, s.enc, &entry{Kind: entryAnew, Time: event.TimeOf(s.now())})
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range s.catalog.holds {
+		e := entry{Kind: entryHold, Path: []byte(h.Path), ID: h.ID, Time: h.Time, Reason: h.Reason, Record: h.Record}
+		if b, err = appendFrame(b, s.enc, &e); err == nil && h.Released != 0 {
+			b, err = appendFrame(b, s.enc, &entry{Kind: entryRelease, ID: h.ID, Time: h.Released, Reason: h.Why})
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	for _, p := range paths {
 		h := s.catalog.paths[p]
 		for i := range h.versions {
 			v := h.show(&h.versions[i])
 			e := entry{Kind: entryVersion, Path: []byte(p), ID: v.ID, Time: v.Time, State: &v.State,
-				Holes: v.Holes, Record: v.Record, Reason: v.Reason}
+				Holes: v.Holes, Record: v.Record, Reason: v.Reason, Until: v.Until}
 			if b, err = appendFrame(b, s.enc, &e); err != nil {
 				return nil, err
 			}

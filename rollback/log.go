@@ -53,10 +53,15 @@ func appendFrame(b []byte, enc cbor.EncMode, e *entry) ([]byte, error) {
 	if len(body) > frameMax {
 		return b, fmt.Errorf("entry of %q is too long: %d bytes", e.Path, len(body))
 	}
-	b = binary.LittleEndian.AppendUint32(b, frameMagic)
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(body)))
-	b = binary.LittleEndian.AppendUint32(b, castagnoli(body))
-	return append(b, body...), nil
+	return append(b, frame(body)...), nil
+}
+
+func frame(body []byte) []byte {
+	b := make([]byte, frameHead, frameHead+len(body))
+	binary.LittleEndian.PutUint32(b, frameMagic)
+	binary.LittleEndian.PutUint32(b[4:], uint32(len(body)))
+	binary.LittleEndian.PutUint32(b[8:], castagnoli(body))
+	return append(b, body...)
 }
 
 // frameAt returns the body of the frame at the start of b.
@@ -146,6 +151,9 @@ func openLog(dir string, disk cas.Disk, readOnly bool, c *catalog) (l *versionLo
 			e, err := decodeEntry(body)
 			if err == nil {
 				err = c.apply(e)
+			}
+			if err == nil && e.Kind == entryAnew {
+				bad = nil // of what does not count any more
 			}
 			if err != nil {
 				report(off, frameHead+len(body), err.Error())
@@ -238,6 +246,46 @@ func (l *versionLog) append(frames []byte) error {
 		l.fresh = false
 	}
 	l.good += int64(len(frames))
+	return nil
+}
+
+// replace makes one new segment of the pieces, which counts from when it has its
+// name. What is appended later goes behind it.
+func (l *versionLog) replace(pieces [][]byte) error {
+	temp, name := "new", fmt.Sprintf("%08d.log", l.number+1)
+	if err := l.disk.Unlink(l.dirf, temp, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	fd, err := l.disk.Create(l.dirf, temp, 0o600)
+	if err != nil {
+		return err
+	}
+	var off int64
+	for _, b := range pieces {
+		if err == nil {
+			err = l.disk.Write(fd, name, b, off)
+			off += int64(len(b))
+		}
+	}
+	if err == nil {
+		err = l.disk.Fsync(fd, name)
+	}
+	if err == nil {
+		err = l.disk.Rename(l.dirf, temp, l.dirf, name, 0)
+	}
+	if err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
+	if l.fd >= 0 {
+		unix.Close(l.fd)
+	}
+	l.number++
+	l.fd, l.name, l.good, l.suspect, l.fresh = fd, name, off, false, true
+	if err := l.disk.Fsync(l.dirf, "versions"); err != nil {
+		l.suspect = true
+		return err
+	}
+	l.fresh = false
 	return nil
 }
 

@@ -104,6 +104,10 @@ func (s *Store) PlanRestore(ctx context.Context, paths []string, o RestoreOption
 			}
 			v, ok := s.choose(path, o)
 			if !ok {
+				if o.At != 0 && s.Destroyed(path, o.At) {
+					p.conflict(path, "", "what was there at that time was destroyed: its time to be kept was over")
+					seen[path], found = true, true
+				}
 				continue
 			}
 			seen[path], found = true, true

@@ -61,6 +61,8 @@ type Store struct {
 	evidence *evidence
 	intents  int // directory descriptor
 
+	keeping sync.RWMutex // held from when a content is stored until a version names it
+
 	sync sync.Mutex // one Sync at a time; guards log
 	log  *versionLog
 

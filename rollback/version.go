@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/rollback/cas"
 )
 
 // Provenance says where a version comes from.
@@ -27,6 +28,7 @@ type Version struct {
 	Record  string          `json:"record,omitempty"`
 	Reason  string          `json:"reason,omitempty"`
 	Holes   []digest.Extent `json:"holes,omitempty"` // parts of a sparse file without blocks
+	Until   event.Time      `json:"until,omitzero"`  // since then another one was there, which was destroyed
 
 	// number ends Record in a catalog, which holds what comes before it once for
 	// many; 0: Record is whole.
@@ -63,6 +65,10 @@ func (h *history) show(v *Version) Version {
 const (
 	entryVersion = 1 // a new version, trusted at once if Trusted
 	entryTrust   = 2 // version ID becomes the trusted one
+	entryDrop    = 3 // versions IDs are destroyed
+	entryHold    = 4 // hold ID of Path
+	entryRelease = 5 // hold ID is released
+	entryAnew    = 6 // what came before it is told again behind it
 )
 
 // entry is one record of the log of versions, as it is on disk.
@@ -76,19 +82,55 @@ type entry struct {
 	Trusted bool            `cbor:"7,keyasint,omitempty"`
 	Record  string          `cbor:"8,keyasint,omitempty"`
 	Reason  string          `cbor:"9,keyasint,omitempty"`
+	IDs     []uint64        `cbor:"10,keyasint,omitempty"`
+	Until   event.Time      `cbor:"11,keyasint,omitempty"`
 }
 
 // catalog is the versions of all paths, built from the log.
 type catalog struct {
 	paths    map[string]*history
 	versions int
-	contents map[event.Hash]struct{} // that versions name
-	bytes    int64                   // of the contents that are named
-	words    map[string]string       // one copy of each repeated string
+	dropped  int // versions that are in the log and gone
+	contents map[event.Hash]content
+	bytes    int64             // of the contents that are named
+	words    map[string]string // one copy of each repeated string
+	holds    []Hold            // by ID, from 1
+}
+
+// content is what versions name by one hash.
+type content struct {
+	names int32 // versions that do
+	long  bool  // longer than what is stored in one piece
+	size  uint64
+}
+
+func (c *catalog) name(st *event.State) {
+	if st.Type != event.TypeRegular {
+		return
+	}
+	k := c.contents[st.Hash]
+	if k.names++; k.names == 1 {
+		k.size, k.long = st.Size, st.Size > cas.SmallSize
+		c.bytes += int64(st.Size)
+	}
+	c.contents[st.Hash] = k
+}
+
+func (c *catalog) unname(st *event.State) {
+	if st.Type != event.TypeRegular {
+		return
+	}
+	k := c.contents[st.Hash]
+	if k.names--; k.names > 0 {
+		c.contents[st.Hash] = k
+		return
+	}
+	delete(c.contents, st.Hash)
+	c.bytes -= int64(k.size)
 }
 
 func newCatalog() *catalog {
-	return &catalog{paths: map[string]*history{}, contents: map[event.Hash]struct{}{}, words: map[string]string{}}
+	return &catalog{paths: map[string]*history{}, contents: map[event.Hash]content{}, words: map[string]string{}}
 }
 
 func (c *catalog) intern(s string) string {
@@ -127,30 +169,42 @@ func (c *catalog) apply(e *entry) error {
 		if len(h.versions) > 0 {
 			p = h.versions[0].Path
 			if e.ID <= h.newest().ID {
-				if h.get(e.ID) == nil {
-					return fmt.Errorf("version %d of %q: out of order", e.ID, p)
+				if e.Trusted && h.get(e.ID) != nil { // else it was dropped meanwhile
+					h.trusted = e.ID
 				}
 				return nil
 			}
 		}
-		v := Version{Path: p, ID: e.ID, Time: e.Time, State: *e.State, Reason: c.intern(e.Reason), Holes: e.Holes}
+		v := Version{Path: p, ID: e.ID, Time: e.Time, State: *e.State, Reason: c.intern(e.Reason), Holes: e.Holes, Until: e.Until}
 		v.Record, v.number = c.split(e.Record)
 		v.State.Type = c.intern(v.State.Type)
 		v.State.User, v.State.Group = c.intern(v.State.User), c.intern(v.State.Group)
 		h.versions = append(h.versions, v)
 		c.versions++
-		if _, ok := c.contents[v.State.Hash]; v.State.Type == event.TypeRegular && !ok {
-			c.contents[v.State.Hash] = struct{}{}
-			c.bytes += int64(v.State.Size)
-		}
+		c.name(&v.State)
 		if e.Trusted {
 			h.trusted = e.ID
 		}
 	case entryTrust:
+		if h != nil && e.ID < h.newest().ID && h.get(e.ID) == nil {
+			return nil // it was dropped meanwhile
+		}
 		if h == nil || h.get(e.ID) == nil {
 			return fmt.Errorf("trust in version %d of %q: there is no such version", e.ID, p)
 		}
 		h.trusted = e.ID
+	case entryDrop:
+		if h == nil {
+			return nil
+		}
+		c.drop(h, e.IDs)
+		if len(h.versions) == 0 {
+			delete(c.paths, p)
+		}
+	case entryHold, entryRelease:
+		return c.applyHold(e)
+	case entryAnew:
+		*c = *newCatalog()
 	default:
 		return fmt.Errorf("entry of %q: unknown kind %d", p, e.Kind)
 	}
@@ -172,16 +226,36 @@ func (s *Store) Version(path string, id uint64) (Version, bool) {
 	return s.look(path, func(h *history) *Version { return h.get(id) })
 }
 
-// At returns the version of path that was the newest at time t.
+// At returns the version of path that was the newest at time t. It is false too
+// if what was there then was destroyed (see Destroyed).
 func (s *Store) At(path string, t event.Time) (Version, bool) {
 	return s.look(path, func(h *history) *Version {
 		for i := len(h.versions) - 1; i >= 0; i-- {
-			if h.versions[i].Time <= t {
-				return &h.versions[i]
+			if v := &h.versions[i]; v.Time <= t {
+				if v.Until != 0 && v.Until <= t {
+					return nil
+				}
+				return v
 			}
 		}
 		return nil
 	})
+}
+
+// Destroyed reports whether path had a version at time t that Prune destroyed.
+func (s *Store) Destroyed(path string, t event.Time) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	h := s.catalog.paths[path]
+	if h == nil || h.versions[0].Time > t {
+		return h != nil && h.versions[0].ID > 1
+	}
+	for i := len(h.versions) - 1; i >= 0; i-- {
+		if v := &h.versions[i]; v.Time <= t {
+			return v.Until != 0 && v.Until <= t
+		}
+	}
+	return false
 }
 
 func (s *Store) look(path string, f func(*history) *Version) (Version, bool) {

@@ -219,6 +219,14 @@ func (f *fake) Trust(_ context.Context, r control.TrustRequest) (control.Outcome
 	return f.answer(r)
 }
 
+func (f *fake) Hold(_ context.Context, r control.HoldRequest) (control.Outcome, error) {
+	return f.answer(r)
+}
+
+func (f *fake) Prune(_ context.Context, r control.PruneRequest) (control.Outcome, error) {
+	return f.answer(r)
+}
+
 func (f *fake) Reindex(context.Context, control.ReindexRequest) (control.Outcome, error) {
 	return control.Outcome{}, nil
 }

@@ -299,6 +299,24 @@ func (a *app) printStores(st *control.Status) {
 	}
 	v := st.Vault
 	a.linef("vault   %s of %s, %s in %s of disk", plural(v.Versions, "version"), plural(v.Paths, "path"), bytesText(v.Bytes), bytesText(v.Stored))
+	a.line(retentionText(&v.Retention))
+}
+
+// retentionText tells for how long versions stay.
+func retentionText(r *control.Retention) string {
+	text := fmt.Sprintf("        kept: the newest %d of each path", r.KeepVersions)
+	if r.KeepDays > 0 {
+		text += fmt.Sprintf(", and for %s after it was replaced", plural(uint64(r.KeepDays), "day"))
+	} else {
+		text += ", and all for ever"
+	}
+	if r.Holds > 0 {
+		text += fmt.Sprintf("; %s: holdfast hold list", plural(uint64(r.Holds), "hold"))
+	}
+	if r.Pruned != 0 {
+		text += fmt.Sprintf("; pruned %s: %s, %s", when(r.Pruned), plural(uint64(r.Versions), "version"), bytesText(uint64(r.Bytes)))
+	}
+	return text
 }
 
 func lagText(lag uint64) string {

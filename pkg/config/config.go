@@ -64,6 +64,7 @@ type Config struct {
 
 	Limits      Limits      `yaml:"limits" json:"limits"`
 	Journal     Journal     `yaml:"journal" json:"journal"`
+	Vault       Vault       `yaml:"vault" json:"vault"`
 	Checkpoints Checkpoints `yaml:"checkpoints" json:"checkpoints"`
 	ClickHouse  ClickHouse  `yaml:"clickhouse" json:"clickhouse"`
 }
@@ -141,6 +142,7 @@ func Default() Config {
 		},
 		Journal:     Journal{KeepDays: 400, KeepSize: 32 << 30, KeyEvery: time.Hour, AliveEvery: time.Hour},
 		Checkpoints: Checkpoints{Every: time.Minute},
+		Vault:       Vault{KeepVersions: 10, KeepDays: 400, Grace: 24 * time.Hour},
 	}
 }
 
@@ -275,6 +277,7 @@ func (c *Config) check(pos func(key string) string) error {
 		}
 	}
 	c.checkLedger(bad)
+	c.checkVault(bad)
 	c.checkClickHouse(bad)
 	return errors.Join(errs...)
 }

@@ -63,6 +63,16 @@ func (c *Client) Trust(ctx context.Context, r TrustRequest) (Outcome, error) {
 	return c.post(ctx, "/v1/trust", r)
 }
 
+// Hold implements Handler.
+func (c *Client) Hold(ctx context.Context, r HoldRequest) (Outcome, error) {
+	return c.post(ctx, "/v1/hold", r)
+}
+
+// Prune implements Handler.
+func (c *Client) Prune(ctx context.Context, r PruneRequest) (Outcome, error) {
+	return c.post(ctx, "/v1/prune", r)
+}
+
 // Stop implements Handler.
 func (c *Client) Stop(ctx context.Context, r StopRequest) (Outcome, error) {
 	return c.post(ctx, "/v1/stop", r)

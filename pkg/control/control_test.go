@@ -26,6 +26,7 @@ type fake struct {
 	peer   control.Peer
 	undo   control.UndoRequest
 	stop   control.StopRequest
+	hold   control.HoldRequest
 
 	reindexed int
 }
@@ -50,6 +51,15 @@ func (f *fake) Undo(_ context.Context, r control.UndoRequest) (control.Outcome, 
 
 func (f *fake) Trust(_ context.Context, r control.TrustRequest) (control.Outcome, error) {
 	return control.Outcome{}, f.err
+}
+
+func (f *fake) Hold(_ context.Context, r control.HoldRequest) (control.Outcome, error) {
+	f.hold = r
+	return control.Outcome{}, f.err
+}
+
+func (f *fake) Prune(_ context.Context, r control.PruneRequest) (control.Outcome, error) {
+	return control.Outcome{DryRun: r.DryRun}, f.err
 }
 
 func (f *fake) Reindex(context.Context, control.ReindexRequest) (control.Outcome, error) {
@@ -100,6 +110,13 @@ func TestRequestsAndAnswersSurviveTheSocket(t *testing.T) {
 	o, err := c.Restore(context.Background(), control.RestoreRequest{Paths: []control.Path{"/a b", "/\xfe\n"}, DryRun: true})
 	if err != nil || !o.DryRun || len(o.Steps) != 2 || o.Steps[1].Path != "/\xfe\n" || o.Count(control.StepDone) != 2 {
 		t.Errorf("restore %+v, %v", o, err)
+	}
+	hold := control.HoldRequest{Paths: []control.Path{"/\xfe"}, Release: 7, Reason: "r"}
+	if _, err := c.Hold(context.Background(), hold); err != nil || !reflect.DeepEqual(f.hold, hold) {
+		t.Errorf("hold %+v, %v", f.hold, err)
+	}
+	if o, err := c.Prune(context.Background(), control.PruneRequest{DryRun: true}); err != nil || !o.DryRun {
+		t.Errorf("prune %+v, %v", o, err)
 	}
 	want := control.UndoRequest{Session: "s", User: "u", Source: "::1", Exec: "e", Record: "r", Since: 1, Until: 2, Path: "/p\x80", DryRun: true, Force: true}
 	if _, err := c.Undo(context.Background(), want); err != nil || f.undo != want {

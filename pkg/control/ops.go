@@ -14,6 +14,10 @@ type Handler interface {
 	Restore(context.Context, RestoreRequest) (Outcome, error)
 	Undo(context.Context, UndoRequest) (Outcome, error)
 	Trust(context.Context, TrustRequest) (Outcome, error)
+	// Hold puts paths under a hold, or releases one.
+	Hold(context.Context, HoldRequest) (Outcome, error)
+	// Prune destroys the versions that no rule keeps.
+	Prune(context.Context, PruneRequest) (Outcome, error)
 	// Stop ends the daemon after its answer.
 	Stop(context.Context, StopRequest) (Outcome, error)
 	// Reindex has the index built anew from the journal, behind its answer.
@@ -68,6 +72,19 @@ type TrustRequest struct {
 	Reason string `json:"reason"`
 }
 
+// HoldRequest asks to keep all versions of paths, and of what is below them, from
+// being destroyed, or to release the hold of that number.
+type HoldRequest struct {
+	Paths   []Path `json:"paths,omitempty"`
+	Release uint64 `json:"release,omitempty"`
+	Reason  string `json:"reason"`
+}
+
+// PruneRequest asks to destroy the versions that no rule keeps any more.
+type PruneRequest struct {
+	DryRun bool `json:"dry_run,omitempty"`
+}
+
 // StopRequest asks the daemon to end.
 type StopRequest struct {
 	Reason string `json:"reason"` // required: the record keeps it
@@ -84,7 +101,7 @@ const (
 // Step is one path of a plan and, unless it was a dry run, what came of it.
 type Step struct {
 	Path     Path         `json:"path"`
-	Action   string       `json:"action"` // write, meta, remove, mkdir, rmdir, link, …; promote for trust
+	Action   string       `json:"action"` // write, meta, remove, mkdir, rmdir, link, …; promote, hold, release, destroy
 	Version  uint64       `json:"version,omitempty"`
 	Want     *event.State `json:"want,omitempty"`
 	Have     *event.State `json:"have,omitempty"`
@@ -106,7 +123,7 @@ type Conflict struct {
 // ReindexRequest asks to build the index anew.
 type ReindexRequest struct{}
 
-// Outcome answers Restore, Undo, Trust and Stop.
+// Outcome answers what changes something.
 type Outcome struct {
 	DryRun    bool       `json:"dry_run"`
 	Matched   int        `json:"matched"` // undo: records of the cause

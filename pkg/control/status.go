@@ -193,6 +193,24 @@ type Vault struct {
 	Objects  uint64 `json:"objects"`
 	Bytes    uint64 `json:"bytes"`  // of content kept
 	Stored   uint64 `json:"stored"` // of disk used for it
+
+	Retention Retention `json:"retention"`
+}
+
+// Retention is for how long versions stay, and what the last prune of this run
+// destroyed.
+type Retention struct {
+	KeepVersions int   `json:"keep_versions"`
+	KeepDays     int   `json:"keep_days"` // 0: for ever
+	GraceNS      int64 `json:"grace_ns"`
+	Holds        int   `json:"holds"` // in force
+
+	Pruned    event.Time `json:"pruned,omitzero"`
+	Versions  int        `json:"versions"`
+	Objects   int        `json:"objects"` // contents and chunks
+	Bytes     int64      `json:"bytes"`   // of these, on disk
+	Waiting   int        `json:"waiting"` // objects that no version names, in their time of grace
+	LastError string     `json:"last_error,omitempty"`
 }
 
 // Limit is a bound and how often it was reached.

@@ -74,6 +74,7 @@ type Daemon struct {
 	degraded map[string]string // what for → reason
 	enrolled map[string]pipeline.Enrolled
 	unarmed  []sense.Unarmed
+	pruned   pruned
 }
 
 var _ control.Handler = (*Daemon)(nil)
@@ -275,6 +276,7 @@ func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) err
 		start(&front, senseCtx, "guard", d.watchGuard)
 		start(&front, senseCtx, "demand", d.demand)
 		start(&front, senseCtx, "alive", d.sayAlive)
+		start(&front, senseCtx, "retention", d.retain)
 		select {
 		case <-ctx.Done():
 		case err = <-failed:

@@ -43,6 +43,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 	vs := d.vault.Stats()
 	s.Vault = control.Vault{
 		Paths: uint64(vs.Paths), Versions: uint64(vs.Versions), Objects: uint64(vs.Objects), Bytes: uint64(vs.Bytes), Stored: uint64(vs.Stored),
+		Retention: d.retention(),
 	}
 	as := d.table.Stats()
 	s.Pipeline["attribute_live"], s.Pipeline["attribute_sessions"] = uint64(as.Live), uint64(as.Sessions)

@@ -280,7 +280,7 @@ type Target struct {
 
 // Response is what Holdfast did about another record.
 type Response struct {
-	Action   string `json:"action"`             // restore, remove, quarantine, undo, trust
+	Action   string `json:"action"`             // restore, remove, quarantine, undo, trust, hold, release, destroy, prune
 	Outcome  string `json:"outcome"`            // intended, done, failed, skipped
 	TookNS   uint64 `json:"took_ns,omitempty"`  // from the kernel event to the outcome
 	Of       string `json:"of,omitempty"`       // id of the record that it answers

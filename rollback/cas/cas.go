@@ -53,6 +53,7 @@ type Store struct {
 	dirty   map[string]bool         // directories of objects/ with names not known to be durable
 	sound   map[event.Hash]struct{} // put or read back by this process
 	held    map[event.Hash]int      // chunks in the hands of Writers
+	claimed map[event.Hash]struct{} // found stored since Watch; nil without
 }
 
 // temp is a complete content in tmp/ that waits for Flush.
@@ -179,6 +180,9 @@ func (s *Store) Put(h event.Hash, b []byte) error {
 func (s *Store) intact(h event.Hash) bool {
 	s.mu.Lock()
 	_, sound := s.sound[h]
+	if s.claimed != nil {
+		s.claimed[h] = struct{}{} // before looking: RemoveUnclaimed comes first or not at all
+	}
 	s.mu.Unlock()
 	if !s.Has(h) {
 		return false
@@ -211,6 +215,9 @@ func (s *Store) unhold(parts []part) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range parts {
+		if s.claimed != nil {
+			s.claimed[p.hash] = struct{}{} // a list may have it by now
+		}
 		if s.held[p.hash]--; s.held[p.hash] == 0 {
 			delete(s.held, p.hash)
 		}

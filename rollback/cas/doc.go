@@ -17,8 +17,9 @@
 //   - Objects are never changed. Remove is for the owner of the references.
 //
 // The rollback package calls it and nobody else. It does not know which objects
-// are needed (Parts tells which chunks a content needs), does not lock against a second writer, and does not guarantee that
-// an object is still readable years later: Check reads it back.
+// are needed (Parts tells which chunks a content needs), does not lock against a
+// second writer, and does not guarantee that an object is still readable years
+// later: Check reads it back.
 //
 // The package also holds Disk, the one way in which rollback changes a disk, so
 // that tests can fail or stop it at each step.

@@ -346,6 +346,43 @@ func (s *Store) Remove(h event.Hash) error {
 	return s.change(name, func() error { return s.RemoveName(name) })
 }
 
+// Watch begins to note what is found stored instead of being stored again, so
+// that RemoveUnclaimed does not take it. Unwatch ends it; one watch at a time.
+func (s *Store) Watch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.claimed = map[event.Hash]struct{}{}
+}
+
+// Unwatch ends what Watch began.
+func (s *Store) Unwatch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.claimed = nil
+}
+
+// RemoveUnclaimed deletes the object of h unless somebody counts on it since
+// Watch, and reports whether it did.
+func (s *Store) RemoveUnclaimed(h event.Hash) (removed bool, err error) {
+	name := place(h)
+	err = s.change(name, func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		_, claimed := s.claimed[h]
+		_, waits := s.pending[h]
+		if claimed || waits || s.held[h] > 0 {
+			return nil
+		}
+		delete(s.sound, h)
+		if err := s.disk.Unlink(s.objects, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+		removed = true
+		return nil
+	})
+	return removed, err
+}
+
 // RemoveName deletes a file below objects/ that Walk found odd.
 func (s *Store) RemoveName(name string) error { return s.disk.Unlink(s.objects, name, 0) }
 
