@@ -102,17 +102,30 @@ func (s *Store) capture(ctx context.Context, path string, p Provenance) (Version
 	if err := digest.Settle(ctx, dir, base); err != nil {
 		return Version{}, err
 	}
-	var v Version
-	err = s.reserve.use(func() error {
-		in := s.Intake()
-		st, err := digest.Read(ctx, dir, base, in)
-		if err != nil {
-			return errors.Join(err, in.Discard())
-		}
-		v, err = s.CaptureState(path, st, in, p)
-		return err
-	})
-	return v, err
+	if err := s.room(); err != nil {
+		return Version{}, err
+	}
+	in := s.Intake()
+	st, err := digest.Read(ctx, dir, base, in)
+	if err != nil {
+		return Version{}, errors.Join(err, in.Discard())
+	}
+	return s.CaptureState(path, st, in, p)
+}
+
+// room is nil while more is free than captures have to leave.
+func (s *Store) room() error {
+	if s.floor == 0 {
+		return nil
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(s.lock, &fs); err != nil {
+		return fmt.Errorf("look for room: %w", err)
+	}
+	if free := int64(fs.Bavail) * fs.Bsize; free < s.floor {
+		return fmt.Errorf("%w: %d bytes are left, %d stay free", ErrNoRoom, free, s.floor)
+	}
+	return nil
 }
 
 // CaptureState keeps a state that was just read, with the content that in
@@ -122,13 +135,16 @@ func (s *Store) CaptureState(path string, st event.State, in *Intake, p Provenan
 		return Version{}, ErrReadOnly
 	}
 	if !st.Exists || st.Type != event.TypeRegular {
-		if err := in.Discard(); err != nil {
+		if err := errors.Join(in.Discard(), s.room()); err != nil {
 			return Version{}, err
 		}
 		return s.record(path, st, nil, p)
 	}
 	if st.Hash.IsZero() {
 		return Version{}, errors.Join(fmt.Errorf("content of %q was not read: %s", path, st.Unread), in.Discard())
+	}
+	if err := s.room(); err != nil {
+		return Version{}, errors.Join(err, in.Discard())
 	}
 	s.keeping.RLock()
 	defer s.keeping.RUnlock()
@@ -143,6 +159,9 @@ func (s *Store) CaptureState(path string, st event.State, in *Intake, p Provenan
 func (s *Store) Absent(path string, p Provenance) (Version, error) {
 	if s.readOnly {
 		return Version{}, ErrReadOnly
+	}
+	if err := s.room(); err != nil {
+		return Version{}, err
 	}
 	return s.record(path, event.State{}, nil, p)
 }

@@ -21,6 +21,7 @@ import (
 var (
 	ErrLocked    = errors.New("another process has the vault open for writing")
 	ErrReadOnly  = errors.New("the vault is open for reading only")
+	ErrNoRoom    = errors.New("too little disk space is free for another version")
 	ErrNoVersion = errors.New("there is no such version")
 	ErrMissing   = cas.ErrMissing
 	ErrCorrupt   = cas.ErrCorrupt
@@ -40,7 +41,10 @@ type Options struct {
 	EvidenceDir  string           // default <vault>/../evidence
 	EvidenceMax  int64            // bytes kept there, the oldest go first; default 1 GiB
 	ReserveBytes int64            // disk space held back for restores on a full disk; default none
-	Disk         cas.Disk         // tests inject faults here
+	// FreeFloor is how many bytes of the vault's file system captures leave free: with
+	// less they end in ErrNoRoom. Default none.
+	FreeFloor int64
+	Disk      cas.Disk // tests inject faults here
 	// Before is called before versions become durable: the records that they name
 	// must be durable when it returns, or a crash would leave versions of nothing.
 	Before func() error
@@ -57,6 +61,7 @@ type Store struct {
 	objects  *cas.Store
 	lock     int // descriptor that holds the lock
 	before   func() error
+	floor    int64
 	reserve  *reserve
 	evidence *evidence
 	intents  int // directory descriptor
@@ -114,7 +119,7 @@ func open(dir string, o Options, readOnly bool) (_ *Store, err error) {
 	if o.EvidenceMax == 0 {
 		o.EvidenceMax = DefaultEvidenceMax
 	}
-	s := &Store{dir: dir, readOnly: readOnly, now: o.Now, rand: o.Rand, disk: o.Disk, before: o.Before, lock: -1, intents: -1,
+	s := &Store{dir: dir, readOnly: readOnly, now: o.Now, rand: o.Rand, disk: o.Disk, before: o.Before, floor: o.FreeFloor, lock: -1, intents: -1,
 		catalog: newCatalog()}
 	defer func() {
 		if err != nil {
@@ -224,12 +229,12 @@ func (s *Store) Sync() error {
 	s.mu.RLock()
 	frames := s.queue[:len(s.queue):len(s.queue)]
 	s.mu.RUnlock()
-	err := s.reserve.use(s.objects.Flush)
+	err := s.objects.Flush()
 	if err == nil && len(frames) > 0 && s.before != nil {
 		err = s.before()
 	}
 	if err == nil && len(frames) > 0 {
-		err = s.reserve.use(func() error { return s.log.append(frames) })
+		err = s.log.append(frames)
 	}
 	if err != nil {
 		return fmt.Errorf("sync vault: %w", err)

@@ -288,6 +288,51 @@ func TestAFullDiskLosesNothingAndTheReserveLetsARestoreThrough(t *testing.T) {
 	clean(t, s)
 }
 
+// TestCapturesLeaveRoomForOthers: what is kept free on a full disk is for
+// records and restores.
+func TestCapturesLeaveRoomForOthers(t *testing.T) {
+	mnt := storetest.Temp(t)
+	storetest.Run(t, "mount", "-t", "tmpfs", "-o", "size=8m", "none", mnt)
+	defer storetest.Run(t, "umount", mnt)
+	s, err := Open(filepath.Join(mnt, "vault"), Options{ReserveBytes: 1 << 20, FreeFloor: 2 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	file := filepath.Join(mnt, "f")
+	write(t, file, "good")
+	v := capture(t, s, file)
+	sync1(t, s)
+	write(t, file, "evil")
+	storetest.Sh(t, `head -c 5500k /dev/zero > "$1/fill"`, mnt)
+	if _, err := s.Capture(t.Context(), file, Provenance{}); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("capture of a file: %v", err)
+	}
+	if _, err := s.Absent(file, Provenance{}); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("capture of nothing: %v", err)
+	}
+	in := s.Intake()
+	st := readState(t, file, in)
+	if _, err := s.CaptureState(file, st, in, Provenance{}); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("capture of a state: %v", err)
+	}
+	if got := s.Stats(); got.Reserve != 1<<20 || got.Versions != 1 {
+		t.Errorf("%+v", got)
+	}
+	if _, err := s.RestorePath(t.Context(), file, v); err != nil || read(t, file) != "good" {
+		t.Errorf("restore: %v", err)
+	}
+	if err := os.Remove(filepath.Join(mnt, "fill")); err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, "new")
+	capture(t, s, file)
+}
+
 func TestEvidenceIsCappedAndTheOldestGoesFirst(t *testing.T) {
 	for i, p := range places(t) {
 		t.Run(p.name, func(t *testing.T) {

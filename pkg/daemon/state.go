@@ -36,6 +36,10 @@ type state struct {
 	keeper  pipeline.Vault
 }
 
+// freeFloor is what captures leave free of the disk: twice what the journal holds
+// back by default, so that what it gives up for a critical record is not taken by them.
+const freeFloor = 8 << 20
+
 // openState opens journal and vault, which locks them.
 func openState(cfg config.Config, log *slog.Logger) (*state, error) {
 	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
@@ -65,7 +69,7 @@ func openState(cfg config.Config, log *slog.Logger) (*state, error) {
 		return nil, err
 	}
 	s.vault, err = rollback.Open(cfg.VaultDir(), rollback.Options{
-		EvidenceDir: cfg.EvidenceDir(), EvidenceMax: int64(cfg.Limits.Evidence), ReserveBytes: int64(cfg.Limits.Reserve), Before: s.recordsFirst,
+		EvidenceDir: cfg.EvidenceDir(), EvidenceMax: int64(cfg.Limits.Evidence), ReserveBytes: int64(cfg.Limits.Reserve), FreeFloor: freeFloor, Before: s.recordsFirst,
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.journal.Close())
