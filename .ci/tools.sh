@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 build='ca-certificates git make'
 demo='openssh-server openssh-client sudo iproute2 acl attr jq b3sum procps passwd'
 test='clang-19 llvm-19 libbpf-dev linux-libc-dev
-	qemu-system-x86 busybox-static cpio kmod xz-utils zstd e2fsprogs mmdebstrap debian-archive-keyring
+	qemu-system-x86 busybox-static cpio kmod xz-utils zstd e2fsprogs xfsprogs btrfs-progs mmdebstrap debian-archive-keyring
 	libcap2-bin stress-ng ed vim sshpass rsync sqlite3'
 case ${1:-test} in
 build) want=$build ;;

@@ -87,6 +87,7 @@ func (s *Store) applyGroup(ctx context.Context, steps []Step, report func(Result
 	synced := map[uint64]error{} // by device
 	for i := range steps {
 		jobs[i] = s.newJob(ctx, steps[i], s.holes(&steps[i]), true)
+		jobs[i].grouped = true
 		if errs[i] = jobs[i].open(); errs[i] == nil {
 			errs[i] = jobs[i].stage()
 		}
@@ -107,6 +108,7 @@ func (s *Store) applyGroup(ctx context.Context, steps []Step, report func(Result
 		errs[i] = err
 		if err == nil {
 			errs[i] = j.swap()
+			j.swapped = errs[i] == nil
 		}
 	}
 	for i, j := range jobs {

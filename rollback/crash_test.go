@@ -482,7 +482,7 @@ func TestARestoreIsDurableBeforeItIsVisible(t *testing.T) {
 		op, _, _ := strings.Cut(step, " ")
 		ops = append(ops, op)
 	}
-	want := "tmpfile write chmod utimes fsync symlink link exchange rename fsync unlink"
+	want := "tmpfile write chmod utimes fsync symlink link exchange rename utimes fsync unlink"
 	if got := strings.Join(ops, " "); got != want {
 		t.Errorf("steps  %s\nwanted %s", got, want)
 	}

@@ -106,28 +106,33 @@ func (e *evidence) take(dirfd int, name, base string, at time.Time, token string
 func (e *evidence) takeTemp(dirfd int, name, base string, at time.Time, token string) (string, error) {
 	path, err := e.take(dirfd, name, base, at, token)
 	if errors.Is(err, unix.EXDEV) {
-		return e.copy(dirfd, name, base, itemName(base, at, token))
+		return e.copy(dirfd, name, base, at, token)
 	}
 	return path, err
 }
 
-// copy takes from another file system.
-func (e *evidence) copy(dirfd int, name, base, as string) (string, error) {
+// copy takes a copy and removes the original.
+func (e *evidence) copy(dirfd int, name, base string, at time.Time, token string) (string, error) {
+	path, err := e.copyOf(dirfd, name, itemName(base, at, token))
+	if err != nil {
+		return path, err
+	}
+	return path, tree{disk: e.disk}.remove(dirfd, name)
+}
+
+// copyOf keeps a copy and leaves the original where it is.
+func (e *evidence) copyOf(dirfd int, name, as string) (string, error) {
 	t := tree{disk: e.disk}
 	if err := e.fits(dirfd, name); err != nil {
 		return "", err
 	}
 	if err := t.copy(dirfd, name, e.fd, partPrefix+as); err != nil {
-		return "", errors.Join(fmt.Errorf("keep %q as evidence: %w", base, err), t.remove(e.fd, partPrefix+as))
+		return "", errors.Join(fmt.Errorf("keep %q as evidence: %w", as, err), t.remove(e.fd, partPrefix+as))
 	}
 	if err := e.disk.Rename(e.fd, partPrefix+as, e.fd, as, 0); err != nil {
 		return "", err
 	}
-	path, err := e.add(as)
-	if err != nil {
-		return path, err
-	}
-	return path, t.remove(dirfd, name)
+	return e.add(as)
 }
 
 // errTooBig says that an item alone is more than may be kept.

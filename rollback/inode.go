@@ -109,7 +109,9 @@ func (i *inode) path() string { return fmt.Sprintf("/proc/self/fd/%d", i.at) }
 //	times
 //	flags            at the very end; the held ones only if last is set
 //
-// atime is set too if it is not nil.
+// atime is set too if it is not nil. The project is set only if last is, for no
+// link leads from a directory that hands its own project down to a file of another
+// one (linux v6.1 fs/ext4/namei.c:ext4_link).
 func (i *inode) dress(cur event.State, want *event.State, atime *unix.Timespec, last bool) error {
 	if cur.Flags&held != 0 {
 		if err := i.setFlags(cur.Flags &^ held); err != nil {
@@ -148,6 +150,8 @@ func (i *inode) dress(cur event.State, want *event.State, atime *unix.Timespec, 
 	flags := want.Flags
 	if !last {
 		flags &^= held
+	} else if err := i.setProject(want); err != nil {
+		return err
 	}
 	if flags != cur.Flags {
 		return i.setFlags(flags)
@@ -189,6 +193,23 @@ func (i *inode) setTimes(cur, want *event.State, atime *unix.Timespec) error {
 		ts[0] = *atime
 	}
 	return i.disk.Utimes(i.at, i.object, ts)
+}
+
+// setProject sets the quota project. One that the file system does not have is no
+// error if none is wanted.
+func (i *inode) setProject(want *event.State) error {
+	if i.read < 0 {
+		return nil
+	}
+	x, err := digest.GetFSXattr(i.read)
+	if err != nil || x.Project == want.Project {
+		if want.Project == 0 {
+			err = nil
+		}
+		return err
+	}
+	x.Project = want.Project
+	return i.disk.SetProject(i.read, i.object, x)
 }
 
 // timespec splits t so that nanoseconds count upwards before 1970 too.

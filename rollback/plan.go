@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 
@@ -22,6 +23,8 @@ const (
 	ActionRemove = "remove" // what is there goes to the evidence
 	ActionRmdir  = "rmdir"  // an empty directory is removed
 	ActionRename = "rename" // what is at From gets its old name back
+	ActionRelink = "relink" // what is at From gets this name too
+	ActionTimes  = "times"  // a directory gets its modification time back
 )
 
 // Step makes one path equal to Want.
@@ -32,7 +35,7 @@ type Step struct {
 	Have    event.State // what the plan found there
 	Version uint64      // of Source, 0 if Want is no version
 	Source  string      `json:",omitempty"` // the path whose version it is, if that is not Path
-	From    string      `json:",omitempty"` // rename: where it is now
+	From    string      `json:",omitempty"` // rename: where it is now; relink: its other name
 	Reason  string
 	// Content is what Want.Hash stands for, if the vault need not have it.
 	Content []byte `json:"-"`
@@ -87,7 +90,7 @@ type RestoreOptions struct {
 func (s *Store) PlanRestore(ctx context.Context, paths []string, o RestoreOptions) (Plan, error) {
 	var p planner
 	p.s, p.ctx = s, ctx
-	seen := map[string]bool{}
+	seen := map[string]Version{}
 	for _, root := range paths {
 		if o.Version != 0 && (len(paths) > 1 || o.Recursive) {
 			return Plan{}, fmt.Errorf("plan restore of %q: a version number belongs to one path", root)
@@ -98,7 +101,7 @@ func (s *Store) PlanRestore(ctx context.Context, paths []string, o RestoreOption
 		}
 		found := false
 		for _, path := range all {
-			if seen[path] {
+			if _, ok := seen[path]; ok {
 				found = true
 				continue
 			}
@@ -106,11 +109,11 @@ func (s *Store) PlanRestore(ctx context.Context, paths []string, o RestoreOption
 			if !ok {
 				if o.At != 0 && s.Destroyed(path, o.At) {
 					p.conflict(path, "", "what was there at that time was destroyed: its time to be kept was over")
-					seen[path], found = true, true
+					seen[path], found = Version{}, true
 				}
 				continue
 			}
-			seen[path], found = true, true
+			seen[path], found = v, true
 			if err := p.add(v, o.Into); err != nil {
 				return Plan{}, fmt.Errorf("plan restore: %w", err)
 			}
@@ -119,10 +122,16 @@ func (s *Store) PlanRestore(ctx context.Context, paths []string, o RestoreOption
 			return Plan{}, fmt.Errorf("plan restore of %q: %w", root, ErrNoVersion)
 		}
 	}
-	if o.Into != "" {
-		if err := p.intoParents(o.Into); err != nil {
-			return Plan{}, fmt.Errorf("plan restore: %w", err)
-		}
+	err := p.links(seen, o)
+	switch {
+	case err != nil:
+	case o.Into != "":
+		err = p.intoParents(o.Into)
+	case o.Version == 0 && o.At == 0:
+		err = p.times(seen)
+	}
+	if err != nil {
+		return Plan{}, fmt.Errorf("plan restore: %w", err)
 	}
 	return p.plan(), nil
 }
@@ -144,6 +153,8 @@ type planner struct {
 	first     []Step // renames
 	removes   []Step
 	makes     []Step
+	relinks   []Step // after all that they lead to is there
+	last      []Step // the times of directories, when nothing in them changes any more
 	conflicts []Conflict
 }
 
@@ -184,31 +195,33 @@ func (p *planner) present(path string) (event.State, error) {
 	return have, err
 }
 
-// step adds a step if there is something to do and the content for it.
-func (p *planner) step(st Step) {
+// step adds a step if there is something to do and the content for it; it is
+// false if it cannot be done.
+func (p *planner) step(st Step) bool {
 	if st.Action == "" {
 		st.Action = actionFor(&st.Have, &st.Want)
 	}
 	w := &st.Want
 	switch {
 	case st.Action == ActionNone:
-		return
+		return true
 	case w.Type == event.TypeSocket:
 		p.conflict(st.Path, "", ErrKind.Error())
-		return
+		return false
 	case st.Content != nil:
 	case st.Action == ActionWrite && w.Hash.IsZero():
 		p.conflict(st.Path, "", "its content was not read when the version was made: "+w.Unread)
-		return
+		return false
 	case st.Action == ActionWrite && !p.s.Has(w.Hash):
 		p.conflict(st.Path, "", "content not kept: "+w.Hash.String())
-		return
+		return false
 	}
 	if st.Action == ActionRemove || st.Action == ActionRmdir {
 		p.removes = append(p.removes, st)
 	} else {
 		p.makes = append(p.makes, st)
 	}
+	return true
 }
 
 // intoParents adds the directories between into and the planned paths, with the
@@ -218,7 +231,7 @@ func (p *planner) intoParents(into string) error {
 	for _, st := range p.makes {
 		planned[st.Path] = true
 	}
-	for _, st := range append([]Step(nil), p.makes...) {
+	for _, st := range append(append([]Step(nil), p.makes...), p.relinks...) {
 		for dir := path.Dir(st.Path); dir != "/" && dir != path.Clean(into) && !planned[dir]; dir = path.Dir(dir) {
 			planned[dir] = true
 			have, err := p.present(dir)
@@ -241,11 +254,12 @@ func (p *planner) intoParents(into string) error {
 }
 
 // plan orders the steps: renames as they were added, then what goes, deepest
-// first, then what comes, highest first.
+// first, then what comes, highest first, then further names, then times.
 func (p *planner) plan() Plan {
 	sort.SliceStable(p.removes, func(i, j int) bool { return p.removes[i].Path > p.removes[j].Path })
 	sort.SliceStable(p.makes, func(i, j int) bool { return p.makes[i].Path < p.makes[j].Path })
+	sort.SliceStable(p.last, func(i, j int) bool { return p.last[i].Path > p.last[j].Path })
 	sort.SliceStable(p.conflicts, func(i, j int) bool { return p.conflicts[i].Path < p.conflicts[j].Path })
-	steps := append(append(p.first, p.removes...), p.makes...)
+	steps := slices.Concat(p.first, p.removes, p.makes, p.relinks, p.last)
 	return Plan{Steps: steps, Conflicts: p.conflicts}
 }

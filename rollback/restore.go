@@ -55,6 +55,10 @@ type Result struct {
 // known where it was needed.
 func (s *Store) RestorePath(ctx context.Context, path string, v Version) (Result, error) {
 	step := Step{Path: path, Want: v.State, Version: v.ID}
+	if _, several := linkKeyOf(&v.State); several {
+		v.Path = path
+		step.From = s.asItWas(ctx, v)
+	}
 	r := s.restore(ctx, step, v.Holes, false)
 	return r, r.Err
 }
@@ -91,12 +95,17 @@ type job struct {
 	base    string
 	parent  int         // directory of the path, -1 if there is none
 	staged  int         // the new regular file, -1 if there is none
+	lead    *lead       // instead: the inode at another name, nil if there is none
+	grouped bool        // others change the same directories at the same time
 	private int         // directory of our own that holds what is new, -1 if there is none
 	mine    event.State // identity of the new inode
 	token   string      // of the intent and the temporary name
 	marked  bool        // the intent exists
 	stuck   bool        // the temporary name holds a displaced inode and must stay
 	loose   uint32      // flags taken off the parent
+	swapped bool        // the names in the parent have changed
+
+	parentTime unix.Timespec // modification time of the parent before
 
 	have   event.State // found by the last look
 	first  event.State // found by the first one
@@ -151,6 +160,10 @@ func (j *job) open() error {
 	if err == nil && j.base == "." {
 		err = errors.New("the root directory cannot be restored as a path")
 	}
+	var st unix.Stat_t
+	if err == nil && unix.Fstat(j.parent, &st) == nil {
+		j.parentTime = st.Mtim
+	}
 	return err
 }
 
@@ -162,6 +175,7 @@ func (j *job) attempt() error {
 	}
 	if err == nil && j.phase == phaseStaged {
 		err = j.swap()
+		j.swapped = err == nil
 	}
 	return j.finish(err)
 }
@@ -178,7 +192,16 @@ func (j *job) stage() error {
 		return err
 	}
 	want := &j.step.Want
+	if j.step.Action == ActionRelink {
+		return j.borrow(j.step.From)
+	}
+	if j.step.Action == ActionTimes {
+		return j.mendTime()
+	}
 	if len(diff(&j.have, want)) == 0 && j.have.Unread == "" {
+		if t, ok := j.s.dirTime(j.step.Path); ok && t == want.Mtime {
+			return j.mendTime()
+		}
 		j.phase = phaseAsIs
 		return nil
 	}
@@ -193,6 +216,11 @@ func (j *job) stage() error {
 	j.phase = phaseStaged
 	if !want.Exists {
 		return nil
+	}
+	if j.step.From != "" { // another name of the file is as it was
+		if err := j.borrow(j.step.From); err == nil {
+			return nil
+		}
 	}
 	return j.s.reserve.use(j.build)
 }
@@ -241,6 +269,14 @@ func (j *job) look() error {
 	if !j.looked {
 		j.first, j.looked = j.have, true
 	}
+	if j.step.Action == ActionRelink { // taking flags off one name takes them off all
+		now, then := j.have, *planned
+		now.Flags, then.Flags, planned = 0, 0, &then
+		if j.strict && (len(diff(&now, planned)) > 0 || now.Ino != planned.Ino) {
+			return ErrRaced
+		}
+		return nil
+	}
 	if j.strict && (len(diff(&j.have, planned)) > 0 || j.have.Ino != planned.Ino) &&
 		(len(diff(&j.have, want)) > 0 || j.have.Unread != "") { // nor did somebody do it already
 		return ErrRaced
@@ -266,7 +302,11 @@ func (j *job) mend() error {
 		return err
 	}
 	defer i.close()
-	if err := i.dress(j.have, &j.step.Want, nil, true); err != nil {
+	want := j.step.Want
+	if _, ok := j.s.dirTime(j.step.Path); want.Type == event.TypeDir && !ok {
+		want.Mtime = j.have.Mtime
+	}
+	if err := i.dress(j.have, &want, nil, true); err != nil {
 		return err
 	}
 	if i.read >= 0 {
@@ -321,9 +361,14 @@ func (j *job) clean() error {
 		err = unix.Close(j.staged)
 		j.staged = -1
 	}
+	if j.lead != nil {
+		err = errors.Join(err, j.lead.drop())
+		j.lead = nil
+	}
 	if j.private >= 0 {
 		err = errors.Join(err, j.dropPrivate())
 	}
+	j.setParentTime()
 	if j.loose != 0 {
 		i := &inode{disk: j.s.disk, object: j.step.Path, at: j.parent, read: j.parent}
 		err = errors.Join(err, i.addFlags(j.loose))
@@ -342,6 +387,7 @@ func (j *job) close() {
 // result tells what became of it.
 func (j *job) result(err error) Result {
 	r := Result{Step: j.step, Evidence: j.kept, After: j.after, Err: err, TookNS: uint64(time.Since(j.start))}
+	j.noteMounts()
 	if !j.strict {
 		r.Step.Have = j.first
 	}

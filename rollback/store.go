@@ -66,7 +66,8 @@ type Store struct {
 	evidence *evidence
 	intents  int // directory descriptor
 
-	keeping sync.RWMutex // held from when a content is stored until a version names it
+	keeping    sync.RWMutex // held from when a content is stored until a version names it
+	namespaces namespaces
 
 	sync sync.Mutex // one Sync at a time; guards log
 	log  *versionLog

@@ -197,6 +197,9 @@ func (i *inode) addFlags(flags uint32) error {
 
 // settle makes the new inode durable before it gets the name.
 func (j *job) settle() error {
+	if j.lead != nil {
+		return nil
+	}
 	if j.staged >= 0 {
 		return j.s.disk.Fsync(j.staged, j.step.Path)
 	}
@@ -222,6 +225,9 @@ func (j *job) swap() error {
 			return err
 		}
 	}
+	if err := j.freeLead(); err != nil {
+		return err
+	}
 	switch {
 	case !j.step.Want.Exists:
 		return j.takeAway()
@@ -244,10 +250,10 @@ func (j *job) loosen() error {
 // place names the new inode where nothing is.
 func (j *job) place() error {
 	err := j.inParent(func() error {
-		if j.private >= 0 {
-			return j.s.disk.Rename(j.private, newName, j.parent, j.base, unix.RENAME_NOREPLACE)
+		if fd := j.nameless(); fd >= 0 {
+			return j.s.disk.LinkFD(fd, j.parent, j.base)
 		}
-		return j.s.disk.LinkFD(j.staged, j.parent, j.base)
+		return j.s.disk.Rename(j.private, newName, j.parent, j.base, unix.RENAME_NOREPLACE)
 	})
 	if errors.Is(err, unix.EEXIST) {
 		return errRaced
@@ -264,12 +270,12 @@ func (j *job) place() error {
 //	after     base = new inode     from/name = bad inode → evidence
 func (j *job) exchange() error {
 	from, name := j.private, newName
-	if from < 0 {
+	if fd := j.nameless(); fd >= 0 {
 		if err := j.mark(); err != nil {
 			return err
 		}
 		from, name = j.parent, j.temp()
-		if err := j.inParent(func() error { return j.s.disk.LinkFD(j.staged, from, name) }); err != nil {
+		if err := j.inParent(func() error { return j.s.disk.LinkFD(fd, from, name) }); err != nil {
 			return err
 		}
 	}
@@ -297,17 +303,19 @@ func (j *job) exchange() error {
 	return j.hold()
 }
 
-// notExchanged removes the new inode's temporary name and says why.
+// notExchanged removes the new inode's temporary name and says why. What is a
+// mount point may be written in place instead.
 func (j *job) notExchanged(from int, name string, err error) error {
+	mounted := errors.Is(err, unix.EBUSY)
 	if from == j.parent {
 		if uerr := j.s.disk.Unlink(from, name, 0); uerr != nil {
 			j.stuck = true
-			err = errors.Join(err, uerr)
+			return errors.Join(err, uerr)
 		}
 	}
 	switch {
-	case errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("%w: %w", ErrBusy, err)
+	case mounted:
+		return j.inPlace()
 	case errors.Is(err, unix.ENOENT):
 		return errRaced
 	}
@@ -364,15 +372,22 @@ func (j *job) swapBack(from int, name string) error {
 	return errors.Join(ErrRaced, err)
 }
 
+// several reports whether an inode has other names.
+func several(st *event.State) bool { return st.Nlink > 1 && st.Type != event.TypeDir }
+
 // keep moves a displaced inode to the evidence. If that fails it stays under its
 // temporary name, with the intent, so that the next Open tries again; the restore
 // counts all the same. One that is too big for the evidence is dropped: what was
 // trusted is back, and the record of the change has the hash of the other.
 func (j *job) keep(from int, name, token string) bool {
-	if j.have.Nlink > 1 && j.have.Type != event.TypeDir {
+	if several(&j.have) && j.step.Action != ActionRelink {
 		j.note(fmt.Sprintf("it had %d hard links: the other names keep the displaced inode", j.have.Nlink))
 	}
-	kept, err := j.s.evidence.takeTemp(from, name, j.base, j.s.now(), token)
+	take := j.s.evidence.takeTemp
+	if several(&j.have) { // through another name it could still be changed
+		take = j.s.evidence.copy
+	}
+	kept, err := take(from, name, j.base, j.s.now(), token)
 	j.stuck = kept == ""
 	if errors.Is(err, errTooBig) {
 		if derr := j.s.evidence.drop(from, name); derr == nil {
@@ -400,9 +415,13 @@ func (j *job) keep(from int, name, token string) bool {
 	return !j.stuck
 }
 
-// hold puts the held flags on the new inode: nothing changes it after that.
+// hold sets what has to wait until the new inode has its name: the project, the
+// time of a directory, which changes when it gets another parent (linux v6.1
+// fs/xfs/xfs_inode.c:xfs_cross_rename), and the held flags, for nothing changes it
+// after that.
 func (j *job) hold() error {
-	if j.step.Want.Flags&held == 0 {
+	want := &j.step.Want
+	if want.Flags&held == 0 && want.Project == j.mine.Project && want.Type != event.TypeDir || j.lead != nil {
 		return nil
 	}
 	i, err := pin(j.s.disk, j.parent, j.base, j.step.Path, &j.mine)
@@ -410,7 +429,18 @@ func (j *job) hold() error {
 		return err
 	}
 	defer i.close()
-	return i.setFlags(j.step.Want.Flags)
+	if err := i.setProject(want); err != nil {
+		return err
+	}
+	if want.Type == event.TypeDir {
+		if err := i.setTimes(&event.State{}, want, nil); err != nil {
+			return err
+		}
+	}
+	if want.Flags&held == 0 {
+		return nil
+	}
+	return i.setFlags(want.Flags)
 }
 
 // takeAway moves what is at the path to the evidence. If that is on the same file
@@ -418,7 +448,7 @@ func (j *job) hold() error {
 // goes first, to a temporary one.
 func (j *job) takeAway() error {
 	err := error(unix.EXDEV)
-	if !j.strict {
+	if !j.strict && !several(&j.have) {
 		var kept string
 		err = j.inParent(func() (err error) {
 			kept, err = j.s.evidence.take(j.parent, j.base, j.base, j.s.now(), j.token)

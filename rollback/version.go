@@ -92,9 +92,11 @@ type catalog struct {
 	versions int
 	dropped  int // versions that are in the log and gone
 	contents map[event.Hash]content
-	bytes    int64             // of the contents that are named
-	words    map[string]string // one copy of each repeated string
-	holds    []Hold            // by ID, from 1
+	bytes    int64                 // of the contents that are named
+	words    map[string]string     // one copy of each repeated string
+	holds    []Hold                // by ID, from 1
+	links    map[linkKey][]string  // paths of files with several names
+	entries  map[string]event.Time // directory → when a name in it came or went with leave, last
 }
 
 // content is what versions name by one hash.
@@ -130,7 +132,8 @@ func (c *catalog) unname(st *event.State) {
 }
 
 func newCatalog() *catalog {
-	return &catalog{paths: map[string]*history{}, contents: map[event.Hash]content{}, words: map[string]string{}}
+	return &catalog{paths: map[string]*history{}, contents: map[event.Hash]content{}, words: map[string]string{},
+		links: map[linkKey][]string{}, entries: map[string]event.Time{}}
 }
 
 func (c *catalog) intern(s string) string {
@@ -179,9 +182,13 @@ func (c *catalog) apply(e *entry) error {
 		v.Record, v.number = c.split(e.Record)
 		v.State.Type = c.intern(v.State.Type)
 		v.State.User, v.State.Group = c.intern(v.State.User), c.intern(v.State.Group)
+		if e.Trusted {
+			c.noteEntry(h, &v, e)
+		}
 		h.versions = append(h.versions, v)
 		c.versions++
 		c.name(&v.State)
+		c.noteLink(&v)
 		if e.Trusted {
 			h.trusted = e.ID
 		}
@@ -192,6 +199,7 @@ func (c *catalog) apply(e *entry) error {
 		if h == nil || h.get(e.ID) == nil {
 			return fmt.Errorf("trust in version %d of %q: there is no such version", e.ID, p)
 		}
+		c.noteEntry(h, h.get(e.ID), e)
 		h.trusted = e.ID
 	case entryDrop:
 		if h == nil {

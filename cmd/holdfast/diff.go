@@ -186,6 +186,8 @@ func fieldText(name string, s *event.State) string {
 		return fmt.Sprintf("%d (%s)", s.GID, printableText(s.Group))
 	case "mtime":
 		return s.Mtime.String()
+	case "project":
+		return fmt.Sprint(s.Project)
 	case "flags":
 		if t := s.FlagsText(); t != "" {
 			return t

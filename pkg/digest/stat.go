@@ -184,6 +184,9 @@ func (o *object) state() (event.State, error) {
 	var err error
 	if o.read >= 0 {
 		s.Flags = inodeFlags(o.read)
+		if x, err := GetFSXattr(o.read); err == nil {
+			s.Project = x.Project
+		}
 		s.Xattrs, err = fdXattrs(o.read)
 	} else {
 		s.Xattrs, err = pathXattrs(procFD(o.path))

@@ -193,20 +193,22 @@ func Untext(s string) []byte {
 // together with the content behind Hash, to restore exactly. A State with
 // Exists false says that there was nothing at the path.
 type State struct {
-	Exists bool             `json:"exists"`
-	Type   string           `json:"type,omitempty"`
-	Hash   Hash             `json:"hash,omitzero"` // regular files: BLAKE3 of the content
-	Size   uint64           `json:"size,omitempty"`
-	Mode   Mode             `json:"mode"`
-	UID    uint32           `json:"uid"`
-	GID    uint32           `json:"gid"`
-	User   string           `json:"user,omitempty"`  // name of UID when the state was taken
-	Group  string           `json:"group,omitempty"` // name of GID
-	Mtime  Time             `json:"mtime,omitzero"`
-	Target Bytes            `json:"target,omitempty"` // symlinks: what they point to
-	Rdev   uint64           `json:"rdev,omitempty"`   // devices: dev_t as stat(2) gives it
-	Flags  uint32           `json:"flags,omitempty"`  // FS_IOC_GETFLAGS, only those of FlagsMask
-	Xattrs map[string]Bytes `json:"xattrs,omitempty"` // all namespaces; ACLs and capabilities are among them
+	Exists bool   `json:"exists"`
+	Type   string `json:"type,omitempty"`
+	Hash   Hash   `json:"hash,omitzero"` // regular files: BLAKE3 of the content
+	Size   uint64 `json:"size,omitempty"`
+	Mode   Mode   `json:"mode"`
+	UID    uint32 `json:"uid"`
+	GID    uint32 `json:"gid"`
+	User   string `json:"user,omitempty"`  // name of UID when the state was taken
+	Group  string `json:"group,omitempty"` // name of GID
+	Mtime  Time   `json:"mtime,omitzero"`
+	Target Bytes  `json:"target,omitempty"` // symlinks: what they point to
+	Rdev   uint64 `json:"rdev,omitempty"`   // devices: dev_t as stat(2) gives it
+	Flags  uint32 `json:"flags,omitempty"`  // FS_IOC_GETFLAGS, only those of FlagsMask
+	// Project is the quota project, 0 for none and where the file system has none.
+	Project uint32           `json:"project,omitempty"`
+	Xattrs  map[string]Bytes `json:"xattrs,omitempty"` // all namespaces; ACLs and capabilities are among them
 
 	// Where the state was taken; no part of what Same compares.
 	Dev   uint64 `json:"dev,omitempty"` // st_dev
@@ -228,7 +230,7 @@ const (
 func (s *State) Same(o *State) bool { return len(s.Diff(o)) == 0 }
 
 // Diff names what differs between s and o, in a fixed order: exists, type, hash,
-// target, rdev, size, mode, uid, gid, mtime, flags, xattrs.
+// target, rdev, size, mode, uid, gid, mtime, flags, project, xattrs.
 func (s *State) Diff(o *State) []string {
 	if s.Exists != o.Exists {
 		return []string{"exists"}
@@ -252,6 +254,7 @@ func (s *State) Diff(o *State) []string {
 	add("gid", s.GID != o.GID)
 	add("mtime", s.Mtime != o.Mtime && s.Type != TypeDir)
 	add("flags", s.Flags != o.Flags)
+	add("project", s.Project != o.Project)
 	add("xattrs", !sameXattrs(s.Xattrs, o.Xattrs))
 	return d
 }

@@ -76,7 +76,7 @@ func New(o Options) *Pipeline {
 		}
 		p.responder = respond.New(respond.Options{
 			Vault: o.Vault, Journal: patient{p}, Now: o.Clock.Boot, Wall: o.Clock.Wall, Exists: exists,
-			Limit: o.FlapLimit, Window: o.FlapWindow,
+			Limit: o.FlapLimit, Window: o.FlapWindow, Restores: p.restores,
 		})
 	}
 	p.stopper = respond.NewStopper(respond.StopOptions{Journal: patient{p}, Now: o.Clock.Boot, Wall: o.Clock.Wall, Self: o.Self, Signal: o.Signal})
@@ -87,6 +87,12 @@ func New(o Options) *Pipeline {
 	p.polled = o.Clock.Boot()
 	p.last.Store(p.polled)
 	return p
+}
+
+// restores reports whether what is at path is put back.
+func (p *Pipeline) restores(path string) bool {
+	rule, ok := p.o.Rule(path)
+	return ok && !rule.Own && rule.Mode != event.ModeObserve
 }
 
 func exists(path string) bool {

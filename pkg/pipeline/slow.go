@@ -454,6 +454,9 @@ func (p *Pipeline) write(ctx context.Context, rec *event.Record, j *judgement, s
 // must be tried again.
 func (p *Pipeline) answered(ctx context.Context, cause *event.Record, since uint64, try int, out []respond.Outcome) {
 	for _, o := range out {
+		if o.Err == nil && o.Step.Action == respond.ActionRelink && o.Done.Skipped {
+			continue
+		}
 		if o.Err == nil {
 			p.states.PutAbove(ctx, o.Step.Path)
 			p.states.Put(o.Step.Path, o.Done.After)

@@ -125,7 +125,7 @@ func OpOf(before, after *event.State) event.Op {
 	ops := map[string]event.Op{
 		"hash": event.OpWrite, "size": event.OpWrite, "target": event.OpSymlink, "rdev": event.OpMknod,
 		"mode": event.OpChmod, "uid": event.OpChown, "gid": event.OpChown, "mtime": event.OpUtimes,
-		"flags": event.OpSetflags, "xattrs": event.OpSetxattr,
+		"flags": event.OpSetflags, "project": event.OpSetflags, "xattrs": event.OpSetxattr,
 	}
 	for _, d := range before.Diff(after) {
 		if op, ok := ops[d]; ok {

@@ -34,6 +34,7 @@ import (
 const (
 	ActionRestore    = "restore"
 	ActionQuarantine = "quarantine"
+	ActionRelink     = "relink" // make a path another name of a file again
 )
 
 // The outcomes of a response.
@@ -49,6 +50,7 @@ type Done struct {
 	After    event.State // what is at the path now
 	Evidence string      // where the displaced object is kept, "" if there was none
 	Skipped  bool        // nothing had to be done
+	Note     string      // what a person should know of it, "" for nothing
 }
 
 // Vault puts back.
@@ -60,6 +62,12 @@ type Vault interface {
 	Restore(ctx context.Context, path string, version uint64) (Done, error)
 	// Remove moves what is at path to the evidence.
 	Remove(ctx context.Context, path string) (Done, error)
+	// Links returns the other names that the file of a version had.
+	Links(path string, version uint64) []string
+	// Linked reports whether two paths are names of one file now.
+	Linked(a, b string) bool
+	// Relink makes path another name of the file at from, which is as it should be.
+	Relink(ctx context.Context, path, from string) (Done, error)
 	// Below returns the paths below dir of which versions are kept, parents first.
 	Below(dir string) []string
 }
@@ -77,8 +85,10 @@ type Options struct {
 	Now     func() uint64           // ns since boot
 	Wall    func(uint64) event.Time // wall clock of a moment since boot
 	Exists  func(path string) bool  // whether there is anything at path
-	Limit   int                     // restores of one path within Window; default 20
-	Window  time.Duration           // default a minute
+	// Restores reports whether path is to be put back at all; nil: each is.
+	Restores func(path string) bool
+	Limit    int           // restores of one path within Window; default 20
+	Window   time.Duration // default a minute
 }
 
 // Target is a path that is not as it should be.
@@ -94,6 +104,7 @@ type Step struct {
 	Target
 	Action  string
 	Version uint64
+	From    string // relink: the name that is as it should be
 	Refused string // why it is not done, "" if it is
 	Until   uint64 // ns since boot until which it is refused, 0 for ever
 }
@@ -149,6 +160,7 @@ func (r *Responder) Plan(targets []Target) []Step {
 		case ok && want.Exists:
 			steps = append(steps, r.parents(t)...)
 			steps = append(steps, r.step(t, ActionRestore, version))
+			steps = append(steps, r.links(t, version)...)
 			if t.Whole && want.Type == event.TypeDir {
 				steps = append(steps, r.below(t)...)
 			}
@@ -194,6 +206,20 @@ func (r *Responder) below(t Target) []Step {
 	return steps
 }
 
+// links are the other names of the file that a target was a name of.
+func (r *Responder) links(t Target, version uint64) []Step {
+	var steps []Step
+	for _, p := range r.o.Vault.Links(t.Path, version) {
+		if r.o.Restores != nil && !r.o.Restores(p) {
+			continue
+		}
+		l := t
+		l.Path, l.Whole, l.Foreign = p, false, false
+		steps = append(steps, Step{Target: l, Action: ActionRelink, From: t.Path})
+	}
+	return steps
+}
+
 func (r *Responder) step(t Target, action string, version uint64) Step {
 	s := Step{Target: t, Action: action, Version: version}
 	if until, tripped := r.flaps.count(t.Path, r.o.Now()); tripped {
@@ -227,14 +253,21 @@ func (r *Responder) answer(ctx context.Context, cause *event.Record, since uint6
 		o.Err, o.Retry = errors.New(s.Refused), s.Until
 		return o, r.finish(ctx, cause, since, &o)
 	}
+	if s.Action == ActionRelink && r.o.Vault.Linked(s.Path, s.From) {
+		o.Done.Skipped = true // as almost always: no word about it
+		return o, nil
+	}
 	intent := r.record(cause, s, Intended)
 	intent.Reason = fmt.Sprintf("about to %s it", s.Action)
 	if err := r.o.Journal.AppendDurable(ctx, intent); err != nil {
 		return o, err
 	}
-	if s.Action == ActionQuarantine {
+	switch s.Action {
+	case ActionQuarantine:
 		o.Done, o.Err = r.o.Vault.Remove(ctx, s.Path)
-	} else {
+	case ActionRelink:
+		o.Done, o.Err = r.o.Vault.Relink(ctx, s.Path, s.From)
+	default:
 		o.Done, o.Err = r.o.Vault.Restore(ctx, s.Path, s.Version)
 	}
 	if o.Err != nil && try < maxTries {
@@ -276,8 +309,13 @@ func (r *Responder) finish(ctx context.Context, cause *event.Record, since uint6
 		rec.Reason = "already in its trusted state"
 	case o.Step.Action == ActionQuarantine:
 		rec.Reason = "moved to the evidence: the trusted state has nothing there"
+	case o.Step.Action == ActionRelink:
+		rec.Reason = "another name of " + event.Text([]byte(o.Step.From)) + " again"
 	default:
 		rec.Reason = "put back to the trusted state"
+	}
+	if o.Done.Note != "" {
+		rec.Reason += "; " + o.Done.Note
 	}
 	after := o.Done.After
 	rec.After = &after

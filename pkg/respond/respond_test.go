@@ -16,6 +16,8 @@ import (
 type fake struct {
 	trusted map[string]event.State
 	there   map[string]bool
+	links   map[string][]string
+	linked  map[string]bool
 	fail    error
 	refuse  error
 	log     []string
@@ -36,6 +38,15 @@ func (f *fake) Restore(_ context.Context, p string, v uint64) (Done, error) {
 func (f *fake) Remove(_ context.Context, p string) (Done, error) {
 	f.log = append(f.log, "remove "+p)
 	return Done{Evidence: "/e" + p}, f.fail
+}
+
+func (f *fake) Links(p string, _ uint64) []string { return f.links[p] }
+
+func (f *fake) Linked(a, b string) bool { return f.linked[a+" "+b] }
+
+func (f *fake) Relink(_ context.Context, p, from string) (Done, error) {
+	f.log = append(f.log, "relink "+p+" to "+from)
+	return Done{}, f.fail
 }
 
 func (f *fake) Below(dir string) []string {
@@ -202,5 +213,22 @@ func TestTheBreakerSaysWhatItCannotCount(t *testing.T) {
 	}
 	if n := b.uncounted.Load(); n != 10 {
 		t.Errorf("%d restores were not counted, want 10", n)
+	}
+}
+
+func TestOtherNamesOfARestoredFileAreMadeNamesOfItAgain(t *testing.T) {
+	f := &fake{trusted: map[string]event.State{"/a": file, "/b": file, "/c": file, "/observed": file},
+		links: map[string][]string{"/a": {"/b", "/c", "/observed"}}, linked: map[string]bool{"/c /a": true},
+		there: map[string]bool{"/a": true, "/b": true, "/c": true}}
+	r := New(Options{Vault: f, Journal: f, Now: func() uint64 { return f.clock }, Wall: func(b uint64) event.Time { return event.Time(b) },
+		Exists: func(p string) bool { return f.there[p] }, Restores: func(p string) bool { return p != "/observed" }})
+	steps := r.Plan([]Target{{Path: "/a", Mode: event.ModeRestore}})
+	if _, err := r.Answer(context.Background(), &event.Record{ID: "x"}, 0, 0, steps); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"durably restore /a intended", "restore /a@3", "restore /a done restored",
+		"durably relink /b intended", "relink /b to /a", "relink /b done restored"}
+	if !slices.Equal(f.log, want) {
+		t.Errorf("log    %q\nwanted %q", f.log, want)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/pipeline"
@@ -81,9 +82,37 @@ func (o over) Remove(ctx context.Context, path string) (respond.Done, error) {
 	return o.put(ctx, path, rollback.Version{Path: path})
 }
 
+func (o over) Links(path string, version uint64) []string {
+	v, ok := o.s.Version(path, version)
+	if !ok {
+		return nil
+	}
+	return o.s.Links(v)
+}
+
+func (o over) Linked(a, b string) bool {
+	x, err := os.Lstat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Lstat(b)
+	return err == nil && os.SameFile(x, y)
+}
+
+func (o over) Relink(ctx context.Context, path, from string) (respond.Done, error) {
+	v, ok := o.s.Trusted(path)
+	if !ok {
+		return respond.Done{}, fmt.Errorf("relink %q: no trusted version of it is kept", path)
+	}
+	return done(o.s.Relink(ctx, path, from, v))
+}
+
 func (o over) put(ctx context.Context, path string, v rollback.Version) (respond.Done, error) {
-	r, err := o.s.RestorePath(ctx, path, v)
-	return respond.Done{After: r.After, Evidence: r.Evidence, Skipped: r.Outcome == rollback.OutcomeSkipped}, err
+	return done(o.s.RestorePath(ctx, path, v))
+}
+
+func done(r rollback.Result, err error) (respond.Done, error) {
+	return respond.Done{After: r.After, Evidence: r.Evidence, Skipped: r.Outcome == rollback.OutcomeSkipped, Note: r.Step.Reason}, err
 }
 
 func (o over) Content(h event.Hash, max int) (b []byte, err error) {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/digest"
 )
 
 // ErrTorn, returned by Disk.Before for a write, makes the write stop half way
@@ -192,6 +194,11 @@ func (d Disk) Utimes(fd int, object string, ts []unix.Timespec) error {
 	return d.do("utimes", object, func() error {
 		return unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW)
 	})
+}
+
+// SetProject sets the quota project of an open file.
+func (d Disk) SetProject(fd int, object string, x digest.FSXattr) error {
+	return d.do("setproject", object, func() error { return digest.SetFSXattr(fd, x) })
 }
 
 // Setflags sets the chattr(1) flags of an open file.

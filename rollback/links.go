@@ -1,0 +1,249 @@
+package rollback
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/digest"
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// A file with several names is one inode, and each name has versions of its own.
+// Two versions are of one such inode if they are the same in content and
+// metadata and were taken at the same device and inode number, with more than one
+// name. The numbers are those of the time of the capture: they tell who belonged
+// together then, and need not be those of what is there now.
+
+// linkKey is where a version of a file with several names was taken.
+type linkKey struct{ dev, ino uint64 }
+
+// linkKeyOf returns the key of a state that has several names; ok is false for
+// any other.
+func linkKeyOf(st *event.State) (k linkKey, ok bool) {
+	return linkKey{st.Dev, st.Ino}, st.Exists && st.Type != event.TypeDir && st.Nlink > 1 && st.Ino != 0
+}
+
+// noteLink remembers the path of a version with several names.
+func (c *catalog) noteLink(v *Version) {
+	k, ok := linkKeyOf(&v.State)
+	if ok && !slices.Contains(c.links[k], v.Path) {
+		c.links[k] = append(c.links[k], v.Path)
+	}
+}
+
+// oneInode reports whether two versions were taken of one inode.
+func oneInode(a, b *event.State) bool {
+	x, ok := linkKeyOf(a)
+	y, also := linkKeyOf(b)
+	return ok && also && x == y && a.Same(b)
+}
+
+// Links returns the other names that the inode of a version had, sorted: paths
+// whose trusted version was taken of the same one.
+func (s *Store) Links(v Version) []string {
+	return s.linksBy(v, RestoreOptions{})
+}
+
+// linksBy is Links by the versions that a restore with these options takes.
+func (s *Store) linksBy(v Version, o RestoreOptions) []string {
+	k, ok := linkKeyOf(&v.State)
+	if !ok {
+		return nil
+	}
+	s.mu.RLock()
+	paths := slices.Clone(s.catalog.links[k])
+	s.mu.RUnlock()
+	if o.Version != 0 {
+		o = RestoreOptions{At: v.Time}
+	}
+	var out []string
+	for _, p := range paths {
+		if p == v.Path {
+			continue
+		}
+		if w, ok := s.choose(p, o); ok && oneInode(&v.State, &w.State) {
+			out = append(out, p)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Relink makes path another name of what is at from, which must be as version v
+// of path says.
+func (s *Store) Relink(ctx context.Context, path, from string, v Version) (Result, error) {
+	r := s.restore(ctx, Step{Path: path, Action: ActionRelink, From: from, Want: v.State, Version: v.ID}, nil, false)
+	return r, r.Err
+}
+
+// asItWas looks for a name of the same inode that is as the version says.
+func (s *Store) asItWas(ctx context.Context, v Version) string {
+	for _, p := range s.Links(v) {
+		st, err := digest.ReadPath(ctx, p, nil)
+		if err == nil && len(diff(&st, &v.State)) == 0 {
+			return p
+		}
+	}
+	return ""
+}
+
+// lead is the inode at another name, which the path of a job is to become a name
+// of as well.
+type lead struct {
+	path  string
+	flags uint32 // taken off it, because they forbid another name
+	inode *inode
+}
+
+// borrow stages what is at from. The path is as wanted if it is that already.
+func (j *job) borrow(from string) error {
+	dir, base, err := digest.OpenParent(from)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	st, err := digest.Read(j.ctx, dir, base, nil)
+	if err != nil {
+		return err
+	}
+	if d := diff(&st, &j.step.Want); len(d) > 0 {
+		return fmt.Errorf("%q, the other name of the same file, is not as it was: %q differ", from, d)
+	}
+	if j.have.Exists && j.have.Ino == st.Ino && j.have.Dev == st.Dev {
+		j.phase = phaseAsIs
+		return nil
+	}
+	i, err := pin(j.s.disk, dir, base, from, &st)
+	if err != nil {
+		return err
+	}
+	j.lead, j.mine = &lead{path: from, inode: i}, st
+	if j.token == "" {
+		if j.token, err = j.s.token(); err != nil {
+			return err
+		}
+	}
+	j.phase = phaseStaged
+	j.note("another name of " + event.Text([]byte(from)))
+	return nil
+}
+
+// freeLead takes the flags off that forbid another name.
+func (j *job) freeLead() error {
+	l := j.lead
+	if l == nil || l.flags != 0 || j.mine.Flags&held == 0 {
+		return nil
+	}
+	l.flags = j.mine.Flags & held
+	return l.inode.setFlags(j.mine.Flags &^ held)
+}
+
+// drop puts the flags back and closes it.
+func (l *lead) drop() error {
+	var err error
+	if l.flags != 0 {
+		err = l.inode.addFlags(l.flags)
+	}
+	l.inode.close()
+	return err
+}
+
+// from is the descriptor of the inode that LinkFD is to name, -1 if it has a
+// name in the private directory.
+func (j *job) nameless() int {
+	switch {
+	case j.lead != nil:
+		return j.lead.inode.at
+	case j.private < 0:
+		return j.staged
+	}
+	return -1
+}
+
+// links adds the steps that make the planned files that had several names one
+// inode again: one of each group leads, the others become names of it. Of two
+// that have to be made the first in order is the leader, so that it is there when
+// its turn comes.
+func (p *planner) links(versions map[string]Version, o RestoreOptions) error {
+	done := map[string]bool{}
+	paths := make([]string, 0, len(versions))
+	for path, v := range versions {
+		if _, ok := linkKeyOf(&v.State); ok {
+			paths = append(paths, path)
+		}
+	}
+	slices.Sort(paths)
+	for _, path := range paths {
+		if done[path] {
+			continue
+		}
+		v := versions[path]
+		group := append(p.s.linksBy(v, o), path)
+		if o.Into != "" { // only what is brought along
+			group = slices.DeleteFunc(group, func(q string) bool { _, ok := versions[q]; return !ok })
+		}
+		slices.Sort(group)
+		for _, q := range group {
+			done[q] = true
+		}
+		if err := p.group(group, v, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// group plans one group of names.
+func (p *planner) group(names []string, v Version, o RestoreOptions) error {
+	if len(names) < 2 {
+		return nil
+	}
+	place := func(name string) string {
+		if o.Into != "" {
+			return path.Join(o.Into, name)
+		}
+		return name
+	}
+	have := map[string]event.State{}
+	leader, rank := "", 0
+	for _, name := range names {
+		at := place(name)
+		st, err := p.present(at)
+		if err != nil {
+			p.conflict(at, "", err.Error())
+			return p.ctx.Err()
+		}
+		have[at] = st
+		r := 1 // to be made anew
+		switch actionFor(&st, &v.State) {
+		case ActionNone:
+			r = 3
+		case ActionMeta:
+			r = 2
+		}
+		if r > rank {
+			leader, rank = at, r
+		}
+	}
+	p.makes = slices.DeleteFunc(p.makes, func(st Step) bool { _, in := have[st.Path]; return in })
+	lead := have[leader]
+	if rank < 3 {
+		step := Step{Path: leader, Want: v.State, Version: v.ID, Have: lead, Source: v.Path, Reason: "one file with several names"}
+		if !p.step(step) {
+			return nil
+		}
+	}
+	for _, name := range names {
+		at := place(name)
+		if at == leader || rank > 1 && have[at].Ino == lead.Ino && have[at].Dev == lead.Dev {
+			continue
+		}
+		p.relinks = append(p.relinks, Step{Path: at, Action: ActionRelink, From: leader, Want: v.State, Have: have[at],
+			Version: v.ID, Source: v.Path, Reason: "another name of " + event.Text([]byte(leader))})
+	}
+	return nil
+}
