@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/rollback/storetest"
 )
 
@@ -88,5 +89,52 @@ func TestAVaultFromBeforeThereWereChunksIsReadAndGoesOn(t *testing.T) {
 	check()
 	if n := s.Stats().Objects; n < before+3 {
 		t.Errorf("%d objects, %d before: it is not in chunks", n, before)
+	}
+}
+
+// TestATrustedVersionIsCapturedUntilItIsReadBack counts what a restore could bring back.
+func TestATrustedVersionIsCapturedUntilItIsReadBack(t *testing.T) {
+	vault := filepath.Join(storetest.Temp(t), "vault")
+	s := open1(t, vault, Options{})
+	for i, path := range []string{"/d/a", "/d/b", "/dd", "/d/untrusted"} {
+		keepText(t, s, path, fmt.Sprint("content ", i), Provenance{Trust: i < 3})
+	}
+	if _, err := s.CaptureState("/d", event.State{Exists: true, Type: event.TypeDir}, s.Intake(), Provenance{Trust: true}); err != nil {
+		t.Fatal(err)
+	}
+	check := func(root string, want Readiness) {
+		t.Helper()
+		if got := s.Readiness(root); got != want {
+			t.Errorf("%s: %+v, wanted %+v", root, got, want)
+		}
+	}
+	check("/d", Readiness{Captured: 2, Verified: 1})
+	list, seen := s.Unverified(0, 10)
+	if len(list) != 3 {
+		t.Fatalf("unverified are %v", list)
+	}
+	sync1(t, s)
+	object := filepath.Join(vault, "objects", list[0].State.Hash.Hex()[:2], list[0].State.Hash.Hex())
+	good, bad := read(t, object), "damage"
+	write(t, object, bad)
+	for _, v := range list {
+		if err := s.Verify(v); (err != nil) != (v.Path == list[0].Path) {
+			t.Errorf("verify %s: %v", v.Path, err)
+		}
+	}
+	check("/d", Readiness{Captured: 1, Verified: 2})
+	check("", Readiness{Captured: 1, Verified: 3})
+	if list, _ := s.Unverified(seen, 10); len(list) > 0 {
+		t.Errorf("without a change there are new ones: %v", list)
+	}
+	write(t, object, good)
+	if err := s.Verify(list[0]); err != nil {
+		t.Error(err)
+	}
+	check("/d", Readiness{Verified: 3})
+	keepText(t, s, "/d/a", "another", Provenance{Trust: true})
+	check("/d", Readiness{Captured: 1, Verified: 2})
+	if list, _ := s.Unverified(seen, 10); len(list) != 1 || list[0].Path != "/d/a" {
+		t.Errorf("after a change unverified are %v", list)
 	}
 }

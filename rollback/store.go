@@ -253,22 +253,6 @@ func (s *Store) Content(h event.Hash) (io.ReadCloser, error) { return s.objects.
 // Has reports whether the content of h is in the vault.
 func (s *Store) Has(h event.Hash) bool { return s.objects.Has(h) }
 
-// Verify reads the content of v back: nil means that a restore of v will find
-// what it needs.
-func (s *Store) Verify(v Version) error {
-	if !v.State.Exists || v.State.Type != event.TypeRegular {
-		return nil
-	}
-	n, err := s.objects.Check(v.State.Hash)
-	if err == nil && uint64(n) != v.State.Size {
-		err = fmt.Errorf("%w: %d bytes, the version says %d", ErrCorrupt, n, v.State.Size)
-	}
-	if err != nil {
-		return fmt.Errorf("verify %q: %w", v.Path, err)
-	}
-	return nil
-}
-
 // Stats are the sizes of a vault.
 type Stats struct {
 	Paths    int   `json:"paths"`

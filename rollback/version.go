@@ -90,7 +90,8 @@ type entry struct {
 type catalog struct {
 	paths    map[string]*history
 	versions int
-	dropped  int // versions that are in the log and gone
+	dropped  int    // versions that are in the log and gone
+	changes  uint64 // how often it was changed
 	contents map[event.Hash]content
 	bytes    int64                 // of the contents that are named
 	words    map[string]string     // one copy of each repeated string
@@ -101,9 +102,10 @@ type catalog struct {
 
 // content is what versions name by one hash.
 type content struct {
-	names int32 // versions that do
-	long  bool  // longer than what is stored in one piece
-	size  uint64
+	names    int32 // versions that do
+	long     bool  // longer than what is stored in one piece
+	verified bool  // read back by this process
+	size     uint64
 }
 
 func (c *catalog) name(st *event.State) {
@@ -158,6 +160,7 @@ func (c *catalog) split(id string) (prefix string, number uint64) {
 // apply adds an entry. One that is there already is no error: a log segment is
 // written again after an fsync that failed.
 func (c *catalog) apply(e *entry) error {
+	c.changes++
 	p := string(e.Path)
 	h := c.paths[p]
 	switch e.Kind {

@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/holdfast/holdfast/pkg/config"
+	"github.com/holdfast/holdfast/pkg/control"
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/policy"
 )
@@ -113,6 +114,9 @@ type explained struct {
 	Held       string          `json:"held,omitempty"`
 	Pos        string          `json:"pos,omitempty"`
 	Why        string          `json:"why"`
+	State      string          `json:"state,omitempty"`   // new, captured, verified, armed
+	Version    uint64          `json:"version,omitempty"` // that a restore brings back
+	Detail     string          `json:"detail,omitempty"`  // why it is in that state
 	Considered []consideration `json:"considered,omitempty"`
 }
 
@@ -127,7 +131,7 @@ func (a *app) policyExplain(c *cli.Context) error {
 	if err := someArgs(c, "PATH", 1, 1); err != nil {
 		return err
 	}
-	p, _, err := a.rules(c, c.String("file"))
+	p, cfg, err := a.rules(c, c.String("file"))
 	if err != nil {
 		return err
 	}
@@ -140,6 +144,9 @@ func (a *app) policyExplain(c *cli.Context) error {
 	if e.Match != nil {
 		x.Rule, x.Mode, x.Root, x.Pos = e.Match.Rule.Name, e.Match.Rule.Mode, event.Text([]byte(e.Match.Root)), e.Match.Rule.Pos
 		x.Held = e.Match.Rule.Held
+		if err := a.stateOf(c.Context, cfg, path, &x); err != nil {
+			return err
+		}
 	}
 	for _, cand := range e.Candidates {
 		x.Considered = append(x.Considered, consideration{cand.Rule.Name, cand.Rule.Mode, event.Text([]byte(cand.Root)), event.Text([]byte(cand.Except))})
@@ -160,6 +167,14 @@ func (a *app) printExplained(path string, x *explained, e policy.Explanation) {
 		a.linef("%s: %s", shellQuote(path), printableText(x.Why))
 	} else {
 		a.linef("%s: %s (%s), because it %s", shellQuote(path), a.color(bold, x.Mode), x.Rule, printableText(x.Why))
+		color := green
+		if x.State != control.PathArmed {
+			color = yellow
+			if x.Mode != event.ModeObserve && x.State != stateVerified {
+				color = red
+			}
+		}
+		a.linef("  %s: %s", a.color(color, x.State), printableText(x.Detail))
 		if x.Pos != "" {
 			a.linef("  written at %s", printableText(x.Pos))
 		}

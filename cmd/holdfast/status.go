@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/holdfast/holdfast/pkg/control"
+	"github.com/holdfast/holdfast/pkg/event"
 )
 
 func (a *app) statusCommand() *cli.Command {
@@ -139,6 +140,9 @@ func (a *app) printRules(st *control.Status) {
 			switch p.State {
 			case control.PathArmed:
 				t.paint(2, green)
+				if p.Protected < p.Files && mode != event.ModeObserve {
+					t.paint(4, red)
+				}
 			case control.PathFailed:
 				t.paint(2, red)
 			default:

@@ -142,7 +142,7 @@ func Default() Config {
 		},
 		Journal:     Journal{KeepDays: 400, KeepSize: 32 << 30, KeyEvery: time.Hour, AliveEvery: time.Hour},
 		Checkpoints: Checkpoints{Every: time.Minute},
-		Vault:       Vault{KeepVersions: 10, KeepDays: 400, Grace: 24 * time.Hour},
+		Vault:       Vault{KeepVersions: 10, KeepDays: 400, Grace: 24 * time.Hour, Rate: 64 << 20},
 	}
 }
 

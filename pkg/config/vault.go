@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Vault says for how long versions stay. One goes when no rule keeps it; the trusted and the newest version of a path,
 // those under a hold, and those that a record of the journal refers to always stay.
@@ -11,6 +14,8 @@ type Vault struct {
 	KeepDays int `yaml:"keep_days" json:"keep_days"`
 	// Grace is how long a content stays that no version names any more.
 	Grace time.Duration `yaml:"grace" json:"grace"`
+	// Rate is how many bytes a second reading back what was kept may take.
+	Rate Size `yaml:"rate" json:"rate"`
 }
 
 func (c *Config) checkVault(bad func(key, msg, hint string)) {
@@ -20,6 +25,9 @@ func (c *Config) checkVault(bad func(key, msg, hint string)) {
 	}
 	if v.KeepDays < 0 || v.KeepDays > 36500 {
 		bad("vault.keep_days", "keep_days is out of range", "use a number of days up to 36500, or 0 for ever")
+	}
+	if v.Rate < 64<<10 || v.Rate > 1<<40 {
+		bad("vault.rate", "rate is out of range", fmt.Sprintf("use a value from %s to %s", Size(64<<10), Size(1<<40)))
 	}
 	if v.Grace < time.Minute || v.Grace > 365*24*time.Hour {
 		bad("vault.grace", "grace is out of range", "use a value from 1m to 8760h")

@@ -83,8 +83,10 @@ type RuleStatus struct {
 type PathStatus struct {
 	Path      Path   `json:"path"`
 	State     string `json:"state"`
-	Files     uint64 `json:"files"`            // files at and below the path
-	Protected uint64 `json:"protected"`        // of these, with a trusted version that was read back
+	Files     uint64 `json:"files"`            // paths here and below that ought to be as the vault has them
+	New       uint64 `json:"new"`              // of these, without a version: they could not be captured
+	Captured  uint64 `json:"captured"`         // with a trusted version that was not read back by this daemon, or cannot be
+	Protected uint64 `json:"protected"`        // with one that was: verified, and armed if the path is
 	Reason    string `json:"reason,omitempty"` // why it failed, or what it waits for
 }
 

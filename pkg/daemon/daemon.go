@@ -277,6 +277,7 @@ func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) err
 		start(&front, senseCtx, "demand", d.demand)
 		start(&front, senseCtx, "alive", d.sayAlive)
 		start(&front, senseCtx, "retention", d.retain)
+		start(&front, senseCtx, "read back", d.readBack)
 		select {
 		case <-ctx.Done():
 		case err = <-failed:

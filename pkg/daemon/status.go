@@ -180,8 +180,9 @@ func (d *Daemon) pathStatus(p string) control.PathStatus {
 	ps := control.PathStatus{Path: control.Path(p), State: control.PathArmed}
 	e, ok := d.enrolled[p]
 	if ok {
-		ps.Files = uint64(e.Paths)
-		ps.Protected = uint64(max(e.Paths-len(e.Errors), 0))
+		r := d.readiness(p)
+		ps.New, ps.Captured, ps.Protected = uint64(len(e.Errors)), uint64(r.Captured), uint64(r.Verified)
+		ps.Files = ps.New + ps.Captured + ps.Protected
 	}
 	if !ok || !d.armed {
 		ps.State = control.PathEnrolling
