@@ -14,7 +14,7 @@ type Vault struct {
 	KeepDays int `yaml:"keep_days" json:"keep_days"`
 	// Grace is how long a content stays that no version names any more.
 	Grace time.Duration `yaml:"grace" json:"grace"`
-	// Rate is how many bytes a second reading back what was kept may take.
+	// Rate is how many bytes a second enrolling large trees, and reading back what was kept, may take.
 	Rate Size `yaml:"rate" json:"rate"`
 }
 

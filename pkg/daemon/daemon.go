@@ -73,6 +73,8 @@ type Daemon struct {
 	armed    bool
 	degraded map[string]string // what for → reason
 	enrolled map[string]pipeline.Enrolled
+	later    []string // large trees that are still to be enrolled
+	waiting  []string // those that are not armed
 	unarmed  []sense.Unarmed
 	pruned   pruned
 }
@@ -277,6 +279,7 @@ func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) err
 		start(&front, senseCtx, "demand", d.demand)
 		start(&front, senseCtx, "alive", d.sayAlive)
 		start(&front, senseCtx, "retention", d.retain)
+		start(&front, senseCtx, "enrol", d.enrolLater)
 		start(&front, senseCtx, "read back", d.readBack)
 		select {
 		case <-ctx.Done():

@@ -24,6 +24,7 @@ func (d *Daemon) readBack(ctx context.Context) error {
 	defer t.Stop()
 	bad := map[string]error{}
 	var seen uint64
+	slowly := pace(uint64(d.cfg.Vault.Rate))
 	for {
 		select {
 		case <-ctx.Done():
@@ -41,7 +42,7 @@ func (d *Daemon) readBack(ctx context.Context) error {
 			t.Reset(readBackEvery) // syncVault tells of it
 			continue
 		}
-		fresh := d.readBackAll(ctx, list, bad)
+		fresh := d.readBackAll(ctx, list, bad, slowly)
 		d.tellUnread(bad)
 		t.Reset(0)
 		if fresh == 0 || len(list) < readBackBatch {
@@ -52,9 +53,7 @@ func (d *Daemon) readBack(ctx context.Context) error {
 }
 
 // readBackAll reads versions back and returns how many had not been found bad before.
-func (d *Daemon) readBackAll(ctx context.Context, list []rollback.Version, bad map[string]error) (fresh int) {
-	rate := float64(d.cfg.Vault.Rate)
-	start, read := time.Now(), 0.0
+func (d *Daemon) readBackAll(ctx context.Context, list []rollback.Version, bad map[string]error, slowly func(context.Context, uint64)) (fresh int) {
 	for _, v := range list {
 		err := d.vault.Verify(v)
 		if err != nil && d.vault.Mend(ctx, v) {
@@ -67,15 +66,9 @@ func (d *Daemon) readBackAll(ctx context.Context, list []rollback.Version, bad m
 		if err != nil {
 			bad[v.Path] = err
 		}
-		read += float64(v.State.Size)
-		ahead := time.Duration(read/rate*float64(time.Second)) - time.Since(start)
-		if ahead < 10*time.Millisecond {
-			continue
-		}
-		select {
-		case <-ctx.Done():
+		slowly(ctx, v.State.Size)
+		if ctx.Err() != nil {
 			return fresh
-		case <-time.After(ahead):
 		}
 	}
 	return fresh

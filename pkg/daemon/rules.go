@@ -131,7 +131,7 @@ func (d *Daemon) arm(ctx context.Context, reason string) (moved []string, err er
 	d.mu.Lock()
 	first := !d.armed
 	d.mu.Unlock()
-	rs, trees := d.rules.sensed(), d.rules.trees()
+	rs, trees := d.postpone(ctx, d.rules.sensed(), first), d.rules.trees()
 	var fresh []string
 	for _, r := range rs {
 		for _, p := range r.Paths {
@@ -150,7 +150,7 @@ func (d *Daemon) arm(ctx context.Context, reason string) (moved []string, err er
 		if err := d.finishEnrolment(ctx, p); err != nil {
 			return nil, err
 		}
-		e, err := d.pipe.Enrol(ctx, p)
+		e, err := d.pipe.Enrol(ctx, p, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -176,6 +176,11 @@ func (d *Daemon) arm(ctx context.Context, reason string) (moved []string, err er
 		}
 	}
 	d.names.SetRoots(d.roots())
+	d.mu.Lock()
+	d.waiting = slices.DeleteFunc(d.waiting, func(p string) bool {
+		return slices.ContainsFunc(rs, func(r sense.Rule) bool { return slices.Contains(r.Paths, p) })
+	})
+	d.mu.Unlock()
 	d.noteUnarmed(unarmed)
 	d.scanArmed()
 	if first && (len(known) > 0 || len(d.before.open) > 0) {

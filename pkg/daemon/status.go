@@ -12,6 +12,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/pipeline"
 	"github.com/holdfast/holdfast/pkg/sense"
+	"github.com/holdfast/holdfast/rollback"
 )
 
 // Status implements control.Handler.
@@ -65,7 +66,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 		s.Limits = append(s.Limits, control.Limit(l))
 	}
 	d.mu.Lock()
-	s.Armed = d.armed
+	s.Armed = d.armed && len(d.waiting) == 0
 	d.mu.Unlock()
 	s.DegradedReasons = append(append(d.reasons(), d.troubles(&s)...), d.unblocked(held)...)
 	s.Degraded = len(s.DegradedReasons) > 0
@@ -179,12 +180,11 @@ func (d *Daemon) ruleStatus() []control.RuleStatus {
 func (d *Daemon) pathStatus(p string) control.PathStatus {
 	ps := control.PathStatus{Path: control.Path(p), State: control.PathArmed}
 	e, ok := d.enrolled[p]
-	if ok {
-		r := d.readiness(p)
+	if r := d.readiness(p); ok || r != (rollback.Readiness{}) {
 		ps.New, ps.Captured, ps.Protected = uint64(len(e.Errors)), uint64(r.Captured), uint64(r.Verified)
 		ps.Files = ps.New + ps.Captured + ps.Protected
 	}
-	if !ok || !d.armed {
+	if !ok || !d.armed || slices.Contains(d.waiting, p) {
 		ps.State = control.PathEnrolling
 	}
 	for _, u := range d.unarmed {

@@ -446,11 +446,13 @@ type Enrolled struct {
 // content. Of a root that an earlier run has enrolled, what was kept is taken as
 // known instead: Down or Rescan finds what differs. It may be called before Run
 // and beside it; roots that are not enrolled must not be fed.
-func (p *Pipeline) Enrol(ctx context.Context, root string) (Enrolled, error) {
+func (p *Pipeline) Enrol(ctx context.Context, root string, pace func(context.Context, uint64)) (Enrolled, error) {
 	if e, ok := p.learn(root); ok {
 		return e, nil
 	}
-	n, errs, err := p.states.Enrol(ctx, p.tree(root))
+	t := p.tree(root)
+	t.Pace = pace
+	n, errs, err := p.states.Enrol(ctx, t)
 	e := Enrolled{Root: root, Paths: n, Errors: errs}
 	if err != nil {
 		return e, fmt.Errorf("enrol %q: %w", root, err)

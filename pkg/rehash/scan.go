@@ -21,6 +21,8 @@ type Tree struct {
 	// Mount tells of a mount point below the root, or of the root, whether what is
 	// mounted there belongs to the tree; nil: it does not.
 	Mount func(path string) bool
+	// Pace is told what Enrol has read and returns when it may read on; nil: at once.
+	Pace func(ctx context.Context, bytes uint64)
 }
 
 // crosses reports whether the tree goes on in a directory.
@@ -38,6 +40,9 @@ func (r *Rehash) Scan(ctx context.Context, t Tree, visit func(path string, s eve
 		func(path string, l look) { visit(path, l.state, l.err) })
 }
 
+// pathCost is what a path costs beside its content, for Pace.
+const pathCost = 4096
+
 // Enrol scans a tree, keeps the content of all of it and takes it as known. It
 // returns how many paths exist and the errors of those that could not be kept.
 // The root is kept last: that it is kept says that the scan came to its end.
@@ -48,7 +53,11 @@ func (r *Rehash) Enrol(ctx context.Context, t Tree) (int, []error, error) {
 	keep := read
 	if r.o.Keep != nil {
 		keep = func(ctx context.Context, path string) look {
-			return r.readBy(path, func() (event.State, error) { return r.o.Keep(ctx, path) })
+			l := r.readBy(path, func() (event.State, error) { return r.o.Keep(ctx, path) })
+			if t.Pace != nil {
+				t.Pace(ctx, l.state.Size+pathCost)
+			}
+			return l
 		}
 	}
 	visit := func(path string, l look) {

@@ -143,7 +143,7 @@ func (s *Scene) Path(id uint32) (string, int, bool) { return s.Dir, 0, id == 1 }
 func (s *Scene) Start() {
 	s.T.Helper()
 	s.P = pipeline.New(s.Options)
-	e, err := s.P.Enrol(context.Background(), s.Dir)
+	e, err := s.P.Enrol(context.Background(), s.Dir, nil)
 	s.Do(err)
 	if len(e.Errors) > 0 {
 		s.T.Fatal(e.Errors)
