@@ -184,7 +184,7 @@ func (d *Daemon) build() error {
 	var dec decode.Decoder
 	d.pipe = pipeline.New(pipeline.Options{
 		Decode: dec.Decode, Attribute: d.table, Anchors: d.sensor, Resolver: d.names,
-		Rule: d.rules.rule, Trees: d.rules.trees, Journal: d.journal, Clock: d.clock, Vault: d.keeper, Told: d.before.told,
+		Rule: d.rules.rule, Trees: d.rules.trees, Journal: d.journal, Stuck: d.journal.Failing, Clock: d.clock, Vault: d.keeper, Told: d.before.told,
 		Kernel: d.lost, Waiting: d.sensor.Waiting,
 		Self: self, Exe: exe, Reads: filepath.Dir(d.cfg.IndexFile()), Tier: d.tier, Hook: sense.HookName, Appeared: d.beneath.appear, Log: d.log,
 		Beneath: d.beneath.tell, Linked: d.beneath.link, Mount: d.mounted,
@@ -192,7 +192,7 @@ func (d *Daemon) build() error {
 		Scan: scan, Holds: d.holds.set, Armed: d.holds.armed, Lasting: writers, MappedEvery: d.cfg.Limits.MappedInterval, MappedRate: uint64(d.cfg.Limits.MappedRate),
 	})
 	d.took, d.who = d.pipe.Took, d.pipe.Who
-	if d.index, err = index.Open(d.cfg.IndexFile(), d.cfg.JournalDir(), index.Options{Logger: d.log}); err != nil {
+	if d.index, err = index.Open(d.cfg.IndexFile(), d.cfg.JournalDir(), index.Options{Logger: d.log, FreeFloor: freeFloor}); err != nil {
 		return err
 	}
 	if err := d.buildPublisher(); err != nil {

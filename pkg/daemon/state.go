@@ -36,9 +36,9 @@ type state struct {
 	keeper  pipeline.Vault
 }
 
-// freeFloor is what captures leave free of the disk: twice what the journal holds
-// back by default, so that what it gives up for a critical record is not taken by them.
-const freeFloor = 8 << 20
+// freeFloor is how much of the disk, in bytes, the vault and the index leave to the journal: three times its reserve, so
+// that what it gives up for a critical record is not taken by a version or by the index.
+const freeFloor = 12 << 20
 
 // openState opens journal and vault, which locks them.
 func openState(cfg config.Config, log *slog.Logger) (*state, error) {

@@ -79,7 +79,7 @@ const (
 	CauseCut        = "cut"        // the path of an event was too long
 	CauseUnreadable = "unreadable" // a changed file could not be read
 	CauseUnplaced   = "unplaced"   // a path could not be followed, and the trees not be compared
-	CauseJournal    = "journal"    // records were torn off the end of the journal
+	CauseJournal    = "journal"    // records could not be written, or were torn off the end of the journal
 	CauseProcesses  = "processes"  // records of processes found no room: no change is missing
 	CauseDown       = "down"       // the daemon was not running: nothing was counted
 )

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast/holdfast/pkg/journal"
 )
 
@@ -23,6 +25,10 @@ type Options struct {
 	Batch  int              // records in one transaction; 5000, or as many as take batchBytes
 	Retry  time.Duration    // pause after an attempt that failed; 5 s
 	Logger *slog.Logger     // slog.DiscardHandler
+
+	// FreeFloor is how many bytes must be free on the disk before records are indexed; none by
+	// default. What a full disk has left is for the journal: the index can be built at any time.
+	FreeFloor int64
 }
 
 // batchBytes ends a batch: decoded, a record takes several times its bytes.
@@ -362,6 +368,9 @@ func (x *Index) store(ctx context.Context, db *sql.DB, batch []journal.Entry) er
 	if len(batch) == 0 {
 		return nil
 	}
+	if err := x.room(); err != nil {
+		return err
+	}
 	unread, err := x.in.insert(ctx, db, batch)
 	if err != nil {
 		return err
@@ -370,6 +379,18 @@ func (x *Index) store(ctx context.Context, db *sql.DB, batch []journal.Entry) er
 	defer x.mu.Unlock()
 	x.stats.Seq = batch[len(batch)-1].Seq
 	x.stats.Skipped += uint64(unread)
+	return nil
+}
+
+// room tells whether the disk has more free than is left to others.
+func (x *Index) room() error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(x.path), &fs); err != nil {
+		return fmt.Errorf("statfs %s: %w", filepath.Dir(x.path), err)
+	}
+	if free := int64(fs.Bavail) * fs.Bsize; free < x.o.FreeFloor {
+		return fmt.Errorf("%d bytes are free of the %d that are left to the journal: %w", free, x.o.FreeFloor, unix.ENOSPC)
+	}
 	return nil
 }
 

@@ -230,13 +230,15 @@ func (j *Journal) append(r *event.Record, critical bool) (uint64, error) {
 }
 
 // limit is how many bytes may wait. While commits fail ordinary records may fill
-// a quarter of the reserve, so that critical ones still fit on the disk behind them; these have a
-// quarter of the queue more for themselves.
+// a quarter of the reserve, and once it is spent a 64th of it, so that critical ones still fit on the
+// disk behind them; these have a quarter of the queue more for themselves.
 func (j *Journal) limit(critical bool) int {
 	n := j.o.QueueBytes
 	switch {
 	case critical:
 		n += n / 4
+	case j.stats.Failing && j.o.ReserveBytes > 0 && j.stats.Reserve == 0:
+		n = min(n, int(j.o.ReserveBytes/64))
 	case j.stats.Failing && j.o.ReserveBytes > 0:
 		n = min(n, int(j.o.ReserveBytes/4))
 	}
@@ -272,6 +274,13 @@ func (j *Journal) wait(ctx context.Context, seq uint64) error {
 
 // Opened tells what Open found.
 func (j *Journal) Opened() Opened { return j.opened }
+
+// Failing reports whether records cannot be written, or only critical ones.
+func (j *Journal) Failing() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.stats.Failing
+}
 
 // Stats returns the counters of now.
 func (j *Journal) Stats() Stats {

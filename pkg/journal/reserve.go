@@ -11,11 +11,13 @@ import (
 
 // reserve is a file that holds nothing but space. It is emptied when a critical
 // record does not fit on the disk, and filled again when there is room for it twice.
+// In between only critical records are written, with what was queued before them.
 type reserve struct {
-	f    *os.File
-	want int64
-	held int64
-	next time.Time // no attempt to fill before
+	f     *os.File
+	want  int64
+	held  int64
+	spent bool      // emptied, and not filled since
+	next  time.Time // no attempt to fill before
 }
 
 func openReserve(dir string, want int64) (reserve, error) {
@@ -48,7 +50,7 @@ func (r *reserve) release() bool {
 	if r.held == 0 {
 		return false
 	}
-	r.held = 0
+	r.held, r.spent = 0, true
 	return r.f.Truncate(0) == nil
 }
 
@@ -68,7 +70,7 @@ func (r *reserve) refill() {
 		_, err = r.f.WriteAt(make([]byte, r.want), 0)
 	}
 	if err == nil {
-		r.held = r.want
+		r.held, r.spent = r.want, false
 	} else if r.f.Truncate(0) == nil {
 		r.held = 0
 	}

@@ -329,6 +329,8 @@ func (j *Journal) run(w *writer) {
 		}
 		if failing {
 			wait, now = time.Until(retry), j.queue.must && w.reserve.held > 0
+		} else if w.reserve.spent && !j.queue.must {
+			wait, now = retryEvery, false // what is left of the reserve is for critical records
 		}
 		if closing || now || wait <= 0 {
 			if len(cur.ends) == 0 {
@@ -374,10 +376,15 @@ func (j *Journal) refill(w *writer) {
 	if !w.reserve.lacking() {
 		return
 	}
+	spent := w.reserve.spent
 	w.reserve.refill()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.stats.Reserve = w.reserve.held
+	if spent && !w.reserve.spent {
+		j.stats.Failing = false // if commits still fail, the next one says so
+		j.queue.now = len(j.queue.ends) > 0
+	}
 }
 
 func (j *Journal) drained() bool {
@@ -403,7 +410,10 @@ func (j *Journal) publish(w *writer, err error) {
 		}
 		s.Commits++
 	}
-	s.Failing = err != nil
+	s.Failing = err != nil || w.reserve.spent
+	if s.Failing && s.LastError == "" {
+		s.LastError = unix.ENOSPC.Error() // what the reserve was spent for
+	}
 	w.fill(s)
 	close(j.changed)
 	j.changed = make(chan struct{})

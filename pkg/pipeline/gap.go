@@ -59,7 +59,7 @@ func whys() map[string]string {
 		event.CauseCut:        "the path of an event was too long",
 		event.CauseUnreadable: "a changed file could not be read",
 		event.CauseUnplaced:   "an operation's path could not be followed any more, and the watched trees could not be compared",
-		event.CauseJournal:    "records were torn off the end of the journal",
+		event.CauseJournal:    "records could not be written to the journal, or were torn off its end",
 		event.CauseProcesses:  "too many processes began or ended: of some there is no record of their own",
 		event.CauseDown:       "the daemon was not running",
 	}
@@ -193,6 +193,20 @@ func (g *gaps) waiting() (n uint64, doubt event.Time) {
 		doubt = g.named.from
 	}
 	return g.lost.lost + uint64(len(g.open)), doubt
+}
+
+// back takes a gap again that could not be declared.
+func (g *gaps) back(d *gap) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.busy == d {
+		g.busy = nil
+	}
+	for _, cause := range d.causes {
+		g.lost.grow(0, d.from, d.to, cause, d.trees...)
+	}
+	g.lost.lost += d.lost
+	g.lost.all = g.lost.all || d.all
 }
 
 // next returns when due has something to give, false if that is not known or
@@ -344,7 +358,12 @@ func (p *Pipeline) declare(ctx context.Context, g *gap) error {
 	}
 	if !g.unplaced {
 		j.found, j.reason = event.FoundAfterGap, reasonLost
-		if err := p.tell(ctx, j, event.RescanPending, g.reason()); err != nil {
+		err := p.tell(ctx, j, event.RescanPending, g.reason())
+		if errors.Is(err, errStuck) {
+			p.gaps.back(g)
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("declare a gap: %w", err)
 		}
 	}
@@ -391,7 +410,11 @@ func (p *Pipeline) tell(ctx context.Context, j *job, state, reason string) error
 	if state != event.RescanPending {
 		r.Gap.Looked, r.Gap.Changes = j.looked.Load(), j.changes.Load()
 	}
-	if err := p.append(ctx, r); err != nil {
+	put := p.must
+	if state == event.RescanPending && len(g.prior) == 0 {
+		put = p.append // it can be declared later
+	}
+	if err := put(ctx, r); err != nil {
 		return err
 	}
 	if g.id == "" {
@@ -405,7 +428,7 @@ func (p *Pipeline) tell(ctx context.Context, j *job, state, reason string) error
 	for _, q := range g.prior {
 		c := q.Gap
 		c.Rescan, c.Of, c.Looked, c.Changes = state, q.ID, r.Gap.Looked, r.Gap.Changes
-		errs = append(errs, p.append(ctx, &event.Record{Time: r.Time, Kind: event.RecGap, Reason: reason, Sensor: r.Sensor, Gap: &c}))
+		errs = append(errs, p.must(ctx, &event.Record{Time: r.Time, Kind: event.RecGap, Reason: reason, Sensor: r.Sensor, Gap: &c}))
 	}
 	return errors.Join(errs...)
 }

@@ -36,11 +36,8 @@ func (p *Pipeline) holds(ctx context.Context, h *coalesce.Holding) error {
 		rec.Detail = map[string]string{"mapped": fmt.Sprintf("%d bytes", h.Bytes)}
 	}
 	p.n.held.Add(1)
-	if !answers {
-		return p.append(ctx, rec)
-	}
-	// Durable before the deed: with its intent, which follows in the same log.
-	if err := p.append(ctx, rec); err != nil {
+	// Where there is an answer the record is durable before the deed: with its intent, which follows in the same log.
+	if err := p.must(ctx, rec); err != nil || !answers {
 		return err
 	}
 	return p.stopper.Stop(ctx, rec, respond.Holder{

@@ -88,8 +88,11 @@ type Options struct {
 	Rule      func(path string) (Rule, bool) // false: not watched, or excepted
 	Trees     func() []string                // the watched roots that exist
 	Journal   Journal
-	Clock     Clock
-	Vault     Vault // nil: nothing is kept and nothing put back
+	// Stuck tells that the journal cannot write: ordinary records that it refuses then are not
+	// waited for, but declared lost, and their places compared again. nil: they are waited for.
+	Stuck func() bool
+	Clock Clock
+	Vault Vault // nil: nothing is kept and nothing put back
 
 	Kernel  func() (KernelLosses, error) // nil: events alone tell of losses
 	Waiting func() bool                  // events are on their way to Feed; nil: they are in Feed at once

@@ -34,6 +34,7 @@ type Pipeline struct {
 
 	turns     atomic.Uint64   // odd while the slow side works, even while it waits for work
 	closing   bool            // no look is put off any more; of the slow side alone
+	stuck     atomic.Uint64   // no gap is declared before: the journal takes nothing
 	compares  map[string]bool // directories to be compared soon; of the slow side alone
 	compareAt atomic.Uint64   // when that may be done again
 

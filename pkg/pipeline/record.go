@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -146,24 +147,42 @@ func fileOf(c *event.Change, f *rehash.Finding) *event.File {
 // patient is the journal as respond sees it.
 type patient struct{ p *Pipeline }
 
-func (j patient) Append(ctx context.Context, r *event.Record) error { return j.p.append(ctx, r) }
+func (j patient) Append(ctx context.Context, r *event.Record) error { return j.p.must(ctx, r) }
 func (j patient) AppendDurable(ctx context.Context, r *event.Record) error {
 	return j.p.appendDurable(ctx, r)
 }
 
+// errStuck says that the journal can write nothing and has no room left for a record
+// that nobody has to wait for.
+var errStuck = errors.New("records cannot be written")
+
+// append offers an ordinary record. errStuck: it was not taken, and its loss is to be declared.
 func (p *Pipeline) append(ctx context.Context, r *event.Record) error {
 	accounts.Scrub(r)
-	return p.insist(ctx, func() error { _, err := p.o.Journal.Append(r); return err })
+	return p.insist(ctx, p.o.Stuck, func() error { _, err := p.o.Journal.Append(r); return err })
+}
+
+// must is append for a record of which the next deed depends: where there is no room for
+// ordinary ones it goes in as a critical one.
+func (p *Pipeline) must(ctx context.Context, r *event.Record) error {
+	if err := p.append(ctx, r); !errors.Is(err, errStuck) {
+		return err
+	}
+	return p.appendDurable(ctx, r)
 }
 
 func (p *Pipeline) appendDurable(ctx context.Context, r *event.Record) error {
 	accounts.Scrub(r)
-	return p.insist(ctx, func() error { _, err := p.o.Journal.AppendDurable(ctx, r); return err })
+	return p.insist(ctx, nil, func() error { _, err := p.o.Journal.AppendDurable(ctx, r); return err })
 }
 
+// stuckFor is how long, in ns, no gap is declared after a record found no room.
+const stuckFor = 1_000_000_000
+
 // insist offers a record until the journal takes it: meanwhile changes wait in
-// the queue, and what finds no room there is declared and rescanned.
-func (p *Pipeline) insist(ctx context.Context, try func() error) error {
+// the queue, and what finds no room there is declared and rescanned. While the
+// journal is stuck nothing waits that need not: what has to be put back is behind it.
+func (p *Pipeline) insist(ctx context.Context, stuck func() bool, try func() error) error {
 	wait := time.Millisecond
 	for {
 		err := try()
@@ -174,6 +193,10 @@ func (p *Pipeline) insist(ctx context.Context, try func() error) error {
 		if wait == time.Millisecond {
 			p.o.Log.Error("record is not taken: trying again", "stage", "journal", "err", err)
 		}
+		if stuck != nil && stuck() {
+			p.stuck.Store(p.o.Clock.Boot() + stuckFor)
+			return errStuck
+		}
 		t, stop := p.o.Clock.After(wait)
 		select {
 		case <-t:
@@ -183,4 +206,23 @@ func (p *Pipeline) insist(ctx context.Context, try func() error) error {
 		}
 		wait = min(2*wait, time.Second)
 	}
+}
+
+// unrecorded takes a change back that has no record: what was known before is known again,
+// its loss is declared when records can be written, and the rescan finds what differs then.
+func (p *Pipeline) unrecorded(c *event.Change, f *rehash.Finding) {
+	p.states.Learn(f.Path, f.Before)
+	trees := []string{f.Path}
+	if f.From != nil {
+		p.states.Learn(f.From.Path, f.From.Before)
+		trees = append(trees, f.From.Path)
+	}
+	p.n.lost.Add(1)
+	p.gaps.add(1, p.o.Clock.Wall(c.First), p.o.Clock.Wall(p.o.Clock.Boot()), event.CauseJournal, trees...)
+}
+
+// unwritten declares that a finished record was not taken.
+func (p *Pipeline) unwritten(r *event.Record) {
+	p.n.lost.Add(1)
+	p.gaps.add(1, r.Time, max(r.Time, r.TimeEnd), event.CauseJournal)
 }

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -22,9 +23,11 @@ func (p *Pipeline) runBack(ctx context.Context, frontDone <-chan struct{}, back 
 	ending, turn := false, false
 	for {
 		now := p.o.Clock.Boot()
-		for _, g := range p.gaps.due(now, ending) {
-			if err := p.declare(ctx, g); err != nil {
-				return err
+		if now >= p.stuck.Load() {
+			for _, g := range p.gaps.due(now, ending) {
+				if err := p.declare(ctx, g); err != nil {
+					return err
+				}
 			}
 		}
 		if !ending && p.yield(ctx) {
@@ -113,8 +116,8 @@ func (p *Pipeline) wait(ctx context.Context, now uint64, frontDone <-chan struct
 	var due <-chan time.Time
 	stop := func() bool { return true }
 	at, ok := p.delayed.next()
-	if g, gok := p.gaps.next(); gok && (!ok || g < at) {
-		at, ok = g, true
+	if g, gok := p.gaps.next(); gok && (!ok || max(g, p.stuck.Load()) < at) {
+		at, ok = max(g, p.stuck.Load()), true
 	}
 	if ok {
 		due, stop = p.o.Clock.After(until(at, now))
@@ -139,7 +142,12 @@ func (p *Pipeline) work(ctx context.Context, it *item, back func(context.Context
 		if f, ok := p.o.Attribute.(Finisher); ok {
 			f.Finish(it.record)
 		}
-		return p.append(ctx, it.record)
+		err := p.append(ctx, it.record)
+		if errors.Is(err, errStuck) {
+			p.unwritten(it.record)
+			return nil
+		}
+		return err
 	case it.call != nil:
 		it.call()
 		return nil
@@ -406,7 +414,12 @@ func (p *Pipeline) journal(ctx context.Context, found *find, j *judgement, steps
 		return nil
 	}
 	rec.Meaning = p.meaning(ctx, it.change, f)
-	if err := p.write(ctx, rec, j, steps); err != nil {
+	err := p.write(ctx, rec, j, steps)
+	if errors.Is(err, errStuck) {
+		p.unrecorded(it.change, f)
+		return discard(f, nil)
+	}
+	if err != nil {
 		return fmt.Errorf("record %s of %q: %w", rec.Op, f.Path, discard(f, err))
 	}
 	if rec.Kind == event.RecAttempt {
@@ -444,8 +457,11 @@ func (p *Pipeline) write(ctx context.Context, rec *event.Record, j *judgement, s
 	for _, s := range steps {
 		intent = intent || s.Refused == ""
 	}
-	if j.Respond && !intent {
+	switch {
+	case j.Respond && !intent:
 		return p.appendDurable(ctx, rec)
+	case intent:
+		return p.must(ctx, rec)
 	}
 	return p.append(ctx, rec)
 }
