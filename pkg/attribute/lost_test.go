@@ -250,6 +250,28 @@ func TestALoginWhoseSshdIsGoneHasNoOriginAfterARestart(t *testing.T) {
 	}
 }
 
+func TestADaemonBegunInASessionDidNotOpenIt(t *testing.T) {
+	for _, exe := range []string{"/usr/sbin/cron", "/usr/sbin/sshd", "/usr/sbin/atd"} {
+		m := newMachine(t, Options{})
+		init := m.init()
+		_, sh := m.sshd(init).accept(7, 1000, "10.0.0.1:5555")
+		daemon := sh.run("/usr/bin/sudo").fork().become(0).exec(exe).fork()
+		job := sh.run("/usr/bin/nohup").exec("/usr/bin/job")
+		m.restart()
+		daemon.parent, job.parent = init, init
+		for _, p := range []*task{init, daemon, job} {
+			p.scan()
+		}
+		want := "alice 1000/1000 login-7 unknown - proc_scan | /usr/bin/job (proc_scan)"
+		if got := says(job.writes()); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", exe, got, want)
+		}
+		if a, _ := daemon.writes(); a.Origin != event.OriginUnknown {
+			t.Errorf("%s, which alice began, has the origin %s", exe, a.Origin)
+		}
+	}
+}
+
 func TestTwoConnectionsOfALoginProcessAreNoAddress(t *testing.T) {
 	m := newMachine(t, Options{})
 	init := m.init()

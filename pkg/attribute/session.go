@@ -343,6 +343,21 @@ func (t *Table) candidate(n *node) {
 	}
 }
 
+// opened reports whether n, the oldest process of a session that is known, may have
+// opened it as a login of that origin. A daemon that somebody in a session began, sshd or
+// cron, has lost its parent, holds no connection and opened nothing.
+func (t *Table) opened(n *node, origin string) bool {
+	switch origin {
+	case event.OriginSSH, event.OriginCron, event.OriginAt:
+		if h := t.held[procOf(n.key)]; h != nil && len(h.peers) > 0 {
+			return true
+		}
+		u := t.above(n)
+		return u != nil && !u.is(flagStub) && originOfProgram(program(u.image, "")) == origin
+	}
+	return true
+}
+
 // resolve looks for the origin of a session that began before the daemon. What
 // opened it is a login program that descends from no process of the session; the
 // address is the one that this process holds a connection to. Several different
@@ -364,6 +379,9 @@ func (t *Table) resolve(s *session) {
 			continue
 		}
 		o := originOfProgram(program(n.image, ""))
+		if !t.opened(n, o) {
+			continue
+		}
 		if origin != "" && o != origin {
 			return
 		}
