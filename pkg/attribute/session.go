@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/holdfast/holdfast/pkg/event"
@@ -18,6 +19,7 @@ type session struct {
 	program  string // its executable's base name, else its comm
 	origin   string
 	evidence string
+	box      string // the container that it was opened in: its users are not this machine's
 	tty      string
 	peer     netip.AddrPort
 	start    uint64
@@ -53,7 +55,7 @@ func (t *Table) Sessions() []Session {
 	out := make([]Session, 0, len(t.sessions))
 	for _, s := range t.sessions {
 		out = append(out, Session{
-			ID: loginSession(s.id), User: t.user(s.login), Loginuid: s.login, Origin: s.origin,
+			ID: loginSession(s.id), User: t.person(s), Loginuid: s.login, Origin: s.origin,
 			Evidence: s.evidence, TTY: s.tty, Source: s.peer, Start: t.wall(s.start), End: t.wall(s.end),
 		})
 	}
@@ -202,7 +204,8 @@ func (t *Table) login(ev *event.Event) {
 		id = uint64(ev.Audit)
 		s = t.sessions[id]
 	}
-	opened := &session{id: id, login: ev.Login, opener: procOf(ev.Key), tty: ttyText(ev.TTYString()), start: ev.Time, job: job}
+	opened := &session{id: id, login: ev.Login, opener: procOf(ev.Key), tty: ttyText(ev.TTYString()), start: ev.Time, job: job,
+		box: t.cgroup(ev.Cgroup).container}
 	opened.program = program(setter.image, ev.CommString())
 	opened.origin, opened.evidence, opened.peer = originOf(opened.program, ev.Peer, ev.How)
 	if s == nil {
@@ -244,9 +247,20 @@ func (t *Table) rewritten(s *session, n *node, ev *event.Event) {
 	t.pending = append(t.pending, r)
 }
 
+// person names who opened s: by the number where the users are those of a container.
+func (t *Table) person(s *session) string {
+	if s.box != "" {
+		return strconv.FormatUint(uint64(s.login), 10)
+	}
+	return t.user(s.login)
+}
+
 // sentence says what session this is, for people.
 func (s *session) sentence(t *Table) string {
-	who := t.user(s.login)
+	who := t.person(s)
+	if s.box != "" {
+		who += " of the container " + s.box
+	}
 	from := ""
 	if s.peer.IsValid() {
 		from = " from " + s.peer.String()
@@ -401,9 +415,11 @@ func (t *Table) resolve(s *session) {
 	if top == nil {
 		return
 	}
+	box := t.cgroup(top.cgroup).container
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.opener, s.program, s.origin, s.start = procOf(top.key), program(top.image, ""), origin, top.key.Start
+	s.box = box
 	if s.evidence != event.EvidenceProcScan {
 		s.evidence = event.EvidenceAncestor
 	}

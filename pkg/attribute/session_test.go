@@ -3,6 +3,7 @@ package attribute
 import (
 	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/holdfast/holdfast/pkg/event"
@@ -152,6 +153,30 @@ func TestSessionRecordsSayWhoWhenAndWhere(t *testing.T) {
 
 // The kernel side notices a login at the next event of the process. If that is an
 // exec, the login comes with the key of the new program and before its report.
+// The users of a container are its own: uid 1000 of this machine is somebody else.
+func TestALoginInAContainerIsNamedByItsNumber(t *testing.T) {
+	m := newMachine(t, Options{})
+	init := m.init()
+	id := strings.Repeat("ab", 32)
+	ssh := init.fork().group(9, "/machine.slice/libpod-"+id+".scope").exec("/usr/sbin/sshd", "-D")
+	mon := ssh.run("/usr/sbin/sshd", "-R").opens(7, 1000, "10.0.0.1:5555", event.HowHeld)
+	sh := mon.fork().become(1000).fork().exec("/bin/sh")
+	if a, _ := sh.writes(); a.User != "1000" || a.Loginuid != 1000 || a.SourceIP != "10.0.0.1" {
+		t.Errorf("the login in the container is put down to %+v", a)
+	}
+	if got, want := m.reasons(), "ssh login of 1000 of the container "+id+" from 10.0.0.1:5555"; got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+	m.restart()
+	for _, p := range []*task{init, ssh, mon, sh.parent, sh} {
+		p.scan()
+	}
+	mon.holds("10.0.0.1:5555")
+	if a, _ := sh.writes(); a.User != "1000" || a.SourceIP != "10.0.0.1" {
+		t.Errorf("after a restart the login in the container is put down to %+v", a)
+	}
+}
+
 func TestALoginThatIsNoticedAtAnExecIsByTheProgramBefore(t *testing.T) {
 	m := newMachine(t, Options{})
 	job := m.init().run("/usr/sbin/atd").fork()

@@ -182,7 +182,7 @@ func (t *Table) actor(ev *event.Event, n *node, s *session, c []*node) event.Act
 	case s != nil:
 		// The person is who opened the session, also if root wrote another
 		// number to loginuid since.
-		a.User = t.user(s.login)
+		a.User = t.person(s)
 		a.Session, a.Origin, a.Evidence = loginSession(s.id), s.origin, s.evidence
 		if s.peer.IsValid() {
 			a.SourceIP, a.SourcePort = s.peer.Addr().String(), s.peer.Port()
