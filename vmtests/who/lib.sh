@@ -23,9 +23,11 @@ network() {
 	ip -n away link add c2 type veth peer name j2 netns jump
 	ip addr add 10.77.0.1/24 dev h0
 	ip addr add fd77::1/64 dev h0 nodad
+	ip addr add fe80::77:1/64 dev h0 nodad
 	ip addr add 10.78.0.1/24 dev h1
 	for a in "${ADDRESS[@]}"; do ip -n away addr add $a/24 dev c0; done
 	ip -n away addr add fd77::2/64 dev c0 nodad
+	ip -n away addr add fe80::77:2/64 dev c0 nodad
 	ip -n away addr add 10.79.0.2/24 dev c2
 	ip -n jump addr add 10.79.0.1/24 dev j2
 	ip -n jump addr add 10.78.0.2/24 dev j1
@@ -47,6 +49,7 @@ people() {
 		chown $u "$(getent passwd $u | cut -d: -f6)/.ssh"
 		echo "$u:$PASSWORD"
 	done | chpasswd
+	usermod -aG staff alice
 	printf '%s ALL=(ALL:ALL) NOPASSWD: ALL\n' alice bob >/etc/sudoers.d/people
 	chmod 0440 /etc/sudoers.d/people
 	printf 'permit nopass alice as root\n' >/etc/doas.conf
