@@ -272,6 +272,46 @@ func TestADaemonBegunInASessionDidNotOpenIt(t *testing.T) {
 	}
 }
 
+// Any process of a login may be the first that the kernel side meets, before the iterators
+// have told of the others.
+func TestALoginOfBeforeIsNotTakenForANewOne(t *testing.T) {
+	m := newMachine(t, Options{})
+	init := m.init()
+	ssh := m.sshd(init)
+	mon, sh := ssh.accept(7, 1000, "10.0.0.1:5555")
+	nc := sh.run("/home/alice/sshd", "-l")
+	m.restart()
+	init.scan()
+	nc.opens(7, 1000, "9.9.9.9:9", event.HowHeld) // a connection that her own program accepted
+	sh.opens(7, 1000, "", event.HowNone)
+	sh.fork()
+	for _, p := range []*task{ssh, mon, sh.parent, sh, nc} {
+		p.scan()
+	}
+	mon.holds("10.0.0.1:5555")
+	nc.holds("9.9.9.9:9")
+	want := "alice 1000/1000 login-7 ssh 10.0.0.1:5555 proc_scan | /usr/bin/bash (proc_scan) < sshd < sshd"
+	if got := says(sh.writes()); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
+func TestAPersonsOwnProgramOpensNoLogin(t *testing.T) {
+	m := newMachine(t, Options{})
+	init := m.init()
+	_, sh := m.sshd(init).accept(7, 1000, "10.0.0.1:5555")
+	own := sh.run("/home/alice/sshd")
+	m.restart()
+	own.parent = init
+	init.scan()
+	own.scan()
+	own.holds("9.9.9.9:9")
+	want := "alice 1000/1000 login-7 unknown - proc_scan | /home/alice/sshd (proc_scan)"
+	if got := says(own.writes()); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
 func TestTwoConnectionsOfALoginProcessAreNoAddress(t *testing.T) {
 	m := newMachine(t, Options{})
 	init := m.init()

@@ -10,6 +10,9 @@ import (
 // list is valid until the next call. Events that tell nothing of processes are
 // ignored. The event's bytes are copied.
 func (t *Table) Observe(ev *event.Event) []*event.Record {
+	if t.first == 0 {
+		t.first = ev.Time
+	}
 	switch ev.Kind {
 	case event.KindFork:
 		t.fork(ev)

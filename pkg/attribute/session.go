@@ -96,7 +96,7 @@ func (t *Table) setSession(n *node, ev *event.Event) *node {
 	s := t.sessions[id]
 	if s == nil {
 		s = &session{id: id, login: ev.Login, origin: event.OriginUnknown, evidence: event.EvidenceNone, found: true}
-		if ev.Kind == event.KindProc || ev.Kind == event.KindSocket {
+		if ev.Kind == event.KindProc || ev.Kind == event.KindSocket || ev.Kind == event.KindSession {
 			s.evidence = event.EvidenceProcScan
 		}
 		t.addSession(s)
@@ -187,8 +187,15 @@ func (t *Table) login(ev *event.Event) {
 		return
 	}
 	t.turn++
-	n, _ := t.ensure(ev)
-	defer t.done(n)
+	n, known := t.ensure(ev)
+	defer func() { t.done(n) }()
+	if !known && ev.Key.Start < t.first {
+		// The kernel side met a process that it does not know from before: not a login,
+		// and what the process is connected to now need not be where it came from.
+		n = t.setSession(n, ev)
+		t.candidate(n)
+		return
+	}
 	setter := n
 	if u := n.up; n.image.exe == "" && u != nil && !u.is(flagStub) && procOf(u.key) == procOf(n.key) {
 		setter = u // the login is noticed at an exec, before that is reported
@@ -359,8 +366,12 @@ func (t *Table) candidate(n *node) {
 
 // opened reports whether n, the oldest process of a session that is known, may have
 // opened it as a login of that origin. A daemon that somebody in a session began, sshd or
-// cron, has lost its parent, holds no connection and opened nothing.
+// cron, has lost its parent, holds no connection and opened nothing. What opens a login is
+// root's: a program of the person's own may be called sshd and hold any connection.
 func (t *Table) opened(n *node, origin string) bool {
+	if origin != event.OriginSystemd && (n.ids.uid != 0 || n.ids.euid != 0) {
+		return false
+	}
 	switch origin {
 	case event.OriginSSH, event.OriginCron, event.OriginAt:
 		if h := t.held[procOf(n.key)]; h != nil && len(h.peers) > 0 {

@@ -50,7 +50,8 @@ type Table struct {
 	held   map[proc]*held
 	groups map[uint64]*cgroup
 
-	turn uint64 // moves on when something is learnt that may change an answer
+	first uint64 // ns since boot of the first event of a process
+	turn  uint64 // moves on when something is learnt that may change an answer
 
 	pending []*event.Record // to be given out
 	given   []*event.Record // by the last call
