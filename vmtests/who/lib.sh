@@ -163,7 +163,8 @@ run_cases() {
 	echo "armed after $SECONDS s"
 	for c in "$@"; do run_case $c; done
 	settle_all
-	mkdir -p /out/truth
+	mkdir -p /out/truth /out/said
 	cp /srv/truth/* /out/truth/
+	for c in "$@"; do cp /tmp/$c.out /out/said/$c; done
 	/usr/sbin/sshd -V 2>/out/sshd || ssh -V 2>/out/sshd
 }

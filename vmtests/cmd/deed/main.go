@@ -59,7 +59,7 @@ func memfd(args []string) error {
 }
 
 func send(args []string) error {
-	f, err := os.OpenFile(args[1], os.O_WRONLY|os.O_TRUNC, 0)
+	f, err := os.OpenFile(args[1], os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,12 @@ func victim(args []string) error {
 	for atomic.LoadUint32(at) == was {
 		time.Sleep(50 * time.Millisecond)
 	}
-	return os.WriteFile(args[0], word[:], 0)
+	f, err := os.OpenFile(args[0], os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(word[:])
+	return err
 }
 
 func target(args []string) (pid int, at uintptr, err error) {
