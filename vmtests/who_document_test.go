@@ -122,7 +122,17 @@ below says why it cannot be known. A wrong answer fails the run.
 	return b.String()
 }
 
+// writeWho keeps the results of a run, beside those of cases that it did not run.
 func writeWho(file string, cells []whoCell) error {
+	old, err := readWho(file)
+	if err != nil {
+		return err
+	}
+	for _, o := range old {
+		if !slices.ContainsFunc(cells, func(c whoCell) bool { return c.Case == o.Case }) {
+			cells = append(cells, o)
+		}
+	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
@@ -137,8 +147,9 @@ func writeWho(file string, cells []whoCell) error {
 	return os.WriteFile(file, b.Bytes(), 0o644)
 }
 
-func readWho(dir string) ([]whoCell, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.ndjson"))
+// readWho reads the results in all files that match.
+func readWho(pattern string) ([]whoCell, error) {
+	files, err := filepath.Glob(pattern)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ package vmtests
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path"
 	"path/filepath"
@@ -83,7 +84,7 @@ func TestWho(t *testing.T) {
 	if how != "write" && how != "again" {
 		return
 	}
-	cells, err := readWho(whoResults)
+	cells, err := readWho(filepath.Join(whoResults, "*.ndjson"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,6 +150,9 @@ func judgeAll(t *testing.T, cases []whoCase, at whoCell, keep string) []whoCell 
 	var cells []whoCell
 	for _, c := range cases {
 		truth, err := readTruth(filepath.Join(keep, "truth", c.file))
+		if os.Getenv("WHO") == "again" && errors.Is(err, os.ErrNotExist) {
+			continue // the last run was of others
+		}
 		if err != nil {
 			t.Error(err)
 			continue

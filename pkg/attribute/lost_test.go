@@ -312,6 +312,34 @@ func TestAPersonsOwnProgramOpensNoLogin(t *testing.T) {
 	}
 }
 
+// What the kernel no more knows, the log of the earlier daemon does.
+func TestALoginWhoseSshdIsGoneIsRememberedFromTheLog(t *testing.T) {
+	m := newMachine(t, Options{})
+	init := m.init()
+	_, sh := m.sshd(init).accept(7, 1000, "10.0.0.1:5555")
+	_, over := m.sshd(init).accept(8, 1001, "10.0.0.2:5555")
+	job := sh.run("/usr/bin/nohup").exec("/usr/bin/job")
+	other := over.run("/usr/bin/job")
+	earlier := m.records
+	m.restart()
+	for _, r := range earlier {
+		m.table.Remember(r)
+	}
+	m.table.Remember(&event.Record{Kind: event.RecSession, Session: &event.Session{State: event.SessionEnd}, Actor: &event.Actor{Session: "login-8"}})
+	job.parent, other.parent = init, init
+	for _, p := range []*task{init, job, other} {
+		p.scan()
+	}
+	want := "alice 1000/1000 login-7 ssh 10.0.0.1:5555 journal | /usr/bin/job (proc_scan)"
+	if got := says(job.writes()); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+	want = "bob 1001/1001 login-8 unknown - proc_scan | /usr/bin/job (proc_scan)"
+	if got := says(other.writes()); got != want {
+		t.Errorf("a session that ended:\n got %s\nwant %s", got, want)
+	}
+}
+
 func TestTwoConnectionsOfALoginProcessAreNoAddress(t *testing.T) {
 	m := newMachine(t, Options{})
 	init := m.init()

@@ -408,6 +408,7 @@ func (t *Table) resolve(s *session) {
 			continue
 		}
 		if origin != "" && o != origin {
+			t.recall(s)
 			return
 		}
 		origin = o
@@ -424,6 +425,7 @@ func (t *Table) resolve(s *session) {
 		}
 	}
 	if top == nil {
+		t.recall(s)
 		return
 	}
 	box := t.cgroup(top.cgroup).container
@@ -431,11 +433,13 @@ func (t *Table) resolve(s *session) {
 	defer t.mu.Unlock()
 	s.opener, s.program, s.origin, s.start = procOf(top.key), program(top.image, ""), origin, top.key.Start
 	s.box = box
-	if s.evidence != event.EvidenceProcScan {
+	if s.evidence == event.EvidenceNone {
 		s.evidence = event.EvidenceAncestor
 	}
 	if peers == 1 && origin == event.OriginSSH {
 		s.peer = peer
+	} else if p := t.past[s.id]; p.login == s.login && p.origin == origin {
+		s.peer, s.tty = p.peer, p.tty
 	}
 	s.asked = false
 	s.found = false

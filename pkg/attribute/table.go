@@ -50,6 +50,7 @@ type Table struct {
 	held   map[proc]*held
 	groups map[uint64]*cgroup
 
+	past  map[uint64]past
 	first uint64 // ns since boot of the first event of a process
 	turn  uint64 // moves on when something is learnt that may change an answer
 
@@ -112,6 +113,7 @@ func New(o Options) *Table {
 		held:     map[proc]*held{},
 		groups:   map[uint64]*cgroup{},
 		sessions: map[uint64]*session{},
+		past:     map[uint64]past{},
 	}
 }
 

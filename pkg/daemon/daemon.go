@@ -22,6 +22,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/kernel"
 	"github.com/holdfast/holdfast/pkg/pipeline"
 	"github.com/holdfast/holdfast/pkg/publish"
+	"github.com/holdfast/holdfast/pkg/query"
 	"github.com/holdfast/holdfast/pkg/sense"
 	"github.com/holdfast/holdfast/pkg/ship"
 )
@@ -195,10 +196,30 @@ func (d *Daemon) build() error {
 	if d.index, err = index.Open(d.cfg.IndexFile(), d.cfg.JournalDir(), index.Options{Logger: d.log, FreeFloor: freeFloor}); err != nil {
 		return err
 	}
+	if err := d.remember(); err != nil {
+		d.log.Warn("logins from before are not remembered", "error", err)
+	}
 	if err := d.buildPublisher(); err != nil {
 		return err
 	}
 	return d.buildShipper()
+}
+
+// remember tells the table of the logins that daemons before this one recorded since the
+// machine was booted.
+func (d *Daemon) remember() error {
+	s, err := index.OpenRead(d.cfg.IndexFile(), d.cfg.JournalDir())
+	if err != nil {
+		return err
+	}
+	since := time.Now().Add(-time.Duration(d.clock.Boot())).Add(-time.Minute)
+	err = s.Records(context.Background(), query.Filter{Kind: event.RecSession, Since: event.TimeOf(since)}, func(r *event.Record) error {
+		if r.Boot == d.boot {
+			d.table.Remember(r)
+		}
+		return nil
+	})
+	return errors.Join(err, s.Close())
 }
 
 // earlier reads what an earlier run left.

@@ -49,6 +49,7 @@ const (
 	EvidenceAccepted  = "accepted_socket" // the kernel saw the accept and the login process held the socket
 	EvidenceInherited = "inherited"       // the session descends from the process that accepted
 	EvidenceProcScan  = "proc_scan"       // found by an iterator or in /proc: it began before the daemon
+	EvidenceJournal   = "journal"         // an earlier daemon of this boot recorded the beginning of the session
 	EvidenceUnit      = "unit"            // the cgroup names a systemd unit
 	EvidenceLogin     = "login"           // loginuid was set, by a program without a connection
 	EvidenceCgroup    = "cgroup"          // the cgroup names a container
