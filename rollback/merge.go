@@ -32,15 +32,15 @@ type stretch struct {
 	before, after *event.State
 }
 
-// merge plans to take back what the cause did to p and to keep what others did
+// merge plans to take back what the cause did to a path and to keep what others did
 // since. Its changes are taken out one by one, the newest first. It reports
 // whether that could be done.
-func (u *undo) merge(p string, t *touch, have *event.State) (bool, error) {
+func (u *undo) merge(n name, t *touch, have *event.State) (bool, error) {
 	if u.o.Merger == nil || have.Type != event.TypeRegular || have.Unread != "" || have.Size > mergeMax {
 		return false, nil
 	}
 	now := &limited{max: mergeMax}
-	st, err := digest.ReadPath(u.ctx, u.now(p), now)
+	st, err := digest.ReadPath(u.ctx, u.now(n), now)
 	if err != nil || st.Hash != have.Hash || now.over {
 		return false, u.ctx.Err()
 	}
@@ -60,13 +60,13 @@ func (u *undo) merge(p string, t *touch, have *event.State) (bool, error) {
 			return false, nil
 		}
 		var k []string
-		text, k, err = u.o.Merger.Merge(p, left, before, text)
+		text, k, err = u.o.Merger.Merge(n.path, left, before, text)
 		if errors.Is(err, ErrNoMerge) {
 			t.noMerge = err.Error()
 			return false, nil
 		}
 		if err != nil {
-			return false, fmt.Errorf("merge %q: %w", p, err)
+			return false, fmt.Errorf("merge %q: %w", n.path, err)
 		}
 		kept = append(kept, k...)
 		revert(&want, s.before, s.after)
@@ -74,7 +74,7 @@ func (u *undo) merge(p string, t *touch, have *event.State) (bool, error) {
 	if !bytes.Equal(text, now.b) {
 		want.Hash, want.Size, want.Mtime = digest.Sum(text), uint64(len(text)), event.TimeOf(u.s.now())
 	}
-	step := Step{Path: p, Want: want, Have: *have, Content: append([]byte{}, text...), Reason: "undo of " + t.record + ", merged"}
+	step := Step{Path: n.path, Want: want, Have: *have, Content: append([]byte{}, text...), Reason: "undo of " + t.record + ", merged"}
 	if len(kept) > 0 {
 		step.Reason += "; stays: " + strings.Join(kept, ", ")
 	}

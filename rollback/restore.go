@@ -277,7 +277,7 @@ func (j *job) look() error {
 		}
 		return nil
 	}
-	if j.strict && (len(diff(&j.have, planned)) > 0 || j.have.Ino != planned.Ino) &&
+	if j.strict && (len(diff(&j.have, planned)) > 0 || j.have.Ino != planned.Ino && planned.Ino != 0) &&
 		(len(diff(&j.have, want)) > 0 || j.have.Unread != "") { // nor did somebody do it already
 		return ErrRaced
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +31,7 @@ type UndoOptions struct {
 // conflict instead if somebody else changed it since, if it is not any more as the
 // cause left it, or if the vault does not have the content.
 func (s *Store) PlanUndo(ctx context.Context, records []*event.Record, later []*event.Record, o UndoOptions) (Plan, error) {
-	u := undo{planner: planner{s: s, ctx: ctx}, o: o, touched: map[string]*touch{}, others: map[string]*event.Record{}}
+	u := undo{planner: planner{s: s, ctx: ctx}, o: o, touched: map[name]*touch{}, others: map[name]*event.Record{}, made: map[name]bool{}}
 	ours := map[string]bool{}
 	for _, r := range records {
 		ours[r.ID] = true
@@ -47,9 +48,10 @@ func (s *Store) PlanUndo(ctx context.Context, records []*event.Record, later []*
 	if err := u.paths(); err != nil {
 		return Plan{}, fmt.Errorf("plan undo: %w", err)
 	}
+	u.moveBack()
 	u.pairs()
-	for _, p := range u.order {
-		if t := u.touched[p]; t.step != nil {
+	for _, n := range u.order {
+		if t := u.touched[n]; t.step != nil && n.since == 0 && !u.made[n] {
 			u.step(*t.step)
 		}
 	}
@@ -58,14 +60,15 @@ func (s *Store) PlanUndo(ctx context.Context, records []*event.Record, later []*
 
 // undo plans in the name space as it was before the cause: a directory that the
 // cause renamed is given its old name first, so that all below it has the names
-// that it had.
+// that it had. See name.
 type undo struct {
 	planner
 	o       UndoOptions
-	touched map[string]*touch // by the name before the cause
-	order   []string
+	touched map[name]*touch
+	order   []name
 	renamed []move // directories, in the order in which the cause renamed them
-	others  map[string]*event.Record
+	others  map[name]*event.Record
+	made    map[name]bool // directories that are made before others are moved back into them
 }
 
 // touch is all that the cause did to one path.
@@ -78,20 +81,14 @@ type touch struct {
 	noMerge       string    // why they could not be taken out one by one
 }
 
-// move is a directory that the cause renamed.
-type move struct {
-	from, to string
-	state    event.State
-	seq      uint64
-	record   string
-	failed   bool
-}
-
 // raw gives the bytes of a path as a record has it.
 func raw(path string) string { return string(event.Untext(path)) }
 
 func (u *undo) read(r *event.Record) {
-	if r.Kind != event.RecChange || r.Verdict == event.VerdictBlocked {
+	switch {
+	case r.Kind == event.RecChange && r.Verdict != event.VerdictBlocked:
+	case r.Kind == event.RecResponse && r.Verdict == event.VerdictRestored: // an undo or restore, to be undone
+	default:
 		return
 	}
 	path, to := raw(r.Path), raw(r.PathTo)
@@ -127,10 +124,10 @@ func (u *undo) readRename(r *event.Record, path, to string) {
 		}
 	}
 	if moved != nil && moved.Type == event.TypeDir {
-		u.renamed = append(u.renamed, move{from: u.old(path), to: u.old(to), state: *moved, seq: r.Seq, record: r.ID})
 		if replaced.Exists {
 			u.touch(r, to, replaced, &event.State{})
 		}
+		u.renamed = append(u.renamed, move{from: path, to: to, state: *moved, seq: r.Seq, record: r.ID})
 		return
 	}
 	u.touch(r, to, replaced, moved)
@@ -138,148 +135,93 @@ func (u *undo) readRename(r *event.Record, path, to string) {
 }
 
 func (u *undo) touch(r *event.Record, path string, before, after *event.State) {
-	p := u.old(path)
-	t := u.touched[p]
+	n := u.name(path, len(u.renamed))
+	t := u.touched[n]
 	if t == nil {
 		t = &touch{before: before, seq: r.Seq}
-		u.touched[p] = t
-		u.order = append(u.order, p)
+		u.touched[n] = t
+		u.order = append(u.order, n)
 	}
-	if n := len(t.spans); n > 0 && before != nil && t.spans[n-1].after != nil && before.Hash == t.spans[n-1].after.Hash {
-		t.spans[n-1].after = after
+	if k := len(t.spans); k > 0 && before != nil && t.spans[k-1].after != nil && before.Hash == t.spans[k-1].after.Hash {
+		t.spans[k-1].after = after
 	} else {
 		t.spans = append(t.spans, stretch{before, after})
 	}
 	t.after, t.record = after, r.ID
 }
 
-// old gives the name that a path had before the cause, in as far as it has been
-// read; now gives the one that it has after all of it.
-func (u *undo) old(path string) string {
-	for i := len(u.renamed) - 1; i >= 0; i-- {
-		if m := u.renamed[i]; within(path, m.to) {
-			path = m.from + path[len(m.to):]
-		}
-	}
-	return path
-}
-
-func (u *undo) now(path string) string {
-	for _, m := range u.renamed {
-		if within(path, m.from) {
-			path = m.to + path[len(m.from):]
-		}
-	}
-	return path
-}
-
 func (u *undo) readOther(r *event.Record) {
+	renamed := 0
+	for renamed < len(u.renamed) && u.renamed[renamed].seq < r.Seq {
+		renamed++
+	}
 	for _, p := range []string{r.Path, r.PathTo} {
 		if p == "" || p == r.Path && r.Op == event.OpLink.String() && r.PathTo != "" {
 			continue
 		}
-		u.others[u.old(raw(p))] = r // the newest one stays
+		u.others[u.name(raw(p), renamed)] = r // the newest one stays
 	}
-}
-
-// moves plans to give directories their old names back, last one first.
-func (u *undo) moves() error {
-	for i := len(u.renamed) - 1; i >= 0; i-- {
-		m := &u.renamed[i]
-		at := m.to
-		for _, next := range u.renamed[i+1:] {
-			if within(at, next.from) {
-				at = next.to + at[len(next.from):]
-			}
-		}
-		have, err := u.present(at)
-		if err != nil {
-			return err
-		}
-		if !have.Exists || have.Type != event.TypeDir || m.state.Ino != 0 && have.Ino != m.state.Ino {
-			back, err := u.present(m.from)
-			if err != nil {
-				return err
-			}
-			m.failed = true
-			if back.Type != event.TypeDir || m.state.Ino != 0 && back.Ino != m.state.Ino {
-				u.conflict(m.from, m.record, fmt.Sprintf("the directory is not any more where it was moved to, %q", event.Text([]byte(at))))
-			}
-			continue
-		}
-		if other := u.others[m.from]; other != nil && other.Seq > m.seq && !u.o.Force {
-			u.conflict(m.from, other.ID, "changed since by "+who(other))
-			m.failed = true
-			continue
-		}
-		u.first = append(u.first, Step{Path: m.from, From: m.to, Action: ActionRename, Want: have,
-			Reason: "the directory was renamed"})
-	}
-	return nil
 }
 
 // paths decides about each path.
 func (u *undo) paths() error {
-	for _, p := range u.order {
-		if err := u.decide(p, u.touched[p]); err != nil {
+	for _, n := range u.order {
+		if err := u.decide(n, u.touched[n]); err != nil {
 			return err
 		}
 	}
 	// A directory goes only if all in it goes.
-	for _, p := range u.order {
-		t := u.touched[p]
+	for _, n := range u.order {
+		t := u.touched[n]
 		if t.step == nil || t.step.Have.Type != event.TypeDir || t.step.Want.Type == event.TypeDir {
 			continue
 		}
-		stays, err := u.stays(p)
+		stays, err := u.stays(n)
 		if err != nil {
 			return err
 		}
 		if stays != "" {
 			t.step = nil
-			u.conflict(p, t.record, fmt.Sprintf("the directory holds %q, which is not part of this", event.Text([]byte(stays))))
+			u.conflict(n.path, t.record, fmt.Sprintf("the directory holds %q, which is not part of this", event.Text([]byte(stays))))
 		}
 	}
 	return nil
 }
 
-func (u *undo) decide(p string, t *touch) error {
-	now := u.now(p)
-	have, err := u.present(now)
+func (u *undo) decide(n name, t *touch) error {
+	have, err := u.there(n)
 	if err != nil {
-		u.conflict(p, t.record, err.Error())
+		u.conflict(n.path, t.record, err.Error())
 		return u.ctx.Err()
 	}
 	switch {
 	case t.before == nil:
-		u.conflict(p, t.record, "the state before is not known")
+		u.conflict(n.path, t.record, "the state before is not known")
 		return nil
 	case have.Unread == "" && len(diff(&have, t.before)) == 0:
 		return nil // it is as it was
 	case t.before.Unread != "" && t.before.Hash.IsZero() && t.before.Type == event.TypeRegular:
-		u.conflict(p, t.record, "the content before is not known: "+t.before.Unread)
+		u.conflict(n.path, t.record, "the content before is not known: "+t.before.Unread)
 		return nil
 	}
-	for _, m := range u.renamed {
-		if m.failed && within(now, m.to) {
-			u.conflict(p, m.record, "its directory cannot be moved back")
-			return nil
-		}
+	if m := u.stuck(n); m != nil {
+		u.conflict(n.path, m.record, "its directory cannot be moved back")
+		return nil
 	}
 	if !u.o.Force {
-		if record, reason := u.standsInTheWay(p, t, &have); reason != "" {
-			merged, err := u.merge(p, t, &have)
+		if record, reason := u.standsInTheWay(n, t, &have); reason != "" {
+			merged, err := u.merge(n, t, &have)
 			if merged || err != nil {
 				return err
 			}
 			if t.noMerge != "" {
 				reason += "; " + t.noMerge
 			}
-			u.conflict(p, record, reason)
+			u.conflict(n.path, record, reason)
 			return nil
 		}
 	}
-	st := Step{Path: p, Want: *t.before, Have: have, Reason: "undo of " + t.record}
+	st := Step{Path: n.path, Want: *t.before, Have: have, Reason: "undo of " + t.record}
 	st.Action = actionFor(&have, t.before)
 	if have.Type == event.TypeDir && !t.before.Exists {
 		st.Action = ActionRmdir
@@ -288,9 +230,9 @@ func (u *undo) decide(p string, t *touch) error {
 	return nil
 }
 
-// standsInTheWay says why p is not the cause's to take back, "" if it is.
-func (u *undo) standsInTheWay(p string, t *touch, have *event.State) (record, reason string) {
-	if other := u.others[p]; other != nil && other.Seq > t.seq {
+// standsInTheWay says why a path is not the cause's to take back, "" if it is.
+func (u *undo) standsInTheWay(n name, t *touch, have *event.State) (record, reason string) {
+	if other := u.others[n]; other != nil && other.Seq > t.seq {
 		return other.ID, "changed since by " + who(other)
 	}
 	switch {
@@ -314,9 +256,10 @@ func who(r *event.Record) string {
 	return r.Actor.User
 }
 
-// stays names something in the directory p that the plan does not remove.
-func (u *undo) stays(p string) (string, error) {
-	ents, err := os.ReadDir(u.now(p))
+// stays names something in a directory that the plan does not remove.
+func (u *undo) stays(n name) (string, error) {
+	now := u.now(n)
+	ents, err := os.ReadDir(now)
 	if errors.Is(err, unix.ENOENT) {
 		return "", nil
 	}
@@ -324,7 +267,11 @@ func (u *undo) stays(p string) (string, error) {
 		return "", err
 	}
 	for _, e := range ents {
-		t := u.touched[p+"/"+e.Name()]
+		in := u.named(now + "/" + e.Name())
+		if path.Dir(in.path) != n.path {
+			continue // it was moved here, and is moved back
+		}
+		t := u.touched[in]
 		if t == nil || t.step == nil || t.step.Want.Exists {
 			return e.Name(), nil
 		}
@@ -335,15 +282,15 @@ func (u *undo) stays(p string) (string, error) {
 // pairs turns a removal and a write that only undo a rename into one rename, for
 // which the vault need not have the content.
 func (u *undo) pairs() {
-	gone := map[uint64]string{} // inode → path that is to be removed
-	for _, p := range u.order {
-		if t := u.touched[p]; t.step != nil && t.step.Action == ActionRemove && t.step.Have.Ino != 0 {
-			gone[t.step.Have.Ino] = p
+	gone := map[uint64]name{} // inode → path that is to be removed
+	for _, n := range u.order {
+		if t := u.touched[n]; n.since == 0 && t.step != nil && t.step.Action == ActionRemove && t.step.Have.Ino != 0 {
+			gone[t.step.Have.Ino] = n
 		}
 	}
-	for _, p := range u.order {
-		t := u.touched[p]
-		if t.step == nil || t.step.Have.Exists || !t.step.Want.Exists {
+	for _, n := range u.order {
+		t := u.touched[n]
+		if n.since != 0 || t.step == nil || t.step.Have.Exists || !t.step.Want.Exists {
 			continue
 		}
 		from, ok := gone[t.step.Want.Ino]
@@ -354,7 +301,8 @@ func (u *undo) pairs() {
 		if other.Have.Dev != t.step.Want.Dev || len(diff(&other.Have, &t.step.Want)) > 0 {
 			continue
 		}
-		u.first = append(u.first, Step{Path: p, From: from, Action: ActionRename, Want: other.Have, Reason: t.step.Reason})
+		u.parents(path.Dir(n.path), 0)
+		u.first = append(u.first, Step{Path: n.path, From: from.path, Action: ActionRename, Want: other.Have, Reason: t.step.Reason})
 		t.step, u.touched[from].step = nil, nil
 		delete(gone, other.Have.Ino)
 	}

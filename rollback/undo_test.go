@@ -137,6 +137,43 @@ func TestUndoTakesBackWhatOneUserDid(t *testing.T) {
 				h.do("mallory", "write", root+"/moved/g", "", `echo evil > "$1"`)
 				h.do("mallory", "create", root+"/moved/new", "", `echo evil > "$1"`)
 			}, steps: "rename /d, remove /d/new, write /d/f, write /d/g"},
+		{name: "a directory that took the place of the one it was in",
+			before: `mkdir -p $1/old/deep; echo one > $1/old/deep/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "rename", root+"/old/deep", root+"/deep", `mv "$1" "$2"`)
+				h.do("mallory", "rmdir", root+"/old", "", `rmdir "$1"`)
+				h.do("mallory", "rename", root+"/deep", root+"/old", `mv "$1" "$2"`)
+				h.do("mallory", "write", root+"/old/f", "", `echo evil > "$1"`)
+			}, steps: "rename /deep, mkdir /old, rename /old/deep, write /old/deep/f"},
+		{name: "another directory under the name of a renamed one",
+			before: `mkdir $1/d; echo one > $1/d/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "rename", root+"/d", root+"/e", `mv "$1" "$2"`)
+				h.do("mallory", "mkdir", root+"/d", "", `mkdir "$1"`)
+				h.do("mallory", "create", root+"/d/f", "", `echo evil > "$1"`)
+				h.do("mallory", "rename", root+"/e", root+"/d/e", `mv "$1" "$2"`)
+			}, steps: "rename /e, remove /d/f, rmdir /d, rename /d"},
+		{name: "a directory moved through one that is gone",
+			before: `mkdir $1/d; echo one > $1/d/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "mkdir", root+"/tmp", "", `mkdir "$1"`)
+				h.do("mallory", "rename", root+"/d", root+"/tmp/d", `mv "$1" "$2"`)
+				h.do("mallory", "rename", root+"/tmp/d", root+"/e", `mv "$1" "$2"`)
+				h.do("mallory", "rmdir", root+"/tmp", "", `rmdir "$1"`)
+			}, steps: "mkdir /tmp, rename /tmp/d, rename /d, rmdir /tmp"},
+		{name: "a made directory that was renamed and removed",
+			before: `:`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "mkdir", root+"/d", "", `mkdir "$1"`)
+				h.do("mallory", "rename", root+"/d", root+"/e", `mv "$1" "$2"`)
+				h.do("mallory", "rmdir", root+"/e", "", `rmdir "$1"`)
+			}},
+		{name: "a file that left a removed directory",
+			before: `mkdir $1/d; echo one > $1/d/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "rename", root+"/d/f", root+"/g", `mv "$1" "$2"`)
+				h.do("mallory", "rmdir", root+"/d", "", `rmdir "$1"`)
+			}, steps: "mkdir /d, rename /d/f"},
 		{name: "a hard link",
 			before: `echo one > $1/f`,
 			changes: func(h *diary, root string) {

@@ -57,6 +57,9 @@ func (a *app) printOutcome(o *control.Outcome, nothing string) {
 		sum += ", " + plural(uint64(n), "conflict") + " left for you: --force undoes these too"
 	}
 	a.line(sum)
+	if o.Record != "" {
+		a.linef("holdfast undo --record %s takes this back", o.Record)
+	}
 }
 
 func stepText(s *control.Step) string {

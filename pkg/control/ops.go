@@ -125,8 +125,10 @@ type ReindexRequest struct{}
 
 // Outcome answers what changes something.
 type Outcome struct {
-	DryRun    bool       `json:"dry_run"`
-	Matched   int        `json:"matched"` // undo: records of the cause
+	DryRun  bool `json:"dry_run"`
+	Matched int  `json:"matched"` // undo: records of the cause
+	// Record is what undo takes to take all of this back, "" if nothing was done.
+	Record    string     `json:"record,omitempty"`
 	Steps     []Step     `json:"steps"`
 	Conflicts []Conflict `json:"conflicts"`
 }

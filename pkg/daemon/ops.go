@@ -94,11 +94,15 @@ func causes(ctx context.Context, s query.Store, r control.UndoRequest, hostID st
 		if err != nil {
 			return nil, nil, err
 		}
-		if rec.Kind != event.RecChange {
-			return nil, nil, fmt.Errorf("undo record %s: it is of kind %s, only a change can be undone: %w", r.Record, rec.Kind, control.ErrInvalid)
-		}
-		if f.Match(rec) {
+		switch {
+		case rec.Kind == event.RecChange && f.Match(rec):
 			cause = append(cause, rec)
+		case rec.Kind == event.RecResponse:
+			if cause, err = answers(ctx, s, rec, hostID); err != nil {
+				return nil, nil, err
+			}
+		case rec.Kind != event.RecChange:
+			return nil, nil, fmt.Errorf("undo record %s: it is of kind %s, only a change, a restore or an undo can be undone: %w", r.Record, rec.Kind, control.ErrInvalid)
 		}
 	} else if err := s.Records(ctx, f, func(rec *event.Record) error { cause = append(cause, rec); return nil }); err != nil {
 		return nil, nil, err
@@ -121,6 +125,23 @@ func causes(ctx context.Context, s query.Store, r control.UndoRequest, hostID st
 		return nil
 	})
 	return cause, later, err
+}
+
+// answers finds what a restore or undo did, by the record with which it began, or
+// the one step that a record is of.
+func answers(ctx context.Context, s query.Store, begun *event.Record, hostID string) ([]*event.Record, error) {
+	if begun.Verdict == event.VerdictRestored {
+		return []*event.Record{begun}, nil
+	}
+	var out []*event.Record
+	f := query.Filter{Kind: event.RecResponse, Verdict: event.VerdictRestored, Host: hostID, AfterSeq: begun.Seq}
+	err := s.Records(ctx, f, func(rec *event.Record) error {
+		if rec.Response != nil && rec.Response.Of == begun.ID && rec.Response.Outcome == control.StepDone {
+			out = append(out, rec)
+		}
+		return nil
+	})
+	return out, err
 }
 
 // Trust implements control.Handler.
@@ -204,6 +225,7 @@ func (o ops) carryOut(ctx context.Context, action string, plan rollback.Plan, dr
 	if _, err := o.journal.AppendDurable(ctx, intent); err != nil {
 		return out, fmt.Errorf("record the intent: %w", err)
 	}
+	out.Record = intent.ID
 	var paths []string
 	var recErr error
 	err := o.vault.Apply(ctx, plan, func(r rollback.Result) {
@@ -213,6 +235,9 @@ func (o ops) carryOut(ctx context.Context, action string, plan rollback.Plan, dr
 		rec.Before, rec.After = &r.Step.Have, &r.After
 		rec.Response.Of, rec.Response.Outcome, rec.Response.Evidence, rec.Response.TookNS = intent.ID, r.Outcome, r.Evidence, r.TookNS
 		rec.Verdict = event.VerdictRestored
+		if r.Step.Action == rollback.ActionRename {
+			rec.Op, rec.Path, rec.PathTo = event.OpRename.String(), event.Text([]byte(r.Step.From)), rec.Path
+		}
 		if r.Err != nil {
 			step.Error, rec.Response.Error, rec.Verdict = r.Err.Error(), r.Err.Error(), event.VerdictRestoreFailed
 		}

@@ -1,0 +1,164 @@
+package daemon_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast/holdfast/pkg/control"
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/query"
+)
+
+// project makes a tree to work in: sources, a git repository, a package's files.
+const project = `cd "$1"; umask 022
+	mkdir -p src/lib doc pkg/DEBIAN pkg/usr/bin old/deep
+	printf 'int main(void) { return 0; }\n' > src/main.c; printf 'a\nb\nc\n' > src/lib/util.c
+	printf 'all: out/prog\nout/prog: src/main.c\n\tmkdir -p out && cp $< $@.tmp && mv $@.tmp $@ && chmod 755 $@\n' > Makefile
+	printf 'Package: demo\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b>\nDescription: d\n' > pkg/DEBIAN/control
+	printf '#!/bin/sh\n' > pkg/usr/bin/demo; chmod 755 pkg/usr/bin/demo
+	for i in 1 2 3 4 5; do echo "page $i" > doc/page$i; done; echo x > old/deep/file; ln -s ../src doc/link; ln src/main.c doc/main.c
+	echo shared > shared; echo notes > notes
+	touch -d 2020-01-01 Makefile src/main.c
+	git -c init.defaultBranch=main init -q . && git -c user.name=a -c user.email=a@b add -A && git -c user.name=a -c user.email=a@b commit -qm one`
+
+// session is a morning's work: a build, a package, edits by three editors,
+// directories renamed, moved into each other and removed.
+const session = `cd "$1"; umask 022
+	make -s; dpkg-deb -b pkg out/demo.deb >/dev/null; tar cf out/all.tar src doc
+	sed -i s/return\ 0/return\ 1/ src/main.c; printf '2d\nw\nq\n' | ed -s src/lib/util.c; vim -es -u NONE -c '%s/page/sheet/' -c wq doc/page1
+	mv doc manual; echo more >> manual/page2; mv manual/page3 manual/page3.old; mv src/lib manual/lib; echo new > manual/lib/new.c
+	mv old/deep deep; rm -r old; mv deep old; mkdir -p x/y/z; echo z > x/y/z/f; mv x/y w; rm manual/page4; mkdir manual/page4; echo in > manual/page4/in
+	chmod 600 notes; rm manual/link; ln -s nowhere manual/link; rm manual/main.c; cp -p src/main.c manual/main.c
+	git -c user.name=m -c user.email=m@b add -A; git -c user.name=m -c user.email=m@b commit -qm two`
+
+// at runs a line of shell as somebody who logged in: /proc/self/loginuid is set
+// once, and then it is the user of all that the shell starts.
+func at(t *testing.T, loginuid int, line, dir string) {
+	t.Helper()
+	c := exec.Command("setsid", "sh", "-euc", fmt.Sprintf("echo %d > /proc/self/loginuid\n%s", loginuid, line), "sh", dir)
+	c.Env = append(os.Environ(), "HOME="+t.TempDir(), "GIT_CONFIG_NOSYSTEM=1")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", line, err, out)
+	}
+}
+
+// told waits until all that happened is recorded.
+func (r *running) told(t *testing.T) {
+	t.Helper()
+	for range 600 {
+		st, err := r.client.Status(t.Context())
+		if err == nil && st.Pipeline["pipeline_waiting"] == 0 && st.Pipeline["pipeline_doubt"] == 0 {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatal("records are still on their way")
+}
+
+func (r *running) undo(t *testing.T, req control.UndoRequest) control.Outcome {
+	t.Helper()
+	out, err := r.client.Undo(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range out.Steps {
+		if s.Error != "" {
+			t.Errorf("%s %s: %s", s.Action, s.Path, s.Error)
+		}
+	}
+	return out
+}
+
+// TestUndoOfAMorningsWorkReturnsTheTreeAndUndoOfThatTheWork compares the tree
+// before, after the undo, and after the undo of the undo.
+func TestUndoOfAMorningsWorkReturnsTheTreeAndUndoOfThatTheWork(t *testing.T) {
+	top := t.TempDir()
+	tree := filepath.Join(top, "tree")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	at(t, 1, project, tree)
+	d := start(t, filepath.Join(top, "state"), tree+"="+event.ModeObserve)
+	before := picture(t, tree)
+	at(t, 2, session, tree)
+	d.told(t)
+	worked := picture(t, tree)
+	user := d.records(t, query.Filter{Kind: event.RecChange})[0].Actor.User
+	t.Logf("%d changes by %s", len(d.records(t, query.Filter{Kind: event.RecChange})), user)
+	done := d.undo(t, control.UndoRequest{User: user})
+	if len(done.Conflicts) > 0 {
+		t.Errorf("conflicts: %+v", done.Conflicts)
+	}
+	if after := picture(t, tree); after != before {
+		t.Errorf("the tree is not as it was before the session:\n%s", lineDiff(t, before, after))
+	}
+	if again := d.undo(t, control.UndoRequest{User: user, DryRun: true}); len(again.Steps)+len(again.Conflicts) > 0 {
+		t.Errorf("a second plan: %+v %+v", again.Steps, again.Conflicts)
+	}
+	d.told(t)
+	if done.Record == "" {
+		t.Fatal("the outcome does not name the record of the undo")
+	}
+	redone := d.undo(t, control.UndoRequest{Record: done.Record})
+	if len(redone.Conflicts) > 0 {
+		t.Errorf("conflicts of the undo of the undo: %+v", redone.Conflicts)
+	}
+	if after := picture(t, tree); after != worked {
+		t.Errorf("the tree is not as the session left it:\n%s", lineDiff(t, worked, after))
+	}
+}
+
+// TestUndoKeepsWhatSomebodyElseDidInBetween has another person work in the same
+// tree during the session.
+func TestUndoKeepsWhatSomebodyElseDidInBetween(t *testing.T) {
+	top := t.TempDir()
+	tree := filepath.Join(top, "tree")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	at(t, 1, project, tree)
+	d := start(t, filepath.Join(top, "state"), tree+"="+event.ModeObserve)
+	half, rest, _ := strings.Cut(session, "mv old/deep")
+	at(t, 2, half, tree)
+	at(t, 3, `cd "$1"; echo mine > hers; mkdir own; echo y > own/f; echo line >> shared; echo hers >> manual/page2; echo hers > manual/lib/hers.c; chmod 640 manual/page5`, tree)
+	at(t, 2, `cd "$1"; umask 022; echo evil >> shared; mv old/deep`+rest, tree)
+	d.told(t)
+	users := map[string]string{}
+	for _, r := range d.records(t, query.Filter{Kind: event.RecChange}) {
+		users[filepath.Base(r.Path)] = r.Actor.User
+	}
+	out := d.undo(t, control.UndoRequest{User: users["prog"]})
+	want := map[string]string{
+		"hers": "mine\n", "own/f": "y\n", "doc/page1": "page 1\n", "doc/page3": "page 3\n", "src/main.c": "int main(void) { return 0; }\n",
+		"old/deep/file": "x\n", "shared": "shared\nline\n", "doc/page2": "page 2\nmore\nhers\n", "src/lib/hers.c": "hers\n", "src/lib/util.c": "a\nb\nc\n",
+	}
+	for f, text := range want {
+		if b, err := os.ReadFile(filepath.Join(tree, f)); err != nil || string(b) != text {
+			t.Errorf("%s is %q, %v; want %q", f, b, err, text)
+		}
+	}
+	if fi, err := os.Stat(filepath.Join(tree, "doc/page5")); err != nil || fi.Mode().Perm() != 0o640 {
+		t.Errorf("page5: %v, %v", fi.Mode(), err)
+	}
+	var conflicts []string
+	for _, c := range out.Conflicts {
+		conflicts = append(conflicts, strings.TrimPrefix(string(c.Path), tree+"/")+": "+c.Reason)
+	}
+	if got := strings.Join(conflicts, "\n"); len(conflicts) != 1 || !strings.HasPrefix(got, "doc/page2: changed since by "+users["hers"]) {
+		t.Errorf("conflicts:\n%s", got)
+	}
+}
+
+func lineDiff(t *testing.T, a, b string) string {
+	t.Helper()
+	x, y := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
+	write(t, x, a)
+	write(t, y, b)
+	out, _ := exec.Command("diff", x, y).Output() // exits 1: they differ
+	return string(out)
+}
