@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/holdfast/holdfast/pkg/control"
 )
@@ -78,6 +79,9 @@ func stepText(s *control.Step) string {
 	}
 	if s.Evidence != "" {
 		add("the displaced file is " + shellQuote(s.Evidence))
+	}
+	if len(s.Meaning) > 0 {
+		add(cut(strings.Join(s.Meaning, "; "), 400))
 	}
 	if s.Error != "" {
 		add(s.Error)

@@ -106,6 +106,7 @@ type Step struct {
 	Want     *event.State `json:"want,omitempty"`
 	Have     *event.State `json:"have,omitempty"`
 	Reason   string       `json:"reason,omitempty"`
+	Meaning  []string     `json:"meaning,omitempty"` // what it does to a file of accounts
 	Outcome  string       `json:"outcome"`
 	Evidence string       `json:"evidence,omitempty"` // where the displaced file was kept
 	Record   string       `json:"record,omitempty"`   // the record of the outcome

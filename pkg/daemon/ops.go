@@ -215,7 +215,9 @@ func (o ops) carryOut(ctx context.Context, action string, plan rollback.Plan, dr
 	}
 	if dry || len(plan.Steps) == 0 {
 		for i := range plan.Steps {
-			out.Steps = append(out.Steps, stepOf(&plan.Steps[i], control.StepPlanned))
+			step := stepOf(&plan.Steps[i], control.StepPlanned)
+			step.Meaning = o.meaning(&plan.Steps[i], step.Want)
+			out.Steps = append(out.Steps, step)
 		}
 		return out, nil
 	}
@@ -233,6 +235,10 @@ func (o ops) carryOut(ctx context.Context, action string, plan rollback.Plan, dr
 		step.Evidence, step.TookNS = r.Evidence, r.TookNS
 		rec := answer(asked, action, r.Step.Path, r.Step.Reason)
 		rec.Before, rec.After = &r.Step.Have, &r.After
+		if r.Err == nil {
+			rec.Meaning = o.meaning(&r.Step, &r.After)
+			step.Meaning = rec.Meaning
+		}
 		rec.Response.Of, rec.Response.Outcome, rec.Response.Evidence, rec.Response.TookNS = intent.ID, r.Outcome, r.Evidence, r.TookNS
 		rec.Verdict = event.VerdictRestored
 		if r.Step.Action == rollback.ActionRename {

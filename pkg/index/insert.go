@@ -14,7 +14,7 @@ import (
 // columns is the number of columns of rec; rowsPerInsert rows go into one
 // statement, which saves most of the cost of calling SQLite.
 const (
-	columns       = 22
+	columns       = 23
 	rowsPerInsert = 50
 	namesCached   = 100_000
 )
@@ -213,9 +213,13 @@ func (in *inserter) add(recs, paths *rows, e *journal.Entry, r *event.Record) {
 		p = new(event.Process)
 	}
 	path, to := in.paths.id(r.Path), in.paths.id(r.PathTo)
+	var meaning any
+	if len(r.Meaning) > 0 {
+		meaning = strings.Join(r.Meaning, "\n")
+	}
 	recs.args = append(recs.args, int64(e.Seq), int64(e.Segment), e.Offset, int64(r.Time), int64(max(r.Time, r.TimeEnd)),
 		n.id(r.Host), n.id(r.HostID), n.id(r.Boot), n.id(r.Kind), n.id(r.Op), path, to, n.id(r.Rule), n.id(r.Verdict),
-		n.id(a.User), n.id(a.Session), n.id(query.Address(a.SourceIP)), int64(a.SourcePort), n.id(p.ExecID), n.id(p.Exe), n.id(query.Base(p.Exe)), n.id(r.Found))
+		n.id(a.User), n.id(a.Session), n.id(query.Address(a.SourceIP)), int64(a.SourcePort), n.id(p.ExecID), n.id(p.Exe), n.id(query.Base(p.Exe)), n.id(r.Found), meaning)
 	if path != nil {
 		paths.args = append(paths.args, path, int64(e.Seq))
 	}

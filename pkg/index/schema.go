@@ -13,11 +13,12 @@ import (
 
 // version is in the file's user_version. A file with another one is built anew, so
 // there are no migrations: change the schema and count up.
-const version = 2
+const version = 3
 
 // Strings are kept once, in names and paths, and records refer to them by number:
 // rows and indexes stay small and inserts fast. paths is apart because patterns search it.
 // till is the later of time and time_end: a question since a moment is about it.
+// meaning holds the sentences of the few records that have some, each on a line.
 // by_path has a row for each of path and path_to. The sequence is the rowid and so
 // the last column of every index: all answers come out in order without sorting.
 const schema = `
@@ -28,7 +29,7 @@ CREATE TABLE paths (id INTEGER PRIMARY KEY, s TEXT NOT NULL UNIQUE);
 CREATE TABLE rec (
 	seq INTEGER PRIMARY KEY, seg INTEGER NOT NULL, off INTEGER NOT NULL, time INTEGER NOT NULL, till INTEGER NOT NULL,
 	host INTEGER, host_id INTEGER, boot INTEGER, kind INTEGER, op INTEGER, path INTEGER, path_to INTEGER, rule INTEGER, verdict INTEGER,
-	user INTEGER, session INTEGER, source INTEGER, port INTEGER, exec INTEGER, exe INTEGER, base INTEGER, found INTEGER);
+	user INTEGER, session INTEGER, source INTEGER, port INTEGER, exec INTEGER, exe INTEGER, base INTEGER, found INTEGER, meaning TEXT);
 CREATE TABLE by_path (path INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (path, seq)) WITHOUT ROWID;
 CREATE INDEX rec_time ON rec (till, time);
 CREATE INDEX rec_kind ON rec (kind);
@@ -42,8 +43,9 @@ CREATE INDEX rec_exec ON rec (exec) WHERE exec IS NOT NULL;
 CREATE INDEX rec_exe ON rec (exe) WHERE exe IS NOT NULL;
 CREATE INDEX rec_base ON rec (base) WHERE base IS NOT NULL;
 CREATE INDEX rec_found ON rec (found) WHERE found IS NOT NULL;
+CREATE INDEX rec_meaning ON rec (seq) WHERE meaning IS NOT NULL;
 CREATE VIEW records AS SELECT r.seq, r.time, h.s AS host, hi.s AS host_id, b.s AS boot, k.s AS kind, o.s AS op, p.s AS path, pt.s AS path_to,
-	ru.s AS rule, v.s AS verdict, fo.s AS found, u.s AS actor_user, se.s AS actor_session, so.s AS actor_source_ip, r.port AS actor_source_port, ex.s AS process_exec_id, e.s AS process_exe
+	ru.s AS rule, v.s AS verdict, fo.s AS found, r.meaning, u.s AS actor_user, se.s AS actor_session, so.s AS actor_source_ip, r.port AS actor_source_port, ex.s AS process_exec_id, e.s AS process_exe
 	FROM rec r LEFT JOIN names h ON h.id = r.host LEFT JOIN names hi ON hi.id = r.host_id LEFT JOIN names b ON b.id = r.boot LEFT JOIN names k ON k.id = r.kind
 	LEFT JOIN names o ON o.id = r.op LEFT JOIN paths p ON p.id = r.path LEFT JOIN paths pt ON pt.id = r.path_to LEFT JOIN names ru ON ru.id = r.rule
 	LEFT JOIN names v ON v.id = r.verdict LEFT JOIN names u ON u.id = r.user LEFT JOIN names se ON se.id = r.session LEFT JOIN names so ON so.id = r.source
