@@ -92,7 +92,7 @@ func TestAFileWithoutAPlaceIsFoundByItsInode(t *testing.T) {
 	tab := New(Options{
 		Anchors: anchors{1: "/t"}, Emit: func(c *event.Change) { got = append(got, show(c)) },
 		Watched: func(p string) bool { return p == "/t" || below(p, "/t") },
-		Inode:   func(_, ino uint64) (string, bool) { p, ok := known[ino]; return p, ok },
+		Inode:   func(ev *event.Event) (string, bool) { p, ok := known[ev.Ino]; return p, ok },
 	})
 	astray := func(ino uint64) *event.Event {
 		e := ev(1, event.OpChmod, "", flags(event.FlagAstray))

@@ -27,9 +27,9 @@ type Options struct {
 	// it must not block; nil: nobody asks.
 	Armed func()
 
-	// Inode returns where the file with a number of the kernel's device dev is known to
-	// lie; nil, or false: it is not known.
-	Inode func(dev, ino uint64) (path string, ok bool)
+	// Inode returns where the file of an event without a place is known to lie; nil, or
+	// false: it is not known.
+	Inode func(ev *event.Event) (path string, ok bool)
 
 	// Lasting is how long a file is open for writing before its writes are asked for,
 	// by Holds: until then its close tells enough. 0: writes are told of in any case.

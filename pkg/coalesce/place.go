@@ -55,7 +55,13 @@ func (t *Table) place(ev *event.Event) (from, to Place, err error) {
 		to, err = t.o.Resolver.Resolve(q)
 	}
 	if err != nil {
+		if ev.Op.Namespace() && t.o.Resolver.waits() {
+			ev.Flags |= event.FlagAppeared // perhaps it was what is waited for
+		}
 		return Place{}, Place{}, err
+	}
+	if from.Above && to.Path == from.Path {
+		to = Place{} // the root itself, which is known by its inode
 	}
 	if ev.Op == event.OpLink && ev.Flags&event.FlagFollow != 0 && !sameFile(from.Path, to.Path) {
 		from = Place{} // a descriptor's name in /proc, which leads to another file by now
@@ -77,7 +83,7 @@ func (t *Table) astray(ev *event.Event) (from, to Place, err error) {
 	if t.o.Inode == nil {
 		return from, to, ErrUnresolved
 	}
-	p, ok := t.o.Inode(ev.Dev, ev.Ino)
+	p, ok := t.o.Inode(ev)
 	if !ok {
 		return from, to, ErrUnresolved
 	}

@@ -51,8 +51,9 @@ type rootID struct {
 }
 
 type rootSet struct {
-	list []Root
-	byID map[rootID]Root
+	list  []Root
+	byID  map[rootID]Root
+	waits bool // a root is missing
 }
 
 // NewResolver returns a Resolver for a process in the mount namespace ns.
@@ -72,6 +73,7 @@ func (r *Resolver) SetRoots(roots []Root) {
 		if !x.Above {
 			s.list = append(s.list, x)
 		}
+		s.waits = s.waits || x.Above && x.Anchor == 0
 		id := rootID{x.Dev, x.Ino, x.Name}
 		if was, ok := s.byID[id]; !ok || was.Above {
 			s.byID[id] = x
@@ -314,12 +316,23 @@ func (r *Resolver) entry(set *rootSet, fd int, name string) (Place, error) {
 			p, err := r.above(set, sub, "")
 			closeFD(sub)
 			if err == nil && p.Path != "" {
+				p.Leads = set.leads(fd, name)
 				return p, nil
 			}
 		}
 	}
 	return r.above(set, fd, name)
 }
+
+// leads reports whether a name in the directory fd is on the way to a root.
+func (s *rootSet) leads(fd int, name string) bool {
+	id, _, err := identify(fd)
+	id.name = name
+	return err == nil && s.byID[id].Above
+}
+
+// waits reports whether a root is missing.
+func (r *Resolver) waits() bool { return r.roots.Load().waits }
 
 // split returns the directory of a name and its last component, "" if the name
 // says a directory itself ("/", ".", "..").

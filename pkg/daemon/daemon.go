@@ -294,6 +294,7 @@ func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) err
 	if err == nil {
 		start(&front, senseCtx, "rules", d.armAgain)
 		start(&front, senseCtx, "mounts", d.watchMounts)
+		start(&front, senseCtx, "loops", d.watchLoops)
 		signal(d.beneath.wake) // mounts may have changed before they were watched
 		start(&front, senseCtx, "held", d.scanHeld)
 		start(&front, senseCtx, "guard", d.watchGuard)

@@ -47,6 +47,11 @@ func (d *Daemon) scanArmed() {
 	if !d.sensor.Has(mmapBackingFile) && overlays() {
 		d.need(fileUpdateTime, reasonOverlay)
 	}
+	if sense.CanBlock(d.tier) && sense.Rings("/proc") > 0 { // elsewhere requests are counted, and the trees compared
+		d.need(filePermission, reasonRings)
+	} else {
+		d.sensor.Done(filePermission, reasonRings)
+	}
 	err := d.sensor.Scan(newClock().Boot(), true)
 	if err == nil {
 		return // its events say when Armed is due
@@ -66,6 +71,7 @@ const (
 	mmapBackingFile = "mmap_backing_file" // always attached, where there is such a hook
 
 	reasonArming      = "rules are being armed"
+	reasonRings       = "an io_uring holds files of its own since before"
 	reasonDescriptors = "descriptors are held whose opening was not seen"
 	reasonMappings    = "watched files are mapped for writing"
 	reasonOverlay     = "this kernel does not tell what overlayfs maps below"

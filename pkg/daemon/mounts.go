@@ -178,6 +178,27 @@ func (d *Daemon) watchMounts(ctx context.Context) error {
 	return sense.WatchMounts(ctx, func() { signal(d.beneath.wake) })
 }
 
+// watchLoops arms the rules again when loop devices were bound or let go.
+func (d *Daemon) watchLoops(ctx context.Context) error {
+	err := sense.WatchLoops(ctx, d.beneath.appear)
+	if err != nil && ctx.Err() == nil {
+		d.degrade("loops", fmt.Sprintf("loop devices of watched files are looked for only when rules are armed: %v", err))
+	}
+	return nil
+}
+
+// noteLoops tells of files in block mode that a mounted file system changes.
+func (d *Daemon) noteLoops(before, now []sense.Loop) {
+	for _, l := range before {
+		d.recover("loop " + l.Path)
+	}
+	for _, l := range now {
+		if rule, ok := d.rules.rule(l.Path); ok && rule.Mode == event.ModeBlock && sense.CanBlock(d.tier) && l.Mounted != "" {
+			d.degrade("loop "+l.Path, fmt.Sprintf("%s is not kept unchanged: the file system mounted at %s is on %s, which is made of it", event.Text([]byte(l.Path)), event.Text([]byte(l.Mounted)), l.Device))
+		}
+	}
+}
+
 // mounted reports whether rules reach into what is mounted at a path.
 func (d *Daemon) mounted(at string) bool {
 	table, err := sense.Mounts()

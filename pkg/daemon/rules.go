@@ -161,7 +161,7 @@ func (d *Daemon) arm(ctx context.Context, reason string) (moved []string, err er
 			enrolled = append(enrolled, p)
 		}
 	}
-	before := d.sensor.Anchors()
+	before, loops := d.sensor.Anchors(), d.sensor.Loops()
 	// until it is known whether somebody held a descriptor before
 	d.holds.arming.Add(1)
 	d.need(filePermission, reasonArming)
@@ -182,6 +182,7 @@ func (d *Daemon) arm(ctx context.Context, reason string) (moved []string, err er
 	})
 	d.mu.Unlock()
 	d.noteUnarmed(unarmed)
+	d.noteLoops(loops, d.sensor.Loops())
 	d.scanArmed()
 	if first && (len(known) > 0 || len(d.before.open) > 0) {
 		if err := d.pipe.Down(ctx, d.before.from, known, d.before.open); err != nil {

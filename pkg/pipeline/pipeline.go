@@ -62,11 +62,9 @@ func New(o Options) *Pipeline {
 	p.table = coalesce.New(coalesce.Options{
 		Anchors: o.Anchors, Resolver: o.Resolver, Emit: p.enqueue,
 		Watched: func(path string) bool { _, ok := o.Rule(path); return ok },
-		Inode: func(dev, ino uint64) (string, bool) {
-			return p.states.Known().Inode(unix.Mkdev(uint32(dev>>20), uint32(dev&0xfffff)), ino) // linux include/linux/kdev_t.h
-		},
-		Found: func(h coalesce.Holding) { p.put(&item{held: &h}) },
-		Scan:  o.Scan, Holds: o.Holds, Armed: o.Armed, MappedEvery: o.MappedEvery,
+		Inode:   p.inode,
+		Found:   func(h coalesce.Holding) { p.put(&item{held: &h}) },
+		Scan:    o.Scan, Holds: o.Holds, Armed: o.Armed, MappedEvery: o.MappedEvery,
 		Quiet: o.Quiet, Grace: o.Grace, MaxHold: o.MaxHold, MaxOpen: o.MaxOpen, Lasting: o.Lasting,
 	})
 	ro := rehash.Options{Now: o.Clock.Boot, Read: o.Read, Workers: o.Workers, Returns: p.returns}

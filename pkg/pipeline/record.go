@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -93,7 +94,10 @@ func (p *Pipeline) foreign(it *item, f *rehash.Finding) bool {
 	switch {
 	case it.rescan != nil:
 		by := it.rescan.by
-		return by == nil || by.Op == event.OpRawWrite && !contentAlone(f)
+		if by == nil || by.Op == event.OpRawWrite {
+			return by == nil || !contentAlone(f)
+		}
+		return changedSince(f, p.o.Clock.Wall(by.Time))
 	case !it.self:
 		return false
 	case it.change.Key.PID == 0:
@@ -101,6 +105,22 @@ func (p *Pipeline) foreign(it *item, f *rehash.Finding) bool {
 	}
 	return it.of != 0 && f.After.Ino != it.of
 }
+
+// changedSince reports whether somebody has changed what a finding is of after a moment,
+// by the time of the inode's last change, which cannot be set: of a name that is gone,
+// its directory's.
+func changedSince(f *rehash.Finding, t event.Time) bool {
+	path := f.Path
+	if !f.After.Exists {
+		path = filepath.Dir(path)
+	}
+	var st unix.Stat_t
+	return unix.Lstat(path, &st) == nil && st.Ctim.Nano() > int64(t)+int64(clockSlack)
+}
+
+// clockSlack is more than what turning moments since boot into times of the wall clock
+// is wrong by.
+const clockSlack = time.Millisecond
 
 // contentAlone reports whether nothing but the content of a file differs, as after a
 // write to the device below it. What is written through the file system moves the

@@ -57,6 +57,7 @@ type arming struct {
 	steps      []Step
 	in         map[uint64][]string // watched paths in a mount
 	on         map[uint64][]string // watched paths on a device
+	loops      []Loop
 	block      bool
 }
 
@@ -95,7 +96,7 @@ func (s *Sensor) Arm(rules []Rule) ([]Unarmed, error) {
 		return nil, err
 	}
 	closeAll(s.held)
-	s.held, s.tops, s.on, s.steps = held, a.tops(), a.on, a.steps
+	s.held, s.tops, s.on, s.steps, s.loops = held, a.tops(), a.on, a.steps, a.loops
 	return a.unarmed, nil
 }
 
@@ -262,7 +263,7 @@ func (a *arming) named(p string, mark bpf.TracerMark) error {
 	return nil
 }
 
-// pending marks the first name on the way to p that does not exist.
+// pending marks the first name on the way to p that does not exist, and those before it.
 func (a *arming) pending(p string, r Rule, mode uint8) error {
 	dir, name := filepath.Split(p)
 	dir = filepath.Clean(dir)
@@ -273,8 +274,17 @@ func (a *arming) pending(p string, r Rule, mode uint8) error {
 	if err != nil {
 		return err
 	}
+	mark := bpf.TracerMark{Rule: uint32(r.ID), Mode: mode, Flags: markPending}
 	a.step(f, name, p, 0)
-	a.wants = append(a.wants, want{file: f, name: name, mark: bpf.TracerMark{Rule: uint32(r.ID), Mode: mode, Flags: markPending}})
+	a.wants = append(a.wants, want{file: f, name: name, mark: mark})
+	// and the names that lead there: another directory may be given one of them
+	for dir != "/" {
+		name, dir = filepath.Base(dir), filepath.Dir(dir)
+		if f, err := a.open(dir, false); err == nil { // else it is gone meanwhile: the event about it arms again
+			a.step(f, name, p, 0)
+			a.wants = append(a.wants, want{file: f, name: name, mark: mark})
+		}
+	}
 	return nil
 }
 

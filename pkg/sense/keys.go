@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast/holdfast/bpf"
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/policy"
 )
 
 // The flags of a mark (bpf/maps.h, MARK_*).
@@ -120,6 +121,32 @@ func (a *arming) around(k *keys) {
 			if n, ok := kernelNumber(dev); ok {
 				k.devices[n] = strictest(k.devices[n], mark)
 				a.on[n] = append(a.on[n], a.in[m.ID]...)
+			}
+		}
+	}
+	for _, l := range d.loops() {
+		a.loop(k, l)
+	}
+}
+
+// loop watches what a loop device is that is made of a watched file: what is written
+// to it is written to the file.
+func (a *arming) loop(k *keys, l loop) {
+	for _, r := range a.rules {
+		for _, root := range r.Paths {
+			for _, file := range l.files {
+				if r.ID == RuleOwn || !policy.Within(root, file) || !a.holds(r, root, file) {
+					continue
+				}
+				mark := bpf.TracerMark{Anchor: a.id(r.ID, file), Rule: uint32(r.ID), Mode: modeNumber(r.Mode)}
+				a.anchors[mark.Anchor] = Anchor{ID: mark.Anchor, Rule: r.ID, Path: file, Dev: l.dev, Ino: l.ino, Link: true}
+				a.loops = append(a.loops, Loop{Rule: r.ID, Path: file, Device: l.name, Mounted: mountedOn(a.mounts, l.devices)})
+				for dev := range l.devices {
+					if n, ok := kernelNumber(dev); ok {
+						k.devices[n] = strictest(k.devices[n], mark)
+						a.on[n] = append(a.on[n], file)
+					}
+				}
 			}
 		}
 	}

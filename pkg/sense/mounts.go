@@ -177,9 +177,17 @@ func WatchMounts(ctx context.Context, changed func()) error {
 		return err
 	}
 	defer f.Close()
+	if err := awaitReady(ctx, int32(f.Fd()), unix.POLLPRI, changed); err != nil {
+		return fmt.Errorf("watch mounts: %w", err)
+	}
+	return nil
+}
+
+// awaitReady calls ready whenever a descriptor is ready for an event, until ctx ends.
+func awaitReady(ctx context.Context, fd int32, event int16, ready func()) error {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return fmt.Errorf("watch mounts: %w", err)
+		return err
 	}
 	defer r.Close()
 	stop := context.AfterFunc(ctx, func() { w.Close() })
@@ -188,17 +196,17 @@ func WatchMounts(ctx context.Context, changed func()) error {
 			w.Close()
 		}
 	}()
-	fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}, {Fd: int32(r.Fd()), Events: unix.POLLIN}}
+	fds := []unix.PollFd{{Fd: fd, Events: event}, {Fd: int32(r.Fd()), Events: unix.POLLIN}}
 	for {
 		_, err := unix.Poll(fds, -1)
 		switch {
 		case err == unix.EINTR:
 		case err != nil:
-			return fmt.Errorf("watch mounts: %w", err)
+			return err
 		case fds[1].Revents != 0:
 			return ctx.Err()
 		case fds[0].Revents != 0:
-			changed()
+			ready()
 		}
 	}
 }

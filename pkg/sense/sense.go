@@ -74,6 +74,7 @@ type Sensor struct {
 	held  []*os.File
 	tops  []top
 	steps []Step
+	loops []Loop
 	on    map[uint64][]string
 	keys  keys
 	armed map[uint32]Anchor

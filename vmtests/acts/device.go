@@ -11,13 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loop binds a free loop device to path and returns its name.
+// loop binds a loop device of its own to path and returns its name.
 func (s *scene) loop(path string) (string, error) {
 	ctl, err := unix.Open("/dev/loop-control", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", noEffect("loop devices: " + err.Error())
 	}
-	n, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(ctl), unix.LOOP_CTL_GET_FREE, 0)
+	n, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(ctl), unix.LOOP_CTL_ADD, uintptr(1000+os.Getpid()))
 	if e != 0 {
 		return "", e
 	}
@@ -34,7 +34,7 @@ func (s *scene) loop(path string) (string, error) {
 		return "", err
 	}
 	s.later(func() error {
-		fd, err := unix.Open(dev, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(dev, unix.O_RDONLY|unix.O_CLOEXEC, 0) // for writing a blocked tree refuses it
 		if err != nil {
 			return err
 		}

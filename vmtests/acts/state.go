@@ -163,12 +163,15 @@ func describe(path string, mounts bool) string {
 	if err := unix.Lstat(path, &st); err != nil {
 		return err.Error()
 	}
+	var sfs unix.Statfs_t
+	_ = unix.Statfs(path, &sfs)
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR && sfs.Type == unix.OVERLAYFS_SUPER_MAGIC {
+		st.Nlink = 1 // it depends on what has been copied up (linux v6.1 fs/overlayfs/inode.c:ovl_getattr)
+	}
 	d := fmt.Sprintf("ino %d mode %o owner %d:%d links %d size %d mtime %d.%d rdev %d", st.Ino, st.Mode, st.Uid, st.Gid, st.Nlink, st.Size, st.Mtim.Sec, st.Mtim.Nsec, st.Rdev)
 	if mounts {
 		var stx unix.Statx_t
-		var sfs unix.Statfs_t
 		_ = unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MNT_ID, &stx)
-		_ = unix.Statfs(path, &sfs)
 		d += fmt.Sprintf(" dev %d mount %d read-only %d", st.Dev, stx.Mnt_id, sfs.Flags&unix.ST_RDONLY)
 	}
 	d += " xattrs " + xattrs(path)
