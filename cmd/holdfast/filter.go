@@ -25,6 +25,7 @@ func filterFlags() []cli.Flag {
 		&cli.StringFlag{Name: "source", Usage: "from the address `IP`"},
 		&cli.StringFlag{Name: "session", Usage: "of session `ID`"},
 		&cli.StringFlag{Name: "exec", Usage: "by the process with exec id `ID`"},
+		&cli.StringFlag{Name: "below", Usage: "by the process with exec id `ID` or one below it"},
 		&cli.StringFlag{Name: "exe", Usage: "by the executable `PATH`"},
 		&cli.StringFlag{Name: "command", Usage: "with `TEXT` in the command line of the process"},
 		&cli.StringFlag{Name: "meaning", Usage: "with `TEXT` in what the change of a file of accounts means"},
@@ -53,7 +54,7 @@ func founds() []string {
 // not an empty answer.
 func (a *app) filter(c *cli.Context) (query.Filter, error) {
 	f := query.Filter{
-		User: c.String("user"), Source: c.String("source"), Session: c.String("session"), Exec: c.String("exec"),
+		User: c.String("user"), Source: c.String("source"), Session: c.String("session"), Exec: c.String("exec"), Below: c.String("below"),
 		Op: c.String("op"), Kind: c.String("kind"), Verdict: c.String("verdict"), Rule: c.String("rule"), Found: c.String("found"), Host: c.String("host"),
 		Exe: event.Text([]byte(c.String("exe"))), Command: event.Text([]byte(c.String("command"))), Meaning: c.String("meaning"),
 	}

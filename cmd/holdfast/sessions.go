@@ -1,18 +1,21 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/query"
 )
 
 func (a *app) sessionsCommand() *cli.Command {
 	return &cli.Command{
 		Name:   "sessions",
-		Usage:  "list sessions with person, origin, address, start, end and counts of changes",
+		Usage:  "list sessions with person, origin, address, start, end and counts of changes; with --session tell of one",
 		Flags:  append(filterFlags(), jsonFlag(), storeFlag()),
 		Action: a.sessions,
 	}
@@ -36,7 +39,7 @@ func (a *app) sessions(c *cli.Context) (err error) {
 		return err
 	}
 	t := &table{}
-	t.add("SESSION", "PERSON", "ORIGIN", "FROM", "TTY", "START", "END", "CHANGES", "UNAUTHORIZED", "REFUSED", "RESTORED")
+	t.add("SESSION", "PERSON", "ORIGIN", "FROM", "TTY", "START", "END", "PROGRAMS", "CHANGES", "UNAUTHORIZED", "REFUSED", "RESTORED")
 	for i := range list {
 		x := &list[i]
 		if c.Bool("json") {
@@ -50,12 +53,20 @@ func (a *app) sessions(c *cli.Context) (err error) {
 			source = addrPort(x.SourceIP, x.SourcePort)
 		}
 		t.add(printableText(x.ID), dash(x.User), dash(x.Origin), dash(source), dash(x.TTY), when(x.Start), when(x.End),
-			fmt.Sprint(x.Changes), fmt.Sprint(x.Unauthorized), fmt.Sprint(x.Attempts), fmt.Sprint(x.Restored))
+			counted(x.Execs), fmt.Sprint(x.Changes), fmt.Sprint(x.Unauthorized), fmt.Sprint(x.Attempts), fmt.Sprint(x.Restored))
 	}
 	if !c.Bool("json") {
-		if len(list) == 0 {
+		switch {
+		case len(list) == 0:
 			a.line("no sessions")
-		} else {
+		case f.Session != "": // the answer in one line, and what the session was below it
+			for i := range list {
+				a.line(a.color(bold, sessionLine(&list[i])))
+				if err := a.tellSession(c.Context, s, &list[i]); err != nil {
+					return err
+				}
+			}
+		default:
 			a.print(t)
 		}
 	}
@@ -67,4 +78,69 @@ func dash(s string) string {
 		return "-"
 	}
 	return printableText(s)
+}
+
+// counted writes a number that is 0 where nothing was counted.
+func counted(n uint64) string {
+	if n == 0 {
+		return "-"
+	}
+	return fmt.Sprint(n)
+}
+
+// tellSession prints how a session began, the credentials that were reached in it, and what
+// was changed, the newest last.
+func (a *app) tellSession(ctx context.Context, s query.Store, x *query.Session) error {
+	fact := func(name, text string) { a.linef("  %s%s", a.color(dim, pad(name, 10)), text) }
+	var began, credentials, changes []string
+	how := map[string]int{}
+	err := s.Records(ctx, query.Filter{Session: x.ID, Host: x.HostID}, func(r *event.Record) error {
+		if r.Boot != x.Boot {
+			return nil
+		}
+		switch r.Kind {
+		case event.RecSession:
+			if len(began) == 0 && r.Process != nil {
+				began = append(began, chainLine(r))
+			}
+		case event.RecCredential:
+			if c := r.Credential; c != nil {
+				way := fmt.Sprintf("%s through %s", uidName(c.After.EUID), printableText(c.How))
+				if how[way]++; how[way] == 1 {
+					credentials = append(credentials, way)
+				}
+			}
+		case event.RecChange, event.RecAttempt:
+			text := when(r.Time) + " " + a.verdict(r.Verdict, 0) + " " + what(r) + " " + object(r)
+			if len(r.Meaning) > 0 {
+				text += "  " + a.color(bold, printableText(cut(strings.Join(r.Meaning, "; "), 400)))
+			}
+			changes = append(changes, text)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	tell := func(name string, lines []string) {
+		for i, l := range lines {
+			if i > 0 {
+				name = ""
+			}
+			fact(name, l)
+		}
+	}
+	tell("began", began)
+	tell("known by", []string{strings.ReplaceAll(dash(x.Evidence), "_", " ")})
+	if x.Processes > 0 {
+		fact("ran", fmt.Sprintf("%s, %s", plural(x.Processes, "process"), plural(x.Execs, "program")))
+	}
+	tell("became", credentials)
+	const most = 20
+	if n := len(changes) - most; n > 0 {
+		changes = append([]string{fmt.Sprintf("%d before these: holdfast log --session %s", n, shellQuote(x.ID))}, changes[n:]...)
+	}
+	tell("changes", changes)
+	fact("", "holdfast tree "+shellQuote(x.ID)+" shows each at its process")
+	return nil
 }

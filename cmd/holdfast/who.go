@@ -94,6 +94,13 @@ func (a *app) printWho(r *event.Record, answers []*event.Record) {
 // printFacts prints the chain, the session, what changed and what was done.
 func (a *app) printFacts(r *event.Record, answers []*event.Record) {
 	fact := func(name, text string) { a.linef("  %s%s", a.color(dim, pad(name, 10)), text) }
+	for i, s := range r.Meaning {
+		name := "meaning"
+		if i > 0 {
+			name = ""
+		}
+		fact(name, printableText(s))
+	}
 	if r.Process != nil {
 		fact("chain", chainLine(r))
 		for _, s := range chain(r) {
@@ -101,13 +108,6 @@ func (a *app) printFacts(r *event.Record, answers []*event.Record) {
 				fact("", a.color(dim, pad(fmt.Sprintf("%d", s.PID), 8))+command(s.Argv))
 			}
 		}
-	}
-	for i, s := range r.Meaning {
-		name := "meaning"
-		if i > 0 {
-			name = ""
-		}
-		fact(name, printableText(s))
 	}
 	fact("session", session(r.Actor))
 	if len(r.Ops) > 1 || r.Count > 1 {

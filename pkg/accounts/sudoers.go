@@ -202,7 +202,7 @@ func parseGrants(s string) ([]grant, error) {
 			}
 			for _, u := range users {
 				for _, h := range hosts {
-					out = append(out, grant{user: u, host: h, as: as, cmnd: strings.Join(strings.Fields(spec), " "), tags: tagList(tags)})
+					out = append(out, grant{user: u, host: h, as: as, cmnd: unescape(strings.Join(strings.Fields(spec), " ")), tags: tagList(tags)})
 				}
 			}
 		}
@@ -217,7 +217,7 @@ func parseGrants(s string) ([]grant, error) {
 func command(s string) bool {
 	s = strings.TrimLeft(s, "! ")
 	first, _, _ := strings.Cut(s, " ")
-	if name, digest, ok := strings.Cut(first, ":"); ok && strings.HasPrefix(name, "sha") && digest != "" {
+	if name, sum, ok := strings.Cut(first, ":"); ok && strings.HasPrefix(name, "sha") && sum != "" {
 		return true
 	}
 	switch {
@@ -227,6 +227,11 @@ func command(s string) bool {
 		return true
 	}
 	return s == first && aliasName(first)
+}
+
+// unescape takes the backslashes away that a command needs in a list.
+func unescape(s string) string {
+	return strings.NewReplacer(`\,`, ",", `\:`, ":", `\=`, "=", `\\`, `\`).Replace(s)
 }
 
 func runas(in string) string {
@@ -325,12 +330,22 @@ func cutAll(s string, at byte, need ...string) []string {
 			depth++
 		case c == ')':
 			depth--
-		case c == at && depth <= 0 && (at != ':' || len(need) == 0 || newPrivilege(s[i+1:])):
+		case c == at && depth <= 0 && (at != ':' || len(need) == 0 || !digest(s[from:i]) && newPrivilege(s[i+1:])):
 			out = append(out, s[from:i])
 			from = i + 1
 		}
 	}
 	return append(out, s[from:])
+}
+
+// digest reports whether a text ends in what stands before the digest of a command.
+func digest(s string) bool {
+	for _, name := range []string{"sha224", "sha256", "sha384", "sha512"} {
+		if strings.HasSuffix(strings.TrimRight(s, " \t"), name) {
+			return true
+		}
+	}
+	return false
 }
 
 // newPrivilege reports whether "hosts =" follows, which no tag is.

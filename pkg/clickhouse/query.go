@@ -288,6 +288,9 @@ func where(f *query.Filter) conditions {
 	if f.Command != "" {
 		c.and("arrayStringConcat(process_argv, ' ') LIKE ?", contains(f.Command))
 	}
+	if f.Below != "" {
+		c.and("(process_exec_id = ? OR has(process_ancestors_exec_id, ?))", f.Below, f.Below)
+	}
 	if f.Meaning != "" {
 		c.and("arrayStringConcat(meaning, '\n') LIKE ?", contains(f.Meaning))
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast/holdfast/pkg/accounts"
 	"github.com/holdfast/holdfast/pkg/attribute"
 	"github.com/holdfast/holdfast/pkg/control"
 	"github.com/holdfast/holdfast/pkg/event"
@@ -90,6 +91,13 @@ type by struct {
 // asker is who is behind a request on the control socket, as fully as behind a
 // change where the stages know the process; this process where there is no request.
 func (o ops) asker(ctx context.Context) by {
+	asked := o.whoAsks(ctx)
+	r := event.Record{Process: asked.process}
+	accounts.Scrub(&r) // of who asks and those above nothing more is told than of others
+	return by{asked.actor, r.Process}
+}
+
+func (o ops) whoAsks(ctx context.Context) by {
 	p, ok := control.PeerFrom(ctx)
 	if !ok {
 		self := uint32(os.Geteuid())

@@ -24,6 +24,7 @@ type Filter struct {
 	Source  string // actor.source_ip, or address and port as in 192.0.2.7:50122
 	Session string // actor.session
 	Exec    string // process.exec_id
+	Below   string // process.exec_id, or that of one of its ancestors
 	Exe     string // process.exe, or its last element if there is no slash in it
 	Command string // is somewhere in process.argv, its elements joined by a space
 	Meaning string // is somewhere in a sentence of meaning
@@ -74,8 +75,11 @@ func (f *Filter) matchActor(a *event.Actor) bool {
 }
 
 func (f *Filter) matchProcess(p *event.Process) bool {
-	if f.Exec == "" && f.Exe == "" && f.Command == "" {
+	if f.Exec == "" && f.Exe == "" && f.Command == "" && f.Below == "" {
 		return true
+	}
+	if p != nil && f.Below != "" && f.Below != p.ExecID && !slices.ContainsFunc(p.Ancestors, func(a event.Ancestor) bool { return a.ExecID == f.Below }) {
+		return false
 	}
 	return p != nil && (f.Command == "" || strings.Contains(strings.Join(p.Argv, " "), f.Command)) && (f.Exec == "" || f.Exec == p.ExecID) && (f.Exe == "" || f.Exe == p.Exe || f.Exe == Base(p.Exe))
 }

@@ -20,10 +20,13 @@ type Session struct {
 	TTY        string     `json:"tty,omitempty"`
 	SourceIP   string     `json:"source_ip,omitempty"`
 	SourcePort uint16     `json:"source_port,omitempty"`
-	Start      event.Time `json:"start,omitzero"` // of the login if recorded, else of the first record
-	End        event.Time `json:"end,omitzero"`   // 0: it runs, or its end was not seen
-	Last       event.Time `json:"last,omitzero"`  // newest record of it
+	Evidence   string     `json:"evidence,omitempty"` // how its origin is known
+	Start      event.Time `json:"start,omitzero"`     // of the login if recorded, else of the first record
+	End        event.Time `json:"end,omitzero"`       // 0: it runs, or its end was not seen
+	Last       event.Time `json:"last,omitzero"`      // newest record of it
 
+	Processes    uint64 `json:"processes,omitempty"` // as far as its records tell
+	Execs        uint64 `json:"execs,omitempty"`
 	Records      uint64 `json:"records"`
 	Changes      uint64 `json:"changes"`
 	Attempts     uint64 `json:"attempts"`     // refused
@@ -117,6 +120,10 @@ func (x *Session) add(r *event.Record) {
 	set(&x.User, a.User)
 	set(&x.Origin, a.Origin)
 	set(&x.TTY, a.TTY)
+	set(&x.Evidence, a.Evidence)
+	if r.Session != nil {
+		x.Processes, x.Execs = max(x.Processes, r.Session.Processes), max(x.Execs, r.Session.Execs)
+	}
 	if a.SourceIP != "" {
 		x.SourceIP, x.SourcePort = a.SourceIP, a.SourcePort
 	}

@@ -25,6 +25,7 @@ func Run(t *testing.T, open func(t *testing.T, records []*event.Record) query.St
 	t.Run("who changed a path is the newest change of it", func(t *testing.T) { who(t, s, records) })
 	t.Run("a record is found by its id", func(t *testing.T) { get(t, s, records) })
 	t.Run("sessions are counted from all their records", func(t *testing.T) { sessions(t, s, records) })
+	t.Run("a tree has each act at its process", func(t *testing.T) { trees(t, s, records) })
 	t.Run("nothing is behind", func(t *testing.T) {
 		l, err := s.Lag(context.Background())
 		if err != nil || l.Newest != records[len(records)-1].Seq || l.Behind != 0 {
@@ -98,6 +99,7 @@ func values() map[string][]query.Filter {
 		"source":  set(func(f *query.Filter, v string) { f.Source = v }, "192.0.2.7", "192.0.2.7:50122", "192.0.2.7:1", "192.0.2.70", "2001:db8::7", "2001:0db8:0:0::7", "[2001:db8::7]:22", "::ffff:192.0.2.7", "nonsense"),
 		"session": set(func(f *query.Filter, v string) { f.Session = v }, "41", "42", "4", "svc-1-2-3", "5"),
 		"exec":    set(func(f *query.Filter, v string) { f.Exec = v }, "10-1-500", "11-1-501", "10-1"),
+		"below":   set(func(f *query.Filter, v string) { f.Below = v }, "10-1-500", "9-2-400", "1-1-1", "1-1-2", "9-2"),
 		"exe":     set(func(f *query.Filter, v string) { f.Exe = v }, "sed", "/usr/bin/sed", "vim", "bin/sed", "/usr/bin/"),
 		"command": set(func(f *query.Filter, v string) { f.Command = v }, "sed -i", "-i s/ä", "sed", "SED", "s%b", "s_ä", "curl", `\`),
 		"meaning": set(func(f *query.Filter, v string) { f.Meaning = v }, "uid 0", "joined group `g1`", "UID", "0`bob`", "100%_", `_\`, "`"),
@@ -141,7 +143,7 @@ func combinations(t *testing.T, s query.Store, records []*event.Record) {
 	r := rand.New(rand.NewPCG(3, 4))
 	all := values()
 	var names []string
-	for _, n := range []string{"path", "user", "source", "session", "exec", "exe", "command", "meaning", "op", "kind", "verdict", "rule", "host", "since", "until", "after", "limit"} {
+	for _, n := range []string{"path", "user", "source", "session", "exec", "below", "exe", "command", "meaning", "op", "kind", "verdict", "rule", "host", "since", "until", "after", "limit"} {
 		if len(all[n]) == 0 {
 			t.Fatalf("no filters of %s", n)
 		}
