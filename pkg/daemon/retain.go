@@ -177,6 +177,10 @@ func (d *Daemon) retain(ctx context.Context) error {
 			return nil
 		case <-t.C:
 		}
+		if d.pipe.Storm().On {
+			t.Reset(time.Minute)
+			continue
+		}
 		done, err := d.prune(ctx, false, func(control.Step) {})
 		if ctx.Err() != nil {
 			return nil

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -105,6 +106,17 @@ func (d *Daemon) troubles(s *control.Status) []string {
 		out = append(out, fmt.Sprintf("%d gaps are not healed: changes since %s may lack their record (%s)", n, g.From, strings.Join(g.Causes, ", ")))
 	} else if n := s.Gaps.Waiting; n > 0 {
 		out = append(out, fmt.Sprintf("%d events were lost and are about to be declared", n))
+	}
+	if storm := d.pipe.Storm(); storm.On {
+		out = append(out, fmt.Sprintf("a mass change is under way: %d paths had to be put back; nothing becomes trusted and nothing is pruned until it is over", storm.Paths))
+	}
+	rivals := d.pipe.Rivals()
+	for i, path := range slices.Sorted(maps.Keys(rivals)) {
+		if i == 5 {
+			out = append(out, fmt.Sprintf("and %d more files that two programs manage", len(rivals)-i))
+			break
+		}
+		out = append(out, event.Text([]byte(path))+": "+rivals[path])
 	}
 	if s.Ship.Enabled && !s.Ship.Connected && s.Ship.LastError != "" {
 		out = append(out, "records are not shipped: "+s.Ship.LastError)

@@ -45,6 +45,8 @@ type Vault interface {
 	// Keep keeps a state as a version: one that was read into in, or, if in is nil,
 	// one without content or whose content is kept already. It ends in.
 	Keep(path string, s event.State, in rehash.Intake, p Provenance) error
+	// Promote makes the newest version of path the trusted one.
+	Promote(path, reason string) error
 	// Latest returns the newest version's state.
 	Latest(path string) (event.State, bool)
 	// Content returns a content that is kept, if it is not longer than max.
@@ -125,6 +127,8 @@ type Options struct {
 	MaxHold       time.Duration
 	MaxOpen       int
 	FlapLimit     int // see respond.Options
+	StormLimit    int
+	StormWindow   time.Duration
 	FlapWindow    time.Duration
 	MappedEvery   time.Duration // between two looks at a mapped file; default 10 s
 	MappedRate    uint64        // bytes a second that such looks may read; default 64 MiB

@@ -23,6 +23,7 @@ type Pipeline struct {
 	table     *coalesce.Table
 	states    *rehash.Rehash
 	responder *respond.Responder // nil without a vault
+	frozen    []string           // paths to be promoted when a mass change is over; of the slow side
 	queue     *queue
 	stopper   *respond.Stopper
 	gaps      gaps
@@ -75,7 +76,7 @@ func New(o Options) *Pipeline {
 		}
 		p.responder = respond.New(respond.Options{
 			Vault: o.Vault, Journal: patient{p}, Now: o.Clock.Boot, Wall: o.Clock.Wall, Exists: exists,
-			Limit: o.FlapLimit, Window: o.FlapWindow, Restores: p.restores,
+			Limit: o.FlapLimit, Window: o.FlapWindow, Restores: p.restores, StormLimit: o.StormLimit, StormWindow: o.StormWindow, Stormed: p.stormed,
 		})
 	}
 	p.stopper = respond.NewStopper(respond.StopOptions{Journal: patient{p}, Now: o.Clock.Boot, Wall: o.Clock.Wall, Self: o.Self, Signal: o.Signal})
@@ -213,6 +214,7 @@ func (p *Pipeline) poll() {
 	since := p.polled
 	p.polled = p.o.Clock.Boot()
 	p.tellCrowded()
+	p.calm()
 	if p.o.Kernel == nil {
 		return
 	}

@@ -15,6 +15,7 @@ type counters struct {
 	changes, unchanged, looks, attempts, self atomic.Uint64
 	refused, unkept, rescans, rescansFailed   atomic.Uint64
 	held, mappedRead, mappedPutOff            atomic.Uint64
+	unpromoted                                atomic.Uint64
 	comparedAll, restless                     atomic.Uint64
 	processes, crowded                        atomic.Uint64
 }
@@ -114,7 +115,9 @@ func (p *Pipeline) Limits() []Limit {
 	if p.responder != nil {
 		s := p.responder.Stats()
 		l = append(l, Limit{"restores of one path in " + p.o.FlapWindow.String(), uint64(p.o.FlapLimit), s.Flapping},
-			Limit{"paths whose restores are counted", respond.MaxFlaps, s.Uncounted})
+			Limit{"paths whose restores are counted", respond.MaxFlaps, s.Uncounted},
+			Limit{"paths put back in a minute before nothing is promoted or pruned", respond.DefaultStorm, s.Storms},
+			Limit{"promotions that wait for the end of a mass change", maxFrozen, p.n.unpromoted.Load()})
 	}
 	return l
 }

@@ -89,7 +89,14 @@ type Options struct {
 	Restores func(path string) bool
 	Limit    int           // restores of one path within Window; default 20
 	Window   time.Duration // default a minute
+
+	StormLimit  int           // paths to be put back within StormWindow; default DefaultStorm
+	StormWindow time.Duration // default a minute
+	Stormed     func(Storm)   // a storm has begun; nil: nobody is told
 }
+
+// DefaultStorm is how many paths are put back within a minute before it is a mass change.
+const DefaultStorm = 500
 
 // Target is a path that is not as it should be.
 type Target struct {
@@ -106,6 +113,7 @@ type Step struct {
 	Version uint64
 	From    string // relink: the name that is as it should be
 	Refused string // why it is not done, "" if it is
+	rival   string // who keeps making the same change, "" if nobody does
 	Until   uint64 // ns since boot until which it is refused, 0 for ever
 }
 
@@ -123,6 +131,7 @@ type Stats struct {
 	Failed   uint64
 	Skipped  uint64
 	Flapping uint64 // refused because one path was put back too often
+	Storms   uint64 // times that too many paths were changed at once
 	// Uncounted: put back without being counted for that, MaxFlaps other paths being.
 	Uncounted uint64
 }
@@ -131,6 +140,9 @@ type Stats struct {
 type Responder struct {
 	o     Options
 	flaps breaker
+	storm storm
+
+	rivals rivals
 
 	done, failed, skipped, flapping atomic.Uint64
 }
@@ -143,12 +155,21 @@ func New(o Options) *Responder {
 	if o.Window <= 0 {
 		o.Window = time.Minute
 	}
-	return &Responder{o: o, flaps: breaker{limit: o.Limit, window: uint64(o.Window), paths: make(map[string]*flap)}}
+	if o.StormLimit <= 0 {
+		o.StormLimit = DefaultStorm
+	}
+	if o.StormWindow <= 0 {
+		o.StormWindow = time.Minute
+	}
+	if o.Stormed == nil {
+		o.Stormed = func(Storm) {}
+	}
+	return &Responder{o: o, storm: storm{limit: o.StormLimit, window: uint64(o.StormWindow)}, flaps: breaker{limit: o.Limit, window: uint64(o.Window), paths: make(map[string]*flap)}}
 }
 
 // Stats returns the counters.
 func (r *Responder) Stats() Stats {
-	return Stats{Done: r.done.Load(), Failed: r.failed.Load(), Skipped: r.skipped.Load(), Flapping: r.flapping.Load(), Uncounted: r.flaps.uncounted.Load()}
+	return Stats{Done: r.done.Load(), Failed: r.failed.Load(), Skipped: r.skipped.Load(), Flapping: r.flapping.Load(), Uncounted: r.flaps.uncounted.Load(), Storms: r.storms()}
 }
 
 // Plan chooses the steps for targets. It changes nothing but the breaker's memory.
@@ -222,6 +243,9 @@ func (r *Responder) links(t Target, version uint64) []Step {
 
 func (r *Responder) step(t Target, action string, version uint64) Step {
 	s := Step{Target: t, Action: action, Version: version}
+	if r.storm.count(r.o.Now()) {
+		r.o.Stormed(r.Storm())
+	}
 	if until, tripped := r.flaps.count(t.Path, r.o.Now()); tripped {
 		r.flapping.Add(1)
 		s.Until = until
@@ -238,6 +262,10 @@ func (r *Responder) step(t Target, action string, version uint64) Step {
 func (r *Responder) Answer(ctx context.Context, cause *event.Record, since uint64, try int, steps []Step) ([]Outcome, error) {
 	var out []Outcome
 	for _, s := range steps {
+		if try == 0 && event.Text([]byte(s.Path)) == cause.Path {
+			now := r.o.Now()
+			s.rival = r.rivals.note(cause, s.Path, now, r.o.Wall(now))
+		}
 		o, err := r.answer(ctx, cause, since, try, s)
 		if err != nil {
 			return out, fmt.Errorf("answer %s: %w", cause.ID, err)
@@ -314,8 +342,10 @@ func (r *Responder) finish(ctx context.Context, cause *event.Record, since uint6
 	default:
 		rec.Reason = "put back to the trusted state"
 	}
-	if o.Done.Note != "" {
-		rec.Reason += "; " + o.Done.Note
+	for _, note := range []string{o.Done.Note, o.Step.rival} {
+		if note != "" {
+			rec.Reason += "; " + note
+		}
 	}
 	after := o.Done.After
 	rec.After = &after

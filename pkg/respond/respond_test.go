@@ -21,6 +21,7 @@ type fake struct {
 	fail    error
 	refuse  error
 	log     []string
+	reasons []string
 	clock   uint64
 }
 
@@ -69,6 +70,7 @@ func (f *fake) note(how string, r *event.Record) error {
 	if f.refuse != nil {
 		return f.refuse
 	}
+	f.reasons = append(f.reasons, r.Reason)
 	s := how + r.Response.Action + " " + r.Path + " " + r.Response.Outcome
 	if r.Verdict != "" {
 		s += " " + r.Verdict

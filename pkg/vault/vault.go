@@ -57,6 +57,15 @@ func (o over) Latest(path string) (event.State, bool) {
 	return v.State, ok
 }
 
+func (o over) Promote(path, reason string) error {
+	v, ok := o.s.Latest(path)
+	if !ok {
+		return fmt.Errorf("promote %q: %w", path, rollback.ErrNoVersion)
+	}
+	_, err := o.s.Promote(path, v.ID, rollback.Provenance{Reason: reason})
+	return err
+}
+
 func (o over) Trusted(path string) (event.State, uint64, bool) {
 	v, ok := o.s.Trusted(path)
 	return v.State, v.ID, ok
