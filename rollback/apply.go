@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -84,14 +87,16 @@ func (s *Store) holes(st *Step) []digest.Extent {
 func (s *Store) applyGroup(ctx context.Context, steps []Step, report func(Result)) {
 	jobs := make([]*job, len(steps))
 	errs := make([]error, len(steps))
-	synced := map[uint64]error{} // by device
 	for i := range steps {
 		jobs[i] = s.newJob(ctx, steps[i], s.holes(&steps[i]), true)
 		jobs[i].grouped = true
-		if errs[i] = jobs[i].open(); errs[i] == nil {
-			errs[i] = jobs[i].stage()
-		}
 	}
+	atOnce(jobs, func(i int, j *job) {
+		if errs[i] = j.open(); errs[i] == nil {
+			errs[i] = j.stage()
+		}
+	})
+	synced := map[uint64]error{} // by device
 	for i, j := range jobs {
 		if errs[i] != nil || j.phase != phaseStaged {
 			continue
@@ -112,19 +117,78 @@ func (s *Store) applyGroup(ctx context.Context, steps []Step, report func(Result
 		}
 	}
 	for i, j := range jobs {
-		err := errs[i]
-		if j.parent >= 0 {
-			err = j.finish(err)
+		if j.parent >= 0 && !j.asIs(errs[i]) {
+			errs[i] = errors.Join(errs[i], j.clean())
 		}
-		if errors.Is(err, errRaced) {
+	}
+	s.settleParents(jobs, errs)
+	atOnce(jobs, func(i int, j *job) {
+		if j.parent >= 0 && !j.asIs(errs[i]) {
+			errs[i] = j.conclude(errs[i])
+		}
+	})
+	for i, j := range jobs {
+		if errors.Is(errs[i], errRaced) {
 			j.close()
 			report(s.restore(ctx, steps[i], j.holes, true))
 			continue
 		}
-		r := j.result(err)
+		r := j.result(errs[i])
 		j.close()
 		report(r)
 	}
+}
+
+// settleParents makes the names durable that were swapped in, each directory once,
+// or all of a file system in one go.
+func (s *Store) settleParents(jobs []*job, errs []error) {
+	type inode struct{ dev, ino uint64 }
+	parents := map[inode][]int{}
+	many := map[uint64]int{}
+	for i, j := range jobs {
+		if errs[i] != nil || j.phase != phaseStaged {
+			continue
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(j.parent, &st); err != nil {
+			errs[i] = fmt.Errorf("stat parent of %q: %w", j.step.Path, err)
+			continue
+		}
+		p := inode{st.Dev, st.Ino}
+		if parents[p] == nil {
+			many[st.Dev]++
+		}
+		parents[p] = append(parents[p], i)
+	}
+	synced := map[uint64]error{}
+	for p, members := range parents {
+		j := jobs[members[0]]
+		err, ok := synced[p.dev]
+		switch {
+		case many[p.dev] < grouped:
+			err = s.disk.Fsync(j.parent, j.step.Path)
+		case !ok:
+			err = s.disk.Syncfs(j.parent, j.step.Path)
+			synced[p.dev] = err
+		}
+		for _, i := range members {
+			errs[i] = err
+		}
+	}
+}
+
+// atOnce calls f for all jobs, with as many at a time as there are processors.
+func atOnce(jobs []*job, f func(int, *job)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(jobs)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(jobs); i = int(next.Add(1)) - 1 {
+				f(i, jobs[i])
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // renameBack gives what is at From its old name back, if both are as planned.

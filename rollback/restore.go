@@ -318,17 +318,27 @@ func (j *job) mend() error {
 // finish removes what is temporary, puts the parent's flags back, makes the
 // names durable and reads back.
 func (j *job) finish(err error) error {
-	if j.parent < 0 {
+	if j.parent < 0 || j.asIs(err) {
 		return err
-	}
-	if j.phase == phaseAsIs && err == nil {
-		j.after = j.have
-		return nil
 	}
 	err = errors.Join(err, j.clean())
 	if j.phase == phaseStaged && err == nil {
 		err = j.s.disk.Fsync(j.parent, j.step.Path)
 	}
+	return j.conclude(err)
+}
+
+// asIs reports whether nothing was to be done.
+func (j *job) asIs(err error) bool {
+	if j.phase != phaseAsIs || err != nil {
+		return false
+	}
+	j.after = j.have
+	return true
+}
+
+// conclude ends the mark of a step whose names are durable, and reads back.
+func (j *job) conclude(err error) error {
 	if j.marked && !j.stuck {
 		err = errors.Join(err, j.s.end(j.token))
 		j.marked = false

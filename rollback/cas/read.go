@@ -1,13 +1,10 @@
 package cas
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"sort"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
@@ -56,7 +53,13 @@ type content struct {
 }
 
 // take reads an object as far as it fits into memory.
-func (s *Store) take(h event.Hash, f *os.File) (content, error) {
+func (s *Store) take(h event.Hash, f *os.File) (content, error) { return s.takeInto(h, f, &scratch{}) }
+
+// scratch is memory that is used again for the next object: what was taken into
+// it before is overwritten.
+type scratch struct{ raw, bytes []byte }
+
+func (s *Store) takeInto(h event.Hash, f *os.File, mem *scratch) (content, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return content{}, fmt.Errorf("stat object %s: %w", h.Hex(), err)
@@ -71,7 +74,10 @@ func (s *Store) take(h event.Hash, f *os.File) (content, error) {
 			return content{frame: true}, nil
 		}
 	}
-	raw := make([]byte, st.Size)
+	if int64(cap(mem.raw)) < st.Size {
+		mem.raw = make([]byte, st.Size)
+	}
+	raw := mem.raw[:st.Size]
 	if _, err := io.ReadFull(f, raw); err != nil {
 		return content{}, fmt.Errorf("read object %s: %w", h.Hex(), err)
 	}
@@ -91,8 +97,11 @@ func (s *Store) take(h event.Hash, f *os.File) (content, error) {
 		c.frame = true
 		return c, nil
 	}
+	if uint64(cap(mem.bytes)) < head.FrameContentSize || mem.bytes == nil {
+		mem.bytes = make([]byte, 0, head.FrameContentSize)
+	}
 	var err error
-	if c.bytes, err = s.dec.DecodeAll(raw, make([]byte, 0, head.FrameContentSize)); err != nil {
+	if c.bytes, err = s.dec.DecodeAll(raw, mem.bytes[:0]); err != nil {
 		return content{}, corrupt(h, err)
 	}
 	if digest.Sum(c.bytes) != h {
@@ -144,260 +153,9 @@ func (s *Store) Parts(h event.Hash) ([]event.Hash, error) {
 	return out, nil
 }
 
-// Stream writes the content of h to w as it is read. What w got is right only
-// if the error is nil.
-func (s *Store) Stream(h event.Hash, w io.Writer) (n int64, err error) {
-	f, err := s.file(h)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	c, err := s.take(h, f)
-	if err != nil {
-		return 0, err
-	}
-	if c.parts == nil && !c.frame {
-		n, err := w.Write(c.bytes)
-		return int64(n), err
-	}
-	r, err := s.source(h, f, c)
-	if err != nil {
-		return 0, err
-	}
-	defer r.release()
-	return io.CopyBuffer(struct{ io.Writer }{w}, r, make([]byte, 128<<10))
-}
-
-// source reads a long content from its beginning.
-func (s *Store) source(h event.Hash, f *os.File, c content) (*verifier, error) {
-	v := &verifier{h: h, sum: digest.NewHasher()}
-	if !c.frame {
-		v.r = &chunks{s: s, left: c.parts}
-		return v, nil
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("read object %s: %w", h.Hex(), err)
-	}
-	var err error
-	v.frame, err = zstd.NewReader(f, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(8*window))
-	if err != nil {
-		return nil, corrupt(h, err)
-	}
-	v.r = v.frame
-	return v, nil
-}
-
-// chunks reads the chunks of a long content, each verified.
-type chunks struct {
-	s    *Store
-	left []part
-	now  []byte
-}
-
-func (c *chunks) Read(p []byte) (int, error) {
-	for len(c.now) == 0 {
-		if len(c.left) == 0 {
-			return 0, io.EOF
-		}
-		next := c.left[0]
-		b, small, err := c.s.Bytes(next.hash)
-		if err != nil {
-			c.s.note(next.hash, false)
-			return 0, fmt.Errorf("chunk: %w", err)
-		}
-		if !small || len(b) != int(next.len) {
-			return 0, errList
-		}
-		c.now, c.left = b, c.left[1:]
-	}
-	n := copy(p, c.now)
-	c.now = c.now[n:]
-	return n, nil
-}
-
-// verifier passes bytes on and turns the end into an error if their digest is
-// not the promised one.
-type verifier struct {
-	h     event.Hash
-	r     io.Reader
-	sum   *digest.Hasher
-	frame *zstd.Decoder
-}
-
-func (v *verifier) Read(p []byte) (int, error) {
-	n, err := v.r.Read(p)
-	if _, herr := v.sum.Write(p[:n]); herr != nil {
-		return n, herr
-	}
-	switch {
-	case err == io.EOF && v.sum.Sum() != v.h:
-		return n, corrupt(v.h, errDigest)
-	case err != nil && err != io.EOF && !errors.Is(err, ErrMissing):
-		return n, corrupt(v.h, err)
-	case err != nil && err != io.EOF:
-		return n, fmt.Errorf("read object %s: %w", v.h.Hex(), err)
-	}
-	return n, err
-}
-
-func (v *verifier) release() {
-	if v.frame != nil {
-		v.frame.Close()
-	}
-}
-
-// Open returns the content of h, verified before the first byte; a long one is
-// read twice for that, and verified again while it is read.
-func (s *Store) Open(h event.Hash) (io.ReadCloser, error) {
-	f, err := s.file(h)
-	if err != nil {
-		return nil, err
-	}
-	c, err := s.take(h, f)
-	if err != nil || c.parts == nil && !c.frame {
-		f.Close()
-		return io.NopCloser(bytes.NewReader(c.bytes)), err
-	}
-	v, err := s.source(h, f, c)
-	if err == nil {
-		_, err = io.Copy(io.Discard, v)
-		v.release()
-	}
-	if err == nil {
-		v, err = s.source(h, f, c)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return &reader{verifier: v, f: f}, nil
-}
-
-type reader struct {
-	*verifier
-	f *os.File
-}
-
-// Close releases the object.
-func (r *reader) Close() error {
-	r.release()
-	return r.f.Close()
-}
-
 // Check reads the content of h back and returns its length.
 func (s *Store) Check(h event.Hash) (int64, error) {
 	n, err := s.Stream(h, io.Discard)
 	s.note(h, err == nil)
 	return n, err
-}
-
-// Walk calls f for each durable object, in order, with its size on disk. A file
-// below objects/ that is no object is reported to odd.
-func (s *Store) Walk(ctx context.Context, f func(h event.Hash, stored int64) error, odd func(name string) error) error {
-	dirs, err := list(s.objects, ".")
-	if err != nil {
-		return err
-	}
-	for _, d := range dirs {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		names, err := list(s.objects, d)
-		if errors.Is(err, unix.ENOTDIR) {
-			if err := odd(d); err != nil {
-				return err
-			}
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		for _, n := range names {
-			var st unix.Stat_t
-			if err := unix.Fstatat(s.objects, d+"/"+n, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-				return fmt.Errorf("stat object %s: %w", n, err)
-			}
-			h, err := event.ParseHash(n)
-			if err != nil || place(h) != d+"/"+n || st.Mode&unix.S_IFMT != unix.S_IFREG {
-				if err := odd(d + "/" + n); err != nil {
-					return err
-				}
-				continue
-			}
-			if err := f(h, st.Size); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// Remove deletes the object of h, durable or not.
-func (s *Store) Remove(h event.Hash) error {
-	s.mu.Lock()
-	t, waits := s.pending[h]
-	delete(s.pending, h)
-	delete(s.sound, h)
-	s.mu.Unlock()
-	if waits {
-		return s.disk.Unlink(s.tmp, t.name, 0)
-	}
-	name := place(h)
-	return s.change(name, func() error { return s.RemoveName(name) })
-}
-
-// Watch begins to note what is found stored instead of being stored again, so
-// that RemoveUnclaimed does not take it. Unwatch ends it; one watch at a time.
-func (s *Store) Watch() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.claimed = map[event.Hash]struct{}{}
-}
-
-// Unwatch ends what Watch began.
-func (s *Store) Unwatch() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.claimed = nil
-}
-
-// RemoveUnclaimed deletes the object of h unless somebody counts on it since
-// Watch, and reports whether it did.
-func (s *Store) RemoveUnclaimed(h event.Hash) (removed bool, err error) {
-	name := place(h)
-	err = s.change(name, func() error {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		_, claimed := s.claimed[h]
-		_, waits := s.pending[h]
-		if claimed || waits || s.held[h] > 0 {
-			return nil
-		}
-		delete(s.sound, h)
-		if err := s.disk.Unlink(s.objects, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
-		}
-		removed = true
-		return nil
-	})
-	return removed, err
-}
-
-// RemoveName deletes a file below objects/ that Walk found odd.
-func (s *Store) RemoveName(name string) error { return s.disk.Unlink(s.objects, name, 0) }
-
-// list returns the sorted names in a directory.
-func list(dirfd int, name string) ([]string, error) {
-	fd, err := unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, fmt.Errorf("list %q: %w", name, err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("list %q: %w", name, err)
-	}
-	sort.Strings(names)
-	return names, nil
 }
