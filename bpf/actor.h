@@ -93,6 +93,9 @@ static __always_inline void begin(struct slot *s, u32 kind, u32 op, u32 hook)
 	} else if (kind == EV_SESSION || kind == EV_SOCKET) {
 		__builtin_memset(peer_of(s), 0, sizeof(struct peer_body));
 		s->size += sizeof(struct peer_body);
+	} else if (kind == EV_CRED) {
+		__builtin_memset(cred_of(s), 0, sizeof(struct cred_body));
+		s->size += sizeof(struct cred_body);
 	}
 }
 
@@ -177,10 +180,20 @@ static __always_inline struct file *file_at(struct task_struct *t, u32 fd)
 	return f;
 }
 
+/*
+ * Did this connection come out of accept? A socket that does is a copy of the one that
+ * listens, its backlog included (linux v6.1 net/core/sock.c:sk_clone_lock), and one
+ * that connects has none, unless its program asked it to listen first.
+ */
+static __always_inline bool is_inbound(struct sock *sk)
+{
+	return BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_ESTABLISHED && BPF_CORE_READ(sk, sk_max_ack_backlog);
+}
+
 #define FD_SCAN 64	/* descriptors looked at when a login begins; a login process holds a handful */
 
-/* Does t hold a socket that we saw come out of accept? Fills st if so. */
-static __always_inline bool held_peer(struct task_struct *t, struct task_state *st)
+/* Does t hold a socket that came out of accept? Fills st if so. Returns how that is known, or HOW_NONE. */
+static __always_inline u8 held_peer(struct task_struct *t, struct task_state *st)
 {
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < FD_SCAN; i++) {
@@ -188,17 +201,21 @@ static __always_inline bool held_peer(struct task_struct *t, struct task_state *
 		u64 k = (u64)sk;
 		u8 addr[16];
 		u16 port, lport;
+		bool seen;
 
-		if (!sk || !bpf_map_lookup_elem(&accepted, &k))
+		if (!sk)
+			continue;
+		seen = bpf_map_lookup_elem(&accepted, &k);
+		if (!seen && !is_inbound(sk))	/* accepted before us */
 			continue;
 		if (!read_peer(sk, addr, &port, &lport))
 			continue;
 		__builtin_memcpy(st->peer, addr, 16);
 		st->port = port;
 		st->lport = lport;
-		return true;
+		return seen ? HOW_HELD : HOW_FOUND;
 	}
-	return false;
+	return HOW_NONE;
 }
 
 /*
@@ -216,7 +233,7 @@ static __always_inline struct task_state *session_check(struct task_struct *t)
 	struct task_state *st = state_of(t, false);
 	struct slot *s;
 	struct peer_body *b;
-	bool held;
+	u8 held;
 
 	if (audit == UNSET || (st && st->audit == audit))
 		return st;
@@ -226,7 +243,7 @@ static __always_inline struct task_state *session_check(struct task_struct *t)
 	held = held_peer(t, st);
 	st->audit = audit;
 	if (!st->session || held || st->accepted) {
-		st->how = held ? HOW_HELD : st->accepted ? HOW_INHERITED : HOW_NONE;
+		st->how = held ? held : st->accepted ? HOW_INHERITED : HOW_NONE;
 		st->session = audit;
 	}
 	/* else loginuid was rewritten: the session stays, and the event tells of it */

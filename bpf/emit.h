@@ -56,6 +56,11 @@ static __always_inline struct peer_body *peer_of(struct slot *s)
 	return (void *)(s->data + sizeof(struct event_head));
 }
 
+static __always_inline struct cred_body *cred_of(struct slot *s)
+{
+	return (void *)(s->data + sizeof(struct event_head));
+}
+
 /* Where the next string goes. The mask is for the verifier: size stays below it. */
 static __always_inline u8 *tail(struct slot *s)
 {

@@ -13,12 +13,14 @@
  *
  *   kind          body       s0          s1        s2           s3
  *   EV_FILE       file_body  path        base      second path  second base
- *   EV_EXEC,PROC  none       executable  argv      working dir  -
+ *   EV_EXEC       none       executable  argv      working dir  script
+ *   EV_PROC       none       executable  argv      working dir  -
  *   EV_SESSION    peer_body  -           -         -            -
  *   EV_SOCKET     peer_body  -           -         -            -
  *   EV_FORK,EXIT  none       -           -         -            -
  *   EV_HELD       file_body  path        -         -            -
  *   EV_GUARD      file_body  -           -         -            -
+ *   EV_CRED       cred_body  -           -         -            -
  *
  * EV_HELD: a descriptor (OP_OPEN) or a mapping (OP_MAP_WRITE, of bytes; ret: it is
  * writable now) that a scan found; the head tells of its owner, arg is the scan's
@@ -30,6 +32,15 @@
  * delivered for somebody else than the head tells of), the ptrace mode, the command
  * of bpf(2) with the object's id in ino, or the resource limit (GUARD_SCHED,
  * GUARD_NICE: not a limit). first is the time of the first of count attempts.
+ *
+ * EV_EXIT: ret is the status that wait(2) gives. The script of EV_EXEC are the bytes
+ * that the process passed, if what runs is the interpreter of that file.
+ *
+ * EV_CRED, by how: credentials are about to change from before, which the head has,
+ * to after (CRED_COMMIT: an execution comes here before its EV_EXEC); they have
+ * changed, from what is not told (CRED_DONE); the current task reaches into the
+ * process tgid (execs and start as in a head; 0 if they are not told), whose
+ * credentials are after (CRED_REACH).
  *
  * OP_MOUNT, OP_UMOUNT, OP_REMOUNT and OP_RAW_WRITE have the mount point or the device
  * as base, and as path the watched place that it concerns. With EF_NAMED they tell
@@ -55,6 +66,7 @@
 #define EV_SOCKET 7
 #define EV_HELD 8
 #define EV_GUARD 9
+#define EV_CRED 10
 
 /* head.op, pkg/event Op */
 #define OP_NONE 0
@@ -150,6 +162,7 @@
 #define HOOK_COPY_UP 44
 #define HOOK_LIMIT 45
 #define HOOK_IO_URING 46
+#define HOOK_CRED 47
 #define HOOK_MAX 64
 
 /* peer_body.how, pkg/event How* */
@@ -157,6 +170,11 @@
 #define HOW_HELD 1
 #define HOW_INHERITED 2
 #define HOW_FOUND 3
+
+/* cred_body.how, pkg/event Cred* */
+#define CRED_COMMIT 1
+#define CRED_DONE 2
+#define CRED_REACH 3
 
 /* file_body.arg of EV_GUARD, above the numbers of the kernel's own */
 #define GUARD_SIGIO 0x100000000
@@ -222,6 +240,24 @@ struct peer_body {
 	__u16 lport;
 	__u8 how;	/* HOW_* */
 	__u8 pad[3];
+};
+
+struct ids {
+	__u32 uid, euid, suid, fsuid;
+	__u32 gid, egid, sgid, fsgid;
+	__u64 caps;	/* effective capabilities */
+	__u32 userns;	/* inode number of the user namespace */
+	__u32 pad;
+};
+
+struct cred_body {
+	struct ids before;
+	struct ids after;
+	__u32 how;	/* CRED_* */
+	__u32 tgid;
+	__u32 execs;
+	__u32 pad;
+	__u64 start;
 };
 
 /* one row of the table that the learning iterator prints */

@@ -113,9 +113,25 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
+struct ns_common {
+	unsigned int inum;
+};
+
+struct user_namespace {
+	struct ns_common ns;
+};
+
+typedef struct { u64 val; } kernel_cap_t;	/* two halves before linux v6.3, in the same order */
+
 struct cred {
 	kuid_t uid, suid, euid, fsuid;
 	kgid_t gid, sgid, egid, fsgid;
+	kernel_cap_t cap_effective;
+	struct user_namespace *user_ns;
+};
+
+struct pid {
+	unsigned int level;
 };
 
 struct tty_struct {
@@ -124,11 +140,9 @@ struct tty_struct {
 
 struct signal_struct {
 	atomic_t live;
+	unsigned int flags;
+	int group_exit_code;
 	struct tty_struct *tty;
-};
-
-struct ns_common {
-	unsigned int inum;
 };
 
 struct mnt_namespace {
@@ -164,6 +178,8 @@ struct task_struct {
 	struct task_struct *group_leader;
 	u64 start_boottime;
 	u64 self_exec_id;
+	int exit_code;
+	struct pid *thread_pid;
 	const struct cred *cred;
 	char comm[16];
 	struct mm_struct *mm;
@@ -194,6 +210,7 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
+	u32 sk_max_ack_backlog;
 };
 
 struct socket {
@@ -225,6 +242,8 @@ struct vm_area_struct {
 
 struct linux_binprm {
 	struct file *file;
+	const char *filename, *interp;
+	unsigned int secureexec : 1;
 };
 
 struct seq_file;
@@ -286,6 +305,7 @@ struct bpf_iter__task_vma {
 #define VM_MAYWRITE 0x20
 #define PF_IO_WORKER 0x10
 #define PF_KTHREAD 0x00200000
+#define SIGNAL_GROUP_EXIT 4	/* include/linux/sched/signal.h */
 #define PTRACE_MODE_ATTACH 2	/* include/linux/ptrace.h, v6.1 */
 #define SIGCONT 18
 #define SIGIO 29

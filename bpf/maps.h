@@ -127,6 +127,8 @@ struct settings {
 	u64 scan;	/* number of the scan for what is held (hooks/held.h) */
 	u32 links;	/* files with MARK_LINK */
 	u32 moves;	/* a tree in block mode lies in a mount that can be moved */
+	u32 everybody;	/* credentials are told of all tasks, not of those in logins alone */
+	u32 pad;
 };
 
 struct {
@@ -286,6 +288,22 @@ struct {
 	__type(key, struct reach);
 	__type(value, struct attempt);
 } attempts SEC(".maps");
+
+struct pair {
+	u64 by, of;	/* start_boottime of two processes; of: a pid where that is not known */
+	u64 pids;
+};
+
+/*
+ * Who reached into whom, and when that was told: again after REPEAT_NS. Full: the
+ * oldest goes, and is told again.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct pair);
+	__type(value, u64);
+} reaches SEC(".maps");
 
 /*
  * Processes that map watched files, in tier tracepoint, with the time at which

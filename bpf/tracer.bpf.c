@@ -19,6 +19,7 @@
 #include "rules.h"
 #include "hooks/file.h"
 #include "hooks/fold.h"
+#include "hooks/cred.h"
 #include "hooks/process.h"
 #include "hooks/device.h"
 #include "hooks/held.h"
@@ -37,4 +38,5 @@ char LICENSE[] SEC("license") = "GPL";
 const struct event_head *unused_head __attribute__((unused));
 const struct file_body *unused_file __attribute__((unused));
 const struct peer_body *unused_peer __attribute__((unused));
+const struct cred_body *unused_cred __attribute__((unused));
 const struct inode_row *unused_row __attribute__((unused));

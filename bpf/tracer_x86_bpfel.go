@@ -45,6 +45,17 @@ type TracerCounters struct {
 	Deep    uint64
 }
 
+type TracerCredBody struct {
+	_      structs.HostLayout
+	Before TracerIds
+	After  TracerIds
+	How    uint32
+	Tgid   uint32
+	Execs  uint32
+	Pad    uint32
+	Start  uint64
+}
+
 type TracerEventHead struct {
 	_        structs.HostLayout
 	Size     uint32
@@ -108,6 +119,21 @@ type TracerFileBody struct {
 	Arg     uint64
 }
 
+type TracerIds struct {
+	_      structs.HostLayout
+	Uid    uint32
+	Euid   uint32
+	Suid   uint32
+	Fsuid  uint32
+	Gid    uint32
+	Egid   uint32
+	Sgid   uint32
+	Fsgid  uint32
+	Caps   uint64
+	Userns uint32
+	Pad    uint32
+}
+
 type TracerInodeRow struct {
 	_     structs.HostLayout
 	Fd    uint32
@@ -162,6 +188,13 @@ type TracerOpener struct {
 	Writes uint64
 }
 
+type TracerPair struct {
+	_    structs.HostLayout
+	By   uint64
+	Of   uint64
+	Pids uint64
+}
+
 type TracerPeerBody struct {
 	_     structs.HostLayout
 	Addr  [16]uint8
@@ -183,23 +216,25 @@ type TracerReach struct {
 }
 
 type TracerSettings struct {
-	_        structs.HostLayout
-	Self     uint32
-	Guard    uint32
-	Armed    uint32
-	Blocking uint32
-	Learn    uint32
-	Remember uint32
-	Rules    uint32
-	Lone     uint32
-	Supers   uint32
-	_        [4]byte
-	Super    [6]uint64
-	Strict   uint32
-	Arming   uint32
-	Scan     uint64
-	Links    uint32
-	Moves    uint32
+	_         structs.HostLayout
+	Self      uint32
+	Guard     uint32
+	Armed     uint32
+	Blocking  uint32
+	Learn     uint32
+	Remember  uint32
+	Rules     uint32
+	Lone      uint32
+	Supers    uint32
+	_         [4]byte
+	Super     [6]uint64
+	Strict    uint32
+	Arming    uint32
+	Scan      uint64
+	Links     uint32
+	Moves     uint32
+	Everybody uint32
+	Pad       uint32
 }
 
 type TracerSlot struct {
@@ -302,6 +337,7 @@ const (
 	TracerMapNames                = "names"
 	TracerMapOpeners              = "openers"
 	TracerMapOwn                  = "own"
+	TracerMapReaches              = "reaches"
 	TracerMapRenames              = "renames"
 	TracerMapSlots                = "slots"
 	TracerMapStats                = "stats"
@@ -310,6 +346,7 @@ const (
 	TracerMapThreads              = "threads"
 	TracerProgBpf                 = "bpf"
 	TracerProgBpfK                = "bpf_k"
+	TracerProgCommitCreds         = "commit_creds"
 	TracerProgFileIoctl           = "file_ioctl"
 	TracerProgFileIoctlCompat     = "file_ioctl_compat"
 	TracerProgFileMprotect        = "file_mprotect"
@@ -429,6 +466,7 @@ const (
 	TracerVarCalls                = "calls"
 	TracerVarNoState              = "no_state"
 	TracerVarNothing              = "nothing"
+	TracerVarUnusedCred           = "unused_cred"
 	TracerVarUnusedFile           = "unused_file"
 	TracerVarUnusedHead           = "unused_head"
 	TracerVarUnusedPeer           = "unused_peer"
@@ -479,6 +517,7 @@ type TracerSpecs struct {
 type TracerProgramSpecs struct {
 	Bpf                 *ebpf.ProgramSpec `ebpf:"bpf"`
 	BpfK                *ebpf.ProgramSpec `ebpf:"bpf_k"`
+	CommitCreds         *ebpf.ProgramSpec `ebpf:"commit_creds"`
 	FileIoctl           *ebpf.ProgramSpec `ebpf:"file_ioctl"`
 	FileIoctlCompat     *ebpf.ProgramSpec `ebpf:"file_ioctl_compat"`
 	FileMprotect        *ebpf.ProgramSpec `ebpf:"file_mprotect"`
@@ -617,6 +656,7 @@ type TracerMapSpecs struct {
 	Names       *ebpf.MapSpec `ebpf:"names"`
 	Openers     *ebpf.MapSpec `ebpf:"openers"`
 	Own         *ebpf.MapSpec `ebpf:"own"`
+	Reaches     *ebpf.MapSpec `ebpf:"reaches"`
 	Renames     *ebpf.MapSpec `ebpf:"renames"`
 	Slots       *ebpf.MapSpec `ebpf:"slots"`
 	Stats       *ebpf.MapSpec `ebpf:"stats"`
@@ -632,6 +672,7 @@ type TracerVariableSpecs struct {
 	Calls      *ebpf.VariableSpec `ebpf:"calls"`
 	NoState    *ebpf.VariableSpec `ebpf:"no_state"`
 	Nothing    *ebpf.VariableSpec `ebpf:"nothing"`
+	UnusedCred *ebpf.VariableSpec `ebpf:"unused_cred"`
 	UnusedFile *ebpf.VariableSpec `ebpf:"unused_file"`
 	UnusedHead *ebpf.VariableSpec `ebpf:"unused_head"`
 	UnusedPeer *ebpf.VariableSpec `ebpf:"unused_peer"`
@@ -674,6 +715,7 @@ type TracerMaps struct {
 	Names       *ebpf.Map `ebpf:"names"`
 	Openers     *ebpf.Map `ebpf:"openers"`
 	Own         *ebpf.Map `ebpf:"own"`
+	Reaches     *ebpf.Map `ebpf:"reaches"`
 	Renames     *ebpf.Map `ebpf:"renames"`
 	Slots       *ebpf.Map `ebpf:"slots"`
 	Stats       *ebpf.Map `ebpf:"stats"`
@@ -700,6 +742,7 @@ func (m *TracerMaps) Close() error {
 		m.Names,
 		m.Openers,
 		m.Own,
+		m.Reaches,
 		m.Renames,
 		m.Slots,
 		m.Stats,
@@ -716,6 +759,7 @@ type TracerVariables struct {
 	Calls      *ebpf.Variable `ebpf:"calls"`
 	NoState    *ebpf.Variable `ebpf:"no_state"`
 	Nothing    *ebpf.Variable `ebpf:"nothing"`
+	UnusedCred *ebpf.Variable `ebpf:"unused_cred"`
 	UnusedFile *ebpf.Variable `ebpf:"unused_file"`
 	UnusedHead *ebpf.Variable `ebpf:"unused_head"`
 	UnusedPeer *ebpf.Variable `ebpf:"unused_peer"`
@@ -728,6 +772,7 @@ type TracerVariables struct {
 type TracerPrograms struct {
 	Bpf                 *ebpf.Program `ebpf:"bpf"`
 	BpfK                *ebpf.Program `ebpf:"bpf_k"`
+	CommitCreds         *ebpf.Program `ebpf:"commit_creds"`
 	FileIoctl           *ebpf.Program `ebpf:"file_ioctl"`
 	FileIoctlCompat     *ebpf.Program `ebpf:"file_ioctl_compat"`
 	FileMprotect        *ebpf.Program `ebpf:"file_mprotect"`
@@ -850,6 +895,7 @@ func (p *TracerPrograms) Close() error {
 	return _TracerClose(
 		p.Bpf,
 		p.BpfK,
+		p.CommitCreds,
 		p.FileIoctl,
 		p.FileIoctlCompat,
 		p.FileMprotect,

@@ -18,6 +18,7 @@
 #include "rules.h"
 #include "hooks/file.h"
 #include "hooks/fold.h"
+#include "hooks/cred.h"
 #include "hooks/process.h"
 #include "hooks/device.h"
 #include "hooks/ioctl.h"

@@ -186,6 +186,13 @@ type UnitOpener struct {
 	Writes uint64
 }
 
+type UnitPair struct {
+	_    structs.HostLayout
+	By   uint64
+	Of   uint64
+	Pids uint64
+}
+
 type UnitReach struct {
 	_     structs.HostLayout
 	Start uint64
@@ -198,23 +205,25 @@ type UnitReach struct {
 }
 
 type UnitSettings struct {
-	_        structs.HostLayout
-	Self     uint32
-	Guard    uint32
-	Armed    uint32
-	Blocking uint32
-	Learn    uint32
-	Remember uint32
-	Rules    uint32
-	Lone     uint32
-	Supers   uint32
-	_        [4]byte
-	Super    [6]uint64
-	Strict   uint32
-	Arming   uint32
-	Scan     uint64
-	Links    uint32
-	Moves    uint32
+	_         structs.HostLayout
+	Self      uint32
+	Guard     uint32
+	Armed     uint32
+	Blocking  uint32
+	Learn     uint32
+	Remember  uint32
+	Rules     uint32
+	Lone      uint32
+	Supers    uint32
+	_         [4]byte
+	Super     [6]uint64
+	Strict    uint32
+	Arming    uint32
+	Scan      uint64
+	Links     uint32
+	Moves     uint32
+	Everybody uint32
+	Pad       uint32
 }
 
 type UnitSlot struct {
@@ -327,12 +336,14 @@ const (
 	UnitMapNames         = "names"
 	UnitMapOpeners       = "openers"
 	UnitMapOwn           = "own"
+	UnitMapReaches       = "reaches"
 	UnitMapRenames       = "renames"
 	UnitMapSlots         = "slots"
 	UnitMapStats         = "stats"
 	UnitMapStreams       = "streams"
 	UnitMapTasks         = "tasks"
 	UnitMapThreads       = "threads"
+	UnitProgCommitCreds  = "commit_creds"
 	UnitProgLearnInodes  = "learn_inodes"
 	UnitProgLearnSockets = "learn_sockets"
 	UnitProgLearnTasks   = "learn_tasks"
@@ -393,6 +404,7 @@ type UnitSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type UnitProgramSpecs struct {
+	CommitCreds  *ebpf.ProgramSpec `ebpf:"commit_creds"`
 	LearnInodes  *ebpf.ProgramSpec `ebpf:"learn_inodes"`
 	LearnSockets *ebpf.ProgramSpec `ebpf:"learn_sockets"`
 	LearnTasks   *ebpf.ProgramSpec `ebpf:"learn_tasks"`
@@ -427,6 +439,7 @@ type UnitMapSpecs struct {
 	Names       *ebpf.MapSpec `ebpf:"names"`
 	Openers     *ebpf.MapSpec `ebpf:"openers"`
 	Own         *ebpf.MapSpec `ebpf:"own"`
+	Reaches     *ebpf.MapSpec `ebpf:"reaches"`
 	Renames     *ebpf.MapSpec `ebpf:"renames"`
 	Slots       *ebpf.MapSpec `ebpf:"slots"`
 	Stats       *ebpf.MapSpec `ebpf:"stats"`
@@ -481,6 +494,7 @@ type UnitMaps struct {
 	Names       *ebpf.Map `ebpf:"names"`
 	Openers     *ebpf.Map `ebpf:"openers"`
 	Own         *ebpf.Map `ebpf:"own"`
+	Reaches     *ebpf.Map `ebpf:"reaches"`
 	Renames     *ebpf.Map `ebpf:"renames"`
 	Slots       *ebpf.Map `ebpf:"slots"`
 	Stats       *ebpf.Map `ebpf:"stats"`
@@ -507,6 +521,7 @@ func (m *UnitMaps) Close() error {
 		m.Names,
 		m.Openers,
 		m.Own,
+		m.Reaches,
 		m.Renames,
 		m.Slots,
 		m.Stats,
@@ -530,6 +545,7 @@ type UnitVariables struct {
 //
 // It can be passed to LoadUnitObjects or ebpf.CollectionSpec.LoadAndAssign.
 type UnitPrograms struct {
+	CommitCreds  *ebpf.Program `ebpf:"commit_creds"`
 	LearnInodes  *ebpf.Program `ebpf:"learn_inodes"`
 	LearnSockets *ebpf.Program `ebpf:"learn_sockets"`
 	LearnTasks   *ebpf.Program `ebpf:"learn_tasks"`
@@ -546,6 +562,7 @@ type UnitPrograms struct {
 
 func (p *UnitPrograms) Close() error {
 	return _UnitClose(
+		p.CommitCreds,
 		p.LearnInodes,
 		p.LearnSockets,
 		p.LearnTasks,

@@ -104,8 +104,12 @@ DECIDE(file_send_sigiotask, on_sigio(t, sig), struct task_struct *t, struct fown
 
 static __always_inline int on_ptrace(struct task_struct *t, u32 mode)
 {
-	if (!(mode & PTRACE_MODE_ATTACH) || !is_reached(t))
+	if (!(mode & PTRACE_MODE_ATTACH) || !t)
 		return 0;
+	if (!is_reached(t)) {
+		tell_reach((u64)t, 0);
+		return 0;
+	}
 	return reached(OP_PTRACE, HOOK_PTRACE, mode, 0, 1);
 }
 

@@ -48,6 +48,28 @@ static __always_inline void put_cwd(struct slot *s, struct task_struct *t)
 		put_path(s->number, 2, (u64)BPF_CORE_READ(fs, pwd.mnt), (u64)BPF_CORE_READ(fs, pwd.dentry));
 }
 
+/* The file that was executed, if what runs is its interpreter. */
+static __always_inline void put_script(struct slot *s, struct linux_binprm *bprm)
+{
+	const char *name = BPF_CORE_READ(bprm, filename);
+	long n;
+
+	/* linux v6.1 fs/exec.c: interp is filename until a format changes it (bprm_change_interp) */
+	if (name == BPF_CORE_READ(bprm, interp))
+		return;
+	n = bpf_probe_read_kernel_str(tail(s), STRING_MAX, name);
+	if (n > 1)
+		grew(s, 3, n - 1);
+}
+
+/* The status that wait(2) gives of the process of its last thread (linux v6.1 kernel/exit.c:wait_task_zombie). */
+static __always_inline s32 exit_status(struct task_struct *t)
+{
+	if (BPF_CORE_READ(t, signal, flags) & SIGNAL_GROUP_EXIT)
+		return BPF_CORE_READ(t, signal, group_exit_code);
+	return BPF_CORE_READ(t, group_leader, exit_code);
+}
+
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(process_fork, struct task_struct *parent, struct task_struct *child)
 {
@@ -83,6 +105,8 @@ int BPF_PROG(process_exec, struct task_struct *t, int old_pid, struct linux_binp
 {
 	struct slot *s;
 
+	if (BPF_CORE_READ_BITFIELD_PROBED(bprm, secureexec))
+		tell_creds(0);	/* by a file that gives privileges; before the program that has them */
 	COUNT(HOOK_EXEC, seen);
 	s = event_by_current(EV_EXEC, OP_NONE, HOOK_EXEC);
 	if (!s)
@@ -90,6 +114,7 @@ int BPF_PROG(process_exec, struct task_struct *t, int old_pid, struct linux_binp
 	put_exe(s, t);
 	put_argv(s, t);
 	put_cwd(s, t);
+	put_script(s, bprm);
 	submit(s);
 	return 0;
 }
@@ -104,8 +129,10 @@ int BPF_PROG(process_exit, struct task_struct *t)
 		return 0;
 	COUNT(HOOK_EXIT, seen);
 	s = event_by_current(EV_EXIT, OP_NONE, HOOK_EXIT);
-	if (s)
-		submit(s);
+	if (!s)
+		return 0;
+	head_of(s)->ret = exit_status(t);
+	submit(s);
 	return 0;
 }
 
@@ -157,7 +184,7 @@ int learn_sockets(struct bpf_iter__task_file *ctx)
 	if (audit == UNSET)
 		return 0;
 	sk = stream_sock(f);
-	if (!sk || BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_ESTABLISHED)
+	if (!sk || !is_inbound(sk))
 		return 0;
 	COUNT(HOOK_ITER, seen);
 	s = slot_get(HOOK_ITER);

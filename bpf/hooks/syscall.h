@@ -27,6 +27,8 @@
 #define F_MOUNT 10	/* changes mounts; a path at path, below the descriptor at dir */
 #define F_BIND 11	/* a path in a socket address */
 #define F_UNMAP 12
+#define F_CRED 13	/* changes credentials */
+#define F_REACH 14	/* reaches into the process whose pid is at dir */
 
 #define NOFOLLOW 0
 #define FOLLOW 1
@@ -58,6 +60,9 @@ struct call {
 #define NR_MOUNT 165
 #define NR_FSCONFIG 431
 #define NR_RENAMEAT2 316
+#define NR_PTRACE 101
+#define PTRACE_ATTACH 16
+#define PTRACE_SEIZE 0x4206
 #define NR_FALLOCATE 285	/* the one writer whose success is 0 */
 const volatile struct call calls[CALLS] = {
 	[1] = WRITES(0),	/* write */
@@ -126,6 +131,20 @@ const volatile struct call calls[CALLS] = {
 	[429] = { .form = F_MOUNT, .op = OP_MOUNT, .dir = 2, .path = 3 },	/* move_mount */
 	[431] = { .form = F_MOUNT, .op = OP_REMOUNT },	/* fsconfig: names no path */
 	[442] = { .form = F_MOUNT, .op = OP_REMOUNT, .dir = 0, .path = 1 },	/* mount_setattr */
+	[105] = { .form = F_CRED },	/* setuid */
+	[106] = { .form = F_CRED },	/* setgid */
+	[113] = { .form = F_CRED },	/* setreuid */
+	[114] = { .form = F_CRED },	/* setregid */
+	[117] = { .form = F_CRED },	/* setresuid */
+	[119] = { .form = F_CRED },	/* setresgid */
+	[122] = { .form = F_CRED },	/* setfsuid */
+	[123] = { .form = F_CRED },	/* setfsgid */
+	[126] = { .form = F_CRED },	/* capset */
+	[272] = { .form = F_CRED },	/* unshare */
+	[308] = { .form = F_CRED },	/* setns */
+	[101] = { .form = F_REACH, .dir = 1 },	/* ptrace */
+	[310] = { .form = F_REACH, .dir = 0 },	/* process_vm_readv */
+	[311] = { .form = F_REACH, .dir = 0 },	/* process_vm_writev */
 	[467] = { .form = F_MOUNT, .op = OP_REMOUNT, .dir = 0, .path = 1 },	/* open_tree_attr */
 };
 
@@ -567,6 +586,13 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 		break;
 	case F_UNMAP:
 		on_unmap(HOOK_SYS_EXIT);
+		break;
+	case F_CRED:
+		tell_creds(0);
+		break;
+	case F_REACH:
+		if (nr != NR_PTRACE || regs->di == PTRACE_ATTACH || regs->di == PTRACE_SEIZE)
+			tell_reach(0, (u32)argument(regs, calls[nr].dir));
 		break;
 	case F_IOCTL:
 		on_ioctl(t, regs);

@@ -123,7 +123,9 @@ func (d *Daemon) openKernel(ctx context.Context) error {
 		return fmt.Errorf("tier %q on linux %s: %w", d.cfg.Tier, d.report.Release, ErrTier)
 	}
 	var err error
-	d.sensor, err = sense.Open(sense.Options{Tier: d.tier, Ring: uint32(d.cfg.Limits.Ring), Self: uint32(os.Getpid())})
+	d.sensor, err = sense.Open(sense.Options{
+		Tier: d.tier, Ring: uint32(d.cfg.Limits.Ring), Self: uint32(os.Getpid()), Everybody: d.cfg.Processes == attribute.ProcessesAll,
+	})
 	if err != nil {
 		return fmt.Errorf("tier %s on linux %s: %w: %w", d.tier, d.report.Release, ErrTier, err)
 	}

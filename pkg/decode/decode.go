@@ -24,6 +24,7 @@ import (
 const (
 	headSize = int(unsafe.Sizeof(bpf.TracerEventHead{}))
 	fileSize = int(unsafe.Sizeof(bpf.TracerFileBody{}))
+	credSize = int(unsafe.Sizeof(bpf.TracerCredBody{}))
 	peerSize = int(unsafe.Sizeof(bpf.TracerPeerBody{}))
 )
 
@@ -116,6 +117,13 @@ func (d *Decoder) decode(b []byte, e *event.Event) error {
 		}
 		peer(p, e)
 		rest = rest[peerSize:]
+	case event.KindCred:
+		c, err := view[bpf.TracerCredBody](rest)
+		if err != nil {
+			return err
+		}
+		cred(c, e)
+		rest = rest[credSize:]
 	case event.KindFork, event.KindExec, event.KindExit, event.KindProc:
 	default:
 		return fmt.Errorf("%w: unknown kind %d", ErrWire, h.Kind)
@@ -161,6 +169,18 @@ func peer(p *bpf.TracerPeerBody, e *event.Event) {
 	}
 }
 
+func cred(c *bpf.TracerCredBody, e *event.Event) {
+	e.CredHow, e.Before, e.After = c.How, ids(&c.Before), ids(&c.After)
+	e.Target = event.ProcKey{PID: c.Tgid, Execs: c.Execs, Start: c.Start}
+}
+
+func ids(i *bpf.TracerIds) event.IDs {
+	return event.IDs{Caps: i.Caps, UserNS: i.Userns, Creds: event.Creds{
+		UID: i.Uid, EUID: i.Euid, SUID: i.Suid, FSUID: i.Fsuid,
+		GID: i.Gid, EGID: i.Egid, SGID: i.Sgid, FSGID: i.Fsgid,
+	}}
+}
+
 func (d *Decoder) strings(s *[4][]byte, e *event.Event) (err error) {
 	buf := d.paths[:]
 	place := func(b []byte, absolute bool) []byte {
@@ -188,7 +208,7 @@ func (d *Decoder) strings(s *[4][]byte, e *event.Event) (err error) {
 		if len(s[0]) > 0 {
 			e.Exe = place(s[0], true)
 		}
-		e.Argv = s[1]
+		e.Argv, e.Script = s[1], s[3]
 		if len(s[2]) > 0 || e.Kind == event.KindExec {
 			e.Cwd = place(s[2], true)
 		}

@@ -17,6 +17,7 @@ const (
 	KindSocket       // an inbound connection a process held before the daemon (BPF iterator)
 	KindHeld         // a descriptor or mapping that was there before the rule (iterator)
 	KindGuard        // somebody reached for the daemon itself
+	KindCred         // credentials changed, or a process reached into another
 )
 
 // Event flags (bpf/event.h, EF_*).
@@ -65,6 +66,20 @@ type ProcKey struct {
 	PID   uint32 // thread group id in the initial pid namespace
 	Execs uint32 // self_exec_id: grows by one at each exec
 	Start uint64 // ns since boot (CLOCK_BOOTTIME) at which the process was forked
+}
+
+// What a KindCred event tells (bpf/event.h, CRED_*).
+const (
+	CredCommit uint32 = 1 + iota // credentials are about to change from Before to After; by an execution: before its KindExec
+	CredDone                     // they have changed, or may have, to After
+	CredReach                    // the process reaches into Target, whose credentials are After
+)
+
+// IDs are credentials with what comes with them.
+type IDs struct {
+	Creds
+	Caps   uint64 // effective capabilities, a bit each
+	UserNS uint32 // inode number of the user namespace
 }
 
 // Creds are the credentials that were in force at the moment of an event.
@@ -140,11 +155,21 @@ type Event struct {
 	Exe  []byte // absolute path of the executable
 	Argv []byte // arguments separated by NUL, cut at the wire's limit
 	Cwd  []byte // absolute path of the working directory
+	// Script is the file that was executed, as the process named it, if Exe is its
+	// interpreter (KindExec).
+	Script []byte
 
 	// KindSession and KindSocket
 	Peer      netip.AddrPort // the client
 	LocalPort uint16
 	How       uint8
+
+	// KindCred
+	CredHow       uint32 // Cred*
+	Before, After IDs
+	// Target is who is reached with CredReach; Start and Execs are 0 where only the
+	// pid is known, and PID is 0 where not even that.
+	Target ProcKey
 }
 
 // CommString returns the command name without its padding.

@@ -45,6 +45,8 @@ type Options struct {
 	Tier string // TierLSM, TierModifyReturn or TierTracepoint
 	Ring uint32 // bytes of the ring, a power of two and a multiple of the page size
 	Self uint32 // pid of the daemon: its own changes are let through and seen
+	// Everybody has credentials told of all processes, not of those in logins alone.
+	Everybody bool
 }
 
 // Program is what this kernel made of one program of a tier.
@@ -112,14 +114,14 @@ func Open(o Options) (*Sensor, error) {
 		tier: o.Tier, self: o.Self, spec: spec, next: 1,
 		progs: make(map[string]*ebpf.Program), ids: make(map[identity]uint32), keys: newKeys(),
 	}
-	if err := s.load(); err != nil {
+	if err := s.load(o); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.spec = nil // all instructions of all programs: nobody needs them any more
 	return s, nil
 }
 
-func (s *Sensor) load() error {
+func (s *Sensor) load(o Options) error {
 	maps := s.spec.Copy()
 	maps.Programs = nil
 	coll, err := ebpf.NewCollection(maps)
@@ -127,7 +129,11 @@ func (s *Sensor) load() error {
 		return fmt.Errorf("create bpf maps: %w", err)
 	}
 	s.maps = coll.Maps
-	if err := s.settings(func(c *bpf.TracerSettings) { c.Self = s.self }); err != nil {
+	if err := s.settings(func(c *bpf.TracerSettings) {
+		if c.Self = s.self; o.Everybody {
+			c.Everybody = 1
+		}
+	}); err != nil {
 		return err
 	}
 	if s.reader, err = ringbuf.NewReader(s.maps["events"]); err != nil {

@@ -176,6 +176,7 @@ func table() []program {
 		{name: "x_fsconfig", how: byTrampoline, tier: tierHooks, cost: "other options for a file system by fsconfig(2) are seen at the next change of a mount"},
 		{name: "x_mount_setattr", how: byTrampoline, tier: tierHooks, cost: "other options for a mount are recorded without who set them", free: true},
 		{name: "x_tree_attr", how: byTrampoline, tier: tierHooks, cost: "other options for a mount are recorded without who set them", free: true},
+		{name: "commit_creds", how: byTrampoline, tier: tierHooks, cost: "changes of credentials by a call are not recorded"},
 		{name: "sock_graft", how: byLSM, tier: tierHooks, cost: "sessions have no source address"},
 
 		{name: "task_kill", how: byLSM, tier: tierHooks, cost: "signals to the daemon are not refused"},
@@ -210,6 +211,6 @@ func hookNames() []string {
 		"inode_link", "inode_unlink", "inode_symlink", "inode_mkdir", "inode_rmdir", "inode_mknod", "inode_rename",
 		"file_ioctl", "sock_graft", "file_update_time", "mmap_backing_file", "file_truncate",
 		"sb_mount", "move_mount", "sb_umount", "sb_remount", "sb_pivotroot", "block_device", "file_receive",
-		"task_kill", "ptrace_access_check", "bpf", "held", "inode_file_setattr", "inode_copy_up", "limit", "io_uring",
+		"task_kill", "ptrace_access_check", "bpf", "held", "inode_file_setattr", "inode_copy_up", "limit", "io_uring", "commit_creds",
 	}
 }

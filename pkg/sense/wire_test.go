@@ -52,7 +52,7 @@ func TestKindAndFlagNumbersAreThoseOfTheWire(t *testing.T) {
 	names := map[string]uint64{
 		"EV_FILE": uint64(event.KindFile), "EV_FORK": uint64(event.KindFork), "EV_EXEC": uint64(event.KindExec),
 		"EV_EXIT": uint64(event.KindExit), "EV_SESSION": uint64(event.KindSession), "EV_PROC": uint64(event.KindProc),
-		"EV_SOCKET": uint64(event.KindSocket), "EV_HELD": uint64(event.KindHeld), "EV_GUARD": uint64(event.KindGuard),
+		"EV_SOCKET": uint64(event.KindSocket), "EV_HELD": uint64(event.KindHeld), "EV_GUARD": uint64(event.KindGuard), "EV_CRED": uint64(event.KindCred),
 		"EF_BLOCKED": uint64(event.FlagBlocked), "EF_ALLOWED": uint64(event.FlagAllowed), "EF_NAMED": uint64(event.FlagNamed),
 		"EF_FOLLOW": uint64(event.FlagFollow), "EF_CREATED": uint64(event.FlagCreated), "EF_FIRST": uint64(event.FlagFirst),
 		"EF_APPEARED": uint64(event.FlagAppeared), "EF_DIR": uint64(event.FlagDir), "EF_TRUNCATED": uint64(event.FlagTruncated),
