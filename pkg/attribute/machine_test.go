@@ -27,6 +27,8 @@ type task struct {
 	key     event.ProcKey
 	parent  *task
 	creds   event.Creds
+	caps    uint64
+	userns  uint32
 	login   uint32
 	audit   uint32
 	session uint64
@@ -229,7 +231,9 @@ func says(a event.Actor, p event.Process) string {
 func (m *machine) reasons() string {
 	var r []string
 	for _, x := range m.records {
-		r = append(r, x.Reason)
+		if x.Kind == event.RecSession {
+			r = append(r, x.Reason)
+		}
 	}
 	return strings.Join(r, "; ")
 }

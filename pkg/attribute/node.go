@@ -48,7 +48,8 @@ type node struct {
 	since  uint64 // ns since boot at which it began, 0 if before the daemon
 	exited uint64 // ns since boot, 0 while it lives
 	ids    ids
-	said   *said // nil: nothing that can be said again
+	now    *powers // nil: ids, and no more is known
+	said   *said   // nil: nothing that can be said again
 	refs   int32
 	depth  uint16
 	flags  uint8
@@ -63,6 +64,7 @@ func (n *node) unresolved() bool { return n.is(flagStub) && !n.is(flagCut) }
 // exe, argv and cwd are as the kernel has them; argv is separated by NUL.
 type image struct {
 	exe, argv, cwd string
+	script         string   // the file that was executed, if exe is its interpreter
 	split          []string // argv, for answers; nil: not asked for
 	dev, ino       uint64   // of the executable, as kernel dev_t
 	hash           *event.Hash

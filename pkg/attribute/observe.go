@@ -26,6 +26,8 @@ func (t *Table) Observe(ev *event.Event) []*event.Record {
 		t.login(ev)
 	case event.KindSocket:
 		t.socket(ev)
+	case event.KindCred:
+		t.credential(ev)
 	}
 	t.expire(ev.Time)
 	return t.taken()
@@ -58,6 +60,7 @@ func (t *Table) fork(ev *event.Event) {
 	n := t.node(ev.Key, parent, img)
 	n.flags |= flagCopy
 	t.note(n, ev)
+	t.inherit(n, parent, ev)
 	t.admit(n, ev.Time)
 	t.setSession(n, ev)
 }
@@ -112,7 +115,7 @@ func (t *Table) exec(ev *event.Event) {
 	n := t.find(ev.Key)
 	if n != nil {
 		if n = t.complete(n, img, ev); n != nil {
-			t.began(n, ev)
+			t.began(n, nil, ev)
 		}
 		return
 	}
@@ -128,17 +131,18 @@ func (t *Table) exec(ev *event.Event) {
 	default:
 		return // older than what is known: nothing refers to it
 	}
-	t.began(t.setSession(n, ev), ev)
+	t.began(t.setSession(n, ev), cur, ev)
 }
 
-// began tells of a program that was executed.
-func (t *Table) began(n *node, ev *event.Event) {
+// began tells of a program that was executed, after old in the same process.
+func (t *Table) began(n, old *node, ev *event.Event) {
 	if n.sess != nil {
 		n.sess.execs++
 	}
 	if t.told(n) {
 		t.tell(t.execRecord(n, ev))
 	}
+	t.executed(n, old, ev)
 }
 
 // learn takes in a process that lived before the daemon.
@@ -198,9 +202,15 @@ func (t *Table) complete(n *node, img *image, ev *event.Event) *node {
 }
 
 func (t *Table) exit(ev *event.Event) {
-	if n := t.current(ev.Key); n != nil {
-		t.retire(n, ev.Time)
+	n := t.current(ev.Key)
+	if n == nil {
+		return
 	}
+	delete(t.coming, procOf(ev.Key))
+	if t.told(n) && n.exited == 0 {
+		t.tell(t.exitRecord(n, ev))
+	}
+	t.retire(n, ev.Time)
 }
 
 // note keeps what every event tells of its process.
@@ -231,15 +241,17 @@ func (t *Table) note(n *node, ev *event.Event) {
 func imageOf(ev *event.Event) *image {
 	img := &image{dev: ev.ExeDev, ino: ev.ExeIno}
 	a, b := len(ev.Exe), len(ev.Exe)+len(ev.Argv)
-	n := b + len(ev.Cwd)
+	c := b + len(ev.Cwd)
+	n := c + len(ev.Script)
 	if n > 0 {
 		var block strings.Builder
 		block.Grow(n)
 		block.Write(ev.Exe)
 		block.Write(ev.Argv)
 		block.Write(ev.Cwd)
+		block.Write(ev.Script)
 		s := block.String()
-		img.exe, img.argv, img.cwd = s[:a], s[a:b], s[b:]
+		img.exe, img.argv, img.cwd, img.script = s[:a], s[a:b], s[b:c], s[c:]
 	}
 	if ev.Flags&event.FlagTruncated != 0 {
 		img.flags |= imageCut | imagePartial

@@ -1,6 +1,8 @@
 package attribute
 
 import (
+	"fmt"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast/holdfast/pkg/event"
@@ -44,6 +46,35 @@ func (t *Table) execRecord(n *node, ev *event.Event) *event.Record {
 	}
 	return r
 }
+
+// exitRecord tells how the process of n ended. Who it was is in the record of its exec.
+func (t *Table) exitRecord(n *node, ev *event.Event) *event.Record {
+	c := t.known(n)
+	a := t.actor(ev, n, n.sess, c)
+	p := t.process(ev, n, c, false)
+	bare(&p)
+	r := &event.Record{Kind: event.RecExit, Time: t.wall(ev.Time), Actor: &a, Process: &p, Exit: exitOf(ev.Ret)}
+	if r.Reason = fmt.Sprintf("exit %d", r.Exit.Code); r.Exit.Signal != "" {
+		r.Reason = r.Exit.Signal
+	}
+	return r
+}
+
+// exitOf reads the status that wait(2) gives.
+func exitOf(status int32) *event.Exit {
+	n := status & 0x7f
+	if n == 0 {
+		return &event.Exit{Code: uint8(status >> 8)}
+	}
+	e := &event.Exit{Code: uint8(128 + n), Signal: unix.SignalName(unix.Signal(n)), Core: status&0x80 != 0}
+	if e.Signal == "" {
+		e.Signal = fmt.Sprintf("signal %d", n)
+	}
+	return e
+}
+
+// bare leaves out of a process what the record of its exec has.
+func bare(p *event.Process) { p.Argv, p.Ancestors, p.Cwd = nil, nil, "" }
 
 // known is the chain of n, after all that can be found out about its session was.
 func (t *Table) known(n *node) []*node {

@@ -135,7 +135,7 @@ func (t *Table) join(n *node, s *session, now uint64) *node {
 	t.turn++
 	if n.is(flagTabled) && n.refs > 1 {
 		m := t.node(n.key, n.up, n.image)
-		m.ids, m.cgroup, m.since, m.flags = n.ids, n.cgroup, n.since, n.flags
+		m.ids, m.now, m.cgroup, m.since, m.flags = n.ids, n.now, n.cgroup, n.since, n.flags
 		t.succeed(n, m)
 		n = m
 	}

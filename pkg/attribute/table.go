@@ -48,6 +48,7 @@ type Table struct {
 	nodes  int           // programs held, by pids or as ancestors
 	cuts   map[*node]cut // ends of chains that were cut
 	held   map[proc]*held
+	coming map[proc]coming
 	groups map[uint64]*cgroup
 
 	past  map[uint64]past
@@ -69,6 +70,7 @@ type counters struct {
 	live, exited, nodes, sessions                   atomic.Int64
 	evicted, evictedLive, lost, cut, reaped, unheld atomic.Uint64
 	procRead, procRefused, hashed, hashError        atomic.Uint64
+	folded                                          atomic.Uint64
 }
 
 // Stats are counts since the table was made, and of what it holds now.
@@ -88,6 +90,7 @@ type Stats struct {
 	ProcRefused uint64 // times that /proc had no answer about that very program
 	Hashed      uint64 // executables hashed, or found in the cache of hashes
 	HashErrors  uint64
+	Folded      uint64 // changes of credentials to some that the same program had before
 }
 
 const (
@@ -111,6 +114,7 @@ func New(o Options) *Table {
 		pids:     map[uint32]*node{},
 		cuts:     map[*node]cut{},
 		held:     map[proc]*held{},
+		coming:   map[proc]coming{},
 		groups:   map[uint64]*cgroup{},
 		sessions: map[uint64]*session{},
 		past:     map[uint64]past{},
@@ -124,7 +128,7 @@ func (t *Table) Stats() Stats {
 		Live: c.live.Load(), Exited: c.exited.Load(), Programs: c.nodes.Load(), Sessions: c.sessions.Load(),
 		Evicted: c.evicted.Load(), EvictedLive: c.evictedLive.Load(), Cut: c.cut.Load(), Unheld: c.unheld.Load(), Lost: c.lost.Load(),
 		Reaped: c.reaped.Load(), ProcRead: c.procRead.Load(), ProcRefused: c.procRefused.Load(),
-		Hashed: c.hashed.Load(), HashErrors: c.hashError.Load(),
+		Hashed: c.hashed.Load(), HashErrors: c.hashError.Load(), Folded: c.folded.Load(),
 	}
 }
 

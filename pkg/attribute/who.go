@@ -1,6 +1,7 @@
 package attribute
 
 import (
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -208,7 +209,7 @@ func (t *Table) process(ev *event.Event, n *node, c []*node, hash bool) event.Pr
 	}
 	i := n.image
 	if !n.is(flagKthread) {
-		p.Exe, p.Argv, p.Cwd = exeText(i), i.args(), text(i.cwd)
+		p.Exe, p.Argv, p.Cwd, p.Script = exeText(i), i.args(), text(i.cwd), i.scriptText()
 		switch {
 		case i.exe == "":
 			p.Evidence = event.EvidenceNone
@@ -287,6 +288,15 @@ func (t *Table) ancestors(c []*node) []event.Ancestor {
 		return out
 	}
 	return append(out, more)
+}
+
+// scriptText is the script's path, absolute where its directory is known: the kernel
+// has it as the process named it.
+func (i *image) scriptText() string {
+	if i.script == "" || i.script[0] == '/' || i.cwd == "" {
+		return text(i.script)
+	}
+	return text(path.Join(i.cwd, i.script))
 }
 
 // args splits the arguments, once.

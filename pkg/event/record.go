@@ -243,6 +243,7 @@ const (
 	HowCall   = "call"           // the program asked for it, and was entitled to
 	HowUserNS = "user_namespace" // it entered a user namespace
 	HowExec   = "exec"           // executing the program gave something up
+	HowPtrace = "ptrace"         // it reached into Target, and may act with its credentials
 )
 
 // Credential is a change of a process's credentials; the actor's are those after it.

@@ -145,6 +145,30 @@ func (s State) CapsText() string {
 	return c.text()
 }
 
+// CapsNames lists the capabilities of a set, "all" and "none" where it is that.
+func CapsNames(set uint64) string {
+	switch {
+	case set == 0:
+		return "none"
+	case set&(1<<len(capNames)-1) == 1<<len(capNames)-1:
+		return "all"
+	}
+	var names []string
+	for i := range 64 {
+		if set>>i&1 != 0 {
+			names = append(names, capName(i))
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+func capName(i int) string {
+	if i < len(capNames) {
+		return "cap_" + capNames[i]
+	}
+	return "cap_" + strconv.Itoa(i)
+}
+
 type fileCaps struct {
 	permitted, inheritable uint64
 	effective              bool
@@ -194,11 +218,7 @@ func (c fileCaps) text() string {
 		if p {
 			flags += "p"
 		}
-		name := "cap_" + strconv.Itoa(i)
-		if i < len(capNames) {
-			name = "cap_" + capNames[i]
-		}
-		groups[flags] = append(groups[flags], name)
+		groups[flags] = append(groups[flags], capName(i))
 	}
 	var parts []string
 	for flags, names := range groups {

@@ -14,14 +14,14 @@ type crowded struct {
 	from, to event.Time
 }
 
-// putProcess queues a record of stage 3. Those of executions and ends may fill half of
-// the queue: who starts many processes must not push out what changes files. What finds
+// putProcess queues a record of stage 3. Those of sessions go as changes do; the others
+// may fill half of the queue: who starts many processes must not push out what changes files. What finds
 // no room is counted, and told by a record; no change is missing, and nothing compared.
 func (p *Pipeline) putProcess(r *event.Record, hook uint16) {
 	if r.Sensor == nil {
 		r.Sensor = &event.Sensor{Tier: p.o.Tier, Hook: p.o.Hook(hook)}
 	}
-	if r.Kind != event.RecExec && r.Kind != event.RecExit {
+	if r.Kind == event.RecSession {
 		p.put(&item{record: r})
 		return
 	}

@@ -109,7 +109,7 @@ func (p *Pipeline) Limits() []Limit {
 		{"path bytes of an event", 4096, c.Cut},
 		{"second looks put off at once", maxDelayed, p.delayed.hit.Load()},
 		{"directories compared one by one at once", compareMany, p.n.comparedAll.Load()},
-		{"records of executions and ends that wait at once", uint64(p.o.Queue / 2), p.n.crowded.Load()},
+		{"records of processes that wait at once", uint64(p.o.Queue / 2), p.n.crowded.Load()},
 		{"looks at a path that never comes to rest", restless, p.n.restless.Load()},
 	}
 	if p.responder != nil {
