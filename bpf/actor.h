@@ -232,6 +232,7 @@ static __always_inline struct task_state *session_check(struct task_struct *t)
 	u32 audit = TASK_READ(t, sessionid);
 	struct task_state *st = state_of(t, false);
 	struct slot *s;
+	struct settings *c = settings();
 	struct peer_body *b;
 	u8 held;
 
@@ -240,6 +241,11 @@ static __always_inline struct task_state *session_check(struct task_struct *t)
 	st = state_of(t, true);
 	if (!st)
 		return 0;
+	if (c && !c->learned) {	/* it may have begun long ago: found, as by the iterator */
+		st->session = st->audit = audit;
+		st->how = HOW_FOUND;
+		return st;
+	}
 	held = held_peer(t, st);
 	st->audit = audit;
 	if (!st->session || held || st->accepted) {

@@ -128,7 +128,7 @@ struct settings {
 	u32 links;	/* files with MARK_LINK */
 	u32 moves;	/* a tree in block mode lies in a mount that can be moved */
 	u32 everybody;	/* credentials are told of all tasks, not of those in logins alone */
-	u32 pad;
+	u32 learned;	/* what lived before us is known: a session that is not is a new one */
 };
 
 struct {

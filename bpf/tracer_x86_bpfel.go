@@ -234,7 +234,7 @@ type TracerSettings struct {
 	Links     uint32
 	Moves     uint32
 	Everybody uint32
-	Pad       uint32
+	Learned   uint32
 }
 
 type TracerSlot struct {

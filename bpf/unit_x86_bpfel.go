@@ -223,7 +223,7 @@ type UnitSettings struct {
 	Links     uint32
 	Moves     uint32
 	Everybody uint32
-	Pad       uint32
+	Learned   uint32
 }
 
 type UnitSlot struct {

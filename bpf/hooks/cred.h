@@ -74,7 +74,10 @@ __noinline int tell_creds(u64 new)
 SEC("fentry/commit_creds")
 int BPF_PROG(commit_creds, struct cred *new)
 {
-	tell_creds((u64)new);
+	u64 to = 0;
+
+	bpf_probe_read_kernel(&to, sizeof(to), &new);	/* as a number: functions that are verified on their own take no typed pointer */
+	tell_creds(to);
 	return 0;
 }
 

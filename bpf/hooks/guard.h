@@ -107,7 +107,10 @@ static __always_inline int on_ptrace(struct task_struct *t, u32 mode)
 	if (!(mode & PTRACE_MODE_ATTACH) || !t)
 		return 0;
 	if (!is_reached(t)) {
-		tell_reach((u64)t, 0);
+		u64 of = 0;
+
+		bpf_probe_read_kernel(&of, sizeof(of), &t);	/* as a number */
+		tell_reach(of, 0);
 		return 0;
 	}
 	return reached(OP_PTRACE, HOOK_PTRACE, mode, 0, 1);

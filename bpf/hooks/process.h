@@ -144,7 +144,7 @@ int learn_tasks(struct bpf_iter__task *ctx)
 	struct slot *s;
 	u32 audit;
 
-	if (!t || BPF_CORE_READ(t, pid) != BPF_CORE_READ(t, tgid))
+	if (!t)
 		return 0;
 	audit = BPF_CORE_READ(t, sessionid);
 	if (audit != UNSET) {
@@ -155,6 +155,8 @@ int learn_tasks(struct bpf_iter__task *ctx)
 			st->how = HOW_FOUND;
 		}
 	}
+	if (BPF_CORE_READ(t, pid) != BPF_CORE_READ(t, tgid))
+		return 0;
 	COUNT(HOOK_ITER, seen);
 	s = slot_get(HOOK_ITER);
 	if (!s)

@@ -12,7 +12,8 @@ import (
 // programs that have the same, and never changed.
 type powers struct {
 	ids   event.IDs
-	known bool        // Caps and UserNS are
+	known bool        // Caps are; UserNS is 0 if it is not
+	every bool        // told by a hook that every change goes through, executions' too
 	had   []event.IDs // of the same program, told already
 }
 
@@ -58,20 +59,25 @@ func (t *Table) credential(ev *event.Event) {
 	n, _ := t.ensure(ev)
 	n = t.setSession(n, ev)
 	defer t.done(n)
-	before, known := t.may(n)
+	b := t.may(n)
 	if ev.CredHow == event.CredCommit {
-		before, known = ev.Before, true
+		was := b.ids.UserNS
+		b = powers{ids: ev.Before, known: true}
+		if was != 0 { // clone(2) enters another one without a word
+			b.ids.UserNS = was
+		}
 	}
-	t.became(n, ev, before, known, ev.After, true, func(b, a event.IDs) string { return howCalled(n.image, b, a, known) })
+	after := powers{ids: ev.After, known: true, every: ev.CredHow == event.CredCommit}
+	t.became(n, ev, b, after, howCalled(n.image, &b, &ev.After))
 }
 
-// may is what n may do now, and whether that includes its capabilities.
-func (t *Table) may(n *node) (event.IDs, bool) {
+// may is what n may do now.
+func (t *Table) may(n *node) powers {
 	if n.now != nil {
-		return n.now.ids, n.now.known
+		return *n.now
 	}
 	i := n.ids
-	return event.IDs{Creds: event.Creds{UID: i.uid, EUID: i.euid, SUID: i.suid, FSUID: i.euid, GID: i.gid, EGID: i.egid, SGID: i.sgid, FSGID: i.egid}}, false
+	return powers{ids: event.IDs{Creds: event.Creds{UID: i.uid, EUID: i.euid, SUID: i.suid, FSUID: i.euid, GID: i.gid, EGID: i.egid, SGID: i.sgid, FSGID: i.egid}}}
 }
 
 // inherit gives a process that was forked what its parent had.
@@ -80,7 +86,7 @@ func (t *Table) inherit(n, parent *node, ev *event.Event) {
 		return
 	}
 	if n.now = parent.now; n.now != nil && n.now.ids.Creds != ev.Creds {
-		n.now = &powers{ids: event.IDs{Creds: ev.Creds}}
+		n.now = &powers{ids: event.IDs{Creds: ev.Creds, UserNS: parent.now.ids.UserNS}}
 	}
 }
 
@@ -95,57 +101,61 @@ func (t *Table) executed(n, old *node, ev *event.Event) {
 	if !t.minds(n) || old == nil {
 		return
 	}
-	before, known := t.may(old)
-	after, knows := event.IDs{Creds: ev.Creds, Caps: before.Caps, UserNS: before.UserNS}, known && ev.Creds == before.Creds
+	b := t.may(old)
+	// An execution can take capabilities away: where not every change is told, what is
+	// left of them is not known.
+	after := powers{ids: event.IDs{Creds: ev.Creds, UserNS: b.ids.UserNS}}
+	if b.every && b.ids.Creds == ev.Creds {
+		after = b
+	}
 	if ok {
-		after, knows = c.after, true
-		if c.how == event.CredCommit {
-			before, known = c.before, true
+		after = powers{ids: c.after, known: true, every: c.how == event.CredCommit}
+		if after.every {
+			b = powers{ids: c.before, known: true}
 		}
 	}
-	t.became(n, ev, before, known, after, knows, func(b, a event.IDs) string {
-		if b.UID != a.UID || b.GID != a.GID { // no execution sets these: the program before it did, unseen
-			return howCalled(old.image, b, a, known)
-		}
-		return howExecuted(n.image, b, a)
-	})
+	b.had = nil // of another program
+	how := howExecuted(n.image, &b.ids, &after.ids)
+	if b.ids.UID != after.ids.UID || b.ids.GID != after.ids.GID { // no execution sets these: the program before it did, unseen
+		how = howCalled(old.image, &b, &after.ids)
+	}
+	t.became(n, ev, b, after, how)
 }
 
 // became notes what n may do from now on, and tells of it if it is news.
-func (t *Table) became(n *node, ev *event.Event, before event.IDs, known bool, after event.IDs, knows bool, how func(b, a event.IDs) string) {
-	var had []event.IDs
+func (t *Table) became(n *node, ev *event.Event, b, after powers, how string) {
+	if !t.minds(n) {
+		return
+	}
+	had := b.had
 	if n.now != nil && ev.Kind != event.KindExec {
 		had = n.now.had
 	}
-	same := before.Creds == after.Creds && (before == after || !known || !knows)
-	if same && !known && knows && ev.Kind == event.KindExec && after.EUID != 0 && after.Caps != 0 {
-		same = false // an executable that gave capabilities to who was told to have no privilege
-	}
-	if same || !t.minds(n) {
-		if !t.minds(n) && n.now == nil {
-			return
-		}
-		n.now = &powers{ids: after, known: knows, had: had}
-		return
-	}
-	told := slices.Contains(had, after)
-	if !told {
-		had = append(slices.Clone(had), before, after)
+	news := b.ids.Creds != after.ids.Creds || b.ids.UserNS != 0 && b.ids.UserNS != after.ids.UserNS || b.known && after.known && b.ids != after.ids ||
+		// who was never told to have a privilege executed a file that gives some
+		!b.known && after.known && ev.Kind == event.KindExec && after.ids.EUID != 0 && after.ids.Caps != 0
+	told := slices.Contains(had, after.ids)
+	if news && !told {
+		had = append(slices.Clone(had), b.ids, after.ids)
 		had = had[max(0, len(had)-maxHad):]
 	}
-	n.now = &powers{ids: after, known: knows, had: had}
-	if told {
+	after.had = had
+	n.now = &after
+	switch {
+	case !news:
+		return
+	case told:
 		t.n.folded.Add(1)
 		return
 	}
-	r := t.credentialRecord(n, ev, after)
-	r.Credential = &event.Credential{How: how(before, after), Before: idsText(before, known), After: idsText(after, knows)}
+	r := t.credentialRecord(n, ev, &after.ids)
+	r.Credential = &event.Credential{How: how, Before: idsText(b.ids, b.known), After: idsText(after.ids, after.known)}
 	r.Reason = t.becameText(r.Credential)
 	t.tell(r)
 }
 
 // credentialRecord begins a record by n, whose credentials are ids.
-func (t *Table) credentialRecord(n *node, ev *event.Event, ids event.IDs) *event.Record {
+func (t *Table) credentialRecord(n *node, ev *event.Event, ids *event.IDs) *event.Record {
 	e := *ev
 	e.Creds = ids.Creds
 	c := t.known(n)
@@ -156,27 +166,30 @@ func (t *Table) credentialRecord(n *node, ev *event.Event, ids event.IDs) *event
 }
 
 // howExecuted names how executing i led from the ids b to a.
-func howExecuted(i *image, b, a event.IDs) string {
+func howExecuted(i *image, b, a *event.IDs) string {
 	pre, now := idsOf(&b.Creds), idsOf(&a.Creds)
-	switch way := wayOf(i, pre, now); {
-	case b.Creds == a.Creds && a.Caps&^b.Caps != 0:
-		return "filecaps:" + exeText(i)
-	case way != "" && b.Creds != a.Creds:
+	if b.Creds == a.Creds {
+		if a.Caps&^b.Caps != 0 {
+			return "filecaps:" + exeText(i)
+		}
+		return event.HowExec
+	}
+	if way := wayOf(i, pre, now); way != "" {
 		return way
-	case pre.gained(now):
+	}
+	if pre.gained(now) {
 		return event.Unknown
 	}
 	return event.HowExec
 }
 
-// howCalled names how the program i came from the ids b to a without executing
-// anything. One that takes ids that it was not entitled to is not explained by that.
-func howCalled(i *image, b, a event.IDs, known bool) string {
-	pre, now := idsOf(&b.Creds), idsOf(&a.Creds)
+// howCalled names how the program i came from what it could, b, to the ids a without
+// executing anything. That it took ids that it was not entitled to is not explained so.
+func howCalled(i *image, b *powers, a *event.IDs) string {
 	switch {
-	case known && b.UserNS != a.UserNS && a.UserNS != 0 && b.UserNS != 0:
+	case b.ids.UserNS != 0 && b.ids.UserNS != a.UserNS:
 		return event.HowUserNS
-	case pre.gained(now) && (!known || b.Caps>>capSetuid&1 == 0):
+	case idsOf(&b.ids.Creds).gained(idsOf(&a.Creds)) && (!b.known || b.ids.Caps>>capSetuid&1 == 0):
 		return event.Unknown
 	}
 	if e := escalator(i.exe); e != "" {
@@ -189,9 +202,9 @@ func idsText(i event.IDs, known bool) event.Ids {
 	out := event.Ids{UID: i.UID, EUID: i.EUID, SUID: i.SUID, FSUID: i.FSUID, GID: i.GID, EGID: i.EGID, SGID: i.SGID, FSGID: i.FSGID, Caps: event.Unknown}
 	if known {
 		out.Caps = event.CapsNames(i.Caps)
-		if i.UserNS != 0 {
-			out.UserNS = fmt.Sprintf("user:[%d]", i.UserNS)
-		}
+	}
+	if i.UserNS != 0 {
+		out.UserNS = fmt.Sprintf("user:[%d]", i.UserNS)
 	}
 	return out
 }
@@ -242,7 +255,7 @@ func (t *Table) reach(ev *event.Event) {
 	}
 	if m != nil && !m.is(flagStub) {
 		if !known {
-			after, _ = t.may(m)
+			after = t.may(m).ids
 			target.UID = after.UID
 		}
 		t.fill(m)
@@ -257,7 +270,7 @@ func (t *Table) reach(ev *event.Event) {
 		after = event.IDs{Creds: event.Creds{UID: none, EUID: none, SUID: none, FSUID: none, GID: none, EGID: none, SGID: none, FSGID: none}}
 		target.UID = none
 	}
-	r := t.credentialRecord(n, ev, event.IDs{Creds: ev.Creds})
+	r := t.credentialRecord(n, ev, &event.IDs{Creds: ev.Creds})
 	r.Op, r.Target = ev.Op.String(), target
 	r.Credential = &event.Credential{How: event.HowPtrace, Before: idsText(ev.Before, true), After: idsText(after, known)}
 	r.Reason = fmt.Sprintf("attached to %s[%d] of %s, or to its memory", exeBase(target.Exe), target.PID, t.user(target.UID))

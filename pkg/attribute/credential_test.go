@@ -29,6 +29,14 @@ func (p *task) execsAs(after event.IDs, exe string, args ...string) *task {
 	return p.exec(exe, args...)
 }
 
+// execsDone is the same where only what was done is told.
+func (p *task) execsDone(after event.IDs, exe string) *task {
+	p.key.Execs++
+	p.done(after)
+	p.key.Execs--
+	return p.exec(exe)
+}
+
 // done tells what p has become, as sys_exit does.
 func (p *task) done(after event.IDs) *task {
 	p.creds, p.caps, p.userns = after.Creds, after.Caps, after.UserNS
@@ -79,6 +87,19 @@ func TestCredentialRecords(t *testing.T) {
 			sh.fork().execsAs(idsAs(1000, 1000, 1<<7), "/opt/helper").commits(idsAs(33, 33, 0))
 		}, "alice 1000/1000 none > 1000/1000 cap_setuid by filecaps:/opt/helper []; alice 1000/1000 cap_setuid > 33/33 none by call [unknown]"},
 		{"nothing by an execution that changes nothing", func(sh *task) { sh.fork().commits(alice).exec("/bin/ls") }, ""},
+		{"capabilities of a file where only what was done is told", func(sh *task) {
+			sh.run("/bin/bash").execsDone(idsAs(1000, 1000, 1<<13), "/usr/bin/ping").exec("/bin/ls")
+		}, "alice 1000/1000 unknown > 1000/1000 cap_net_raw by filecaps:/usr/bin/ping []"},
+		{"a user namespace where only what was done is told", func(sh *task) {
+			ns := alice
+			ns.Caps, ns.UserNS = allCaps, 2
+			sh.run("/usr/bin/unshare", "-r").done(ns).exec("/bin/sh").fork().done(ns)
+		}, "alice 1000/1000 unknown > 1000/1000 all by user_namespace []"},
+		{"a user namespace that clone made", func(sh *task) {
+			c := sh.run("/opt/sandbox").fork()
+			c.userns, c.caps = 2, allCaps
+			c.commits(event.IDs{Creds: c.creds, UserNS: 2})
+		}, "alice 1000/1000 all > 1000/1000 none by user_namespace []"},
 		{"a call that is told when it is done", func(sh *task) {
 			sh.run("/usr/bin/su").done(root)
 		}, "alice 1000/1000 none > 1000/0 unknown by su [su]; alice 1000/0 unknown > 0/0 all by su [su]"},
@@ -87,6 +108,9 @@ func TestCredentialRecords(t *testing.T) {
 			m := newMachine(t, Options{})
 			mon := m.sshd(m.init()).run("/usr/sbin/sshd", "-R").opens(7, 1000, "10.0.0.1:5555", event.HowHeld)
 			sh := mon.fork().commits(root).commits(alice).exec("/bin/bash")
+			if strings.HasSuffix(c.name, "is told") {
+				sh = mon.fork().done(root).done(alice).exec("/bin/bash")
+			}
 			m.records = nil
 			c.run(sh)
 			if got := m.kinds(event.RecCredential, credLine); got != c.want {

@@ -75,7 +75,7 @@ func (m *machine) observe(ev *event.Event) {
 
 // init is process 1.
 func (m *machine) init() *task {
-	p := &task{m: m, key: event.ProcKey{PID: 1, Execs: 2, Start: 10}, login: event.Unset, audit: event.Unset, cgroup: 2,
+	p := &task{m: m, key: event.ProcKey{PID: 1, Execs: 2, Start: 10}, login: event.Unset, audit: event.Unset, cgroup: 2, userns: 1,
 		exe: "/usr/lib/systemd/systemd", argv: []string{"/sbin/init"}, cwd: "/", comm: "systemd", ino: 1}
 	p.scan()
 	return p
@@ -228,10 +228,11 @@ func says(a event.Actor, p event.Process) string {
 	return s
 }
 
+// reasons are those of the records about logins.
 func (m *machine) reasons() string {
 	var r []string
 	for _, x := range m.records {
-		if x.Kind == event.RecSession {
+		if x.Kind == event.RecSession && (x.Actor == nil || !strings.HasPrefix(x.Actor.Session, "svc-")) {
 			r = append(r, x.Reason)
 		}
 	}

@@ -42,6 +42,7 @@ type node struct {
 	up     *node
 	image  *image
 	sess   *session
+	svc    *service         // nil in a login, and where it was not looked for
 	place  chain.Link[node] // in Table.live or Table.exited
 	older  *node            // the process that had this pid before
 	cgroup uint64
@@ -170,6 +171,7 @@ func (t *Table) admit(n *node, now uint64) {
 
 // succeed makes n, whose up is o, the present program of o's process.
 func (t *Table) succeed(o, n *node) {
+	n.svc, o.svc = o.svc, nil
 	n.flags |= flagTabled
 	n.refs++
 	n.exited = o.exited
@@ -212,11 +214,18 @@ func (t *Table) retire(n *node, now uint64) {
 	if n.sess != nil {
 		t.leave(n.sess, n, now)
 	}
+	if n.svc != nil {
+		t.quit(n.svc, n, now)
+	}
 }
 
 // drop forgets the process of n. Its programs stay as ancestors of others.
 func (t *Table) drop(n *node) {
 	n.place.Leave()
+	if s := n.svc; s != nil && n.exited == 0 {
+		s.found = true // its end cannot be told
+		t.quit(s, n, 0)
+	}
 	if n.exited == 0 && n.sess != nil { // it goes on unseen: the session's end will not be known
 		n.sess.unsure = true
 		n.sess.live--

@@ -62,7 +62,9 @@ func (t *Table) fork(ev *event.Event) {
 	t.note(n, ev)
 	t.inherit(n, parent, ev)
 	t.admit(n, ev.Time)
-	t.setSession(n, ev)
+	if n = t.setSession(n, ev); n.sess == nil && parent != nil && parent.svc != nil && parent.is(flagTabled) {
+		t.enter(n, parent.svc)
+	}
 }
 
 // adopt gives a process that was met before its fork was reported its parent.
@@ -138,6 +140,8 @@ func (t *Table) exec(ev *event.Event) {
 func (t *Table) began(n, old *node, ev *event.Event) {
 	if n.sess != nil {
 		n.sess.execs++
+	} else {
+		t.served(n, ev.Time)
 	}
 	if t.told(n) {
 		t.tell(t.execRecord(n, ev))

@@ -13,6 +13,7 @@ type past struct {
 	login       uint32
 	origin, tty string
 	peer        netip.AddrPort
+	record      *event.Record // of its beginning
 }
 
 // Remember takes in a session record of an earlier daemon of this boot, the oldest
@@ -31,10 +32,8 @@ func (t *Table) Remember(r *event.Record) {
 	case r.Session.State == event.SessionEnd:
 		delete(t.past, id)
 		return
-	case a.Origin == event.OriginUnknown:
-		return
 	}
-	p := past{login: a.Loginuid, origin: a.Origin, tty: a.TTY}
+	p := past{record: r, login: a.Loginuid, origin: a.Origin, tty: a.TTY}
 	if ip, err := netip.ParseAddr(a.SourceIP); err == nil {
 		p.peer = netip.AddrPortFrom(ip, a.SourcePort)
 	}
@@ -45,7 +44,7 @@ func (t *Table) Remember(r *event.Record) {
 // login to no other until the machine is booted again.
 func (t *Table) recall(s *session) {
 	p, ok := t.past[s.id]
-	if !ok || p.login != s.login || s.evidence == event.EvidenceJournal {
+	if !ok || p.origin == event.OriginUnknown || p.login != s.login || s.evidence == event.EvidenceJournal {
 		return
 	}
 	t.mu.Lock()

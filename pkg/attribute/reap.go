@@ -21,6 +21,7 @@ func (t *Table) Reap(now uint64, max int) []*event.Record {
 		}
 		n = next
 	}
+	t.gather(now)
 	t.expire(now)
 	return t.taken()
 }

@@ -97,7 +97,13 @@ func TestFinishAddsTheHashOfThatVeryExecutable(t *testing.T) {
 	for _, r := range m.records {
 		m.table.Finish(r)
 	}
-	ls, gone := m.records[0].Process, m.records[1].Process
+	var execs []*event.Process
+	for _, r := range m.records {
+		if r.Kind == event.RecExec {
+			execs = append(execs, r.Process)
+		}
+	}
+	ls, gone := execs[0], execs[1]
 	if ls.ExeHash != (event.Hash{1}) || gone.ExeHash != (event.Hash{}) {
 		t.Errorf("hashes %v and %v", ls.ExeHash, gone.ExeHash)
 	}

@@ -25,6 +25,8 @@ type session struct {
 	start    uint64
 	end      uint64
 
+	told bool // its beginning, or that it was found, is recorded
+
 	live   int // processes that run
 	procs  uint64
 	execs  uint64
@@ -140,6 +142,12 @@ func (t *Table) join(n *node, s *session, now uint64) *node {
 		n = m
 	}
 	n.sess = s
+	if v := n.svc; v != nil {
+		n.svc = nil
+		if n.exited == 0 {
+			t.quit(v, n, now)
+		}
+	}
 	if n.exited != 0 || !n.is(flagTabled) {
 		return n
 	}
@@ -231,6 +239,7 @@ func (t *Table) login(ev *event.Event) {
 	if m := t.join(n, s, ev.Time); setter == n {
 		setter = m
 	}
+	s.told = true
 	t.pending = append(t.pending, t.sessionRecord(s, setter, event.SessionStart, s.sentence(t)))
 }
 

@@ -49,6 +49,10 @@ type Table struct {
 	cuts   map[*node]cut // ends of chains that were cut
 	held   map[proc]*held
 	coming map[proc]coming
+
+	services map[proc]*service
+	gathered bool // those that are older than what was told are complete
+
 	groups map[uint64]*cgroup
 
 	past  map[uint64]past
@@ -115,6 +119,7 @@ func New(o Options) *Table {
 		cuts:     map[*node]cut{},
 		held:     map[proc]*held{},
 		coming:   map[proc]coming{},
+		services: map[proc]*service{},
 		groups:   map[uint64]*cgroup{},
 		sessions: map[uint64]*session{},
 		past:     map[uint64]past{},

@@ -26,7 +26,7 @@ import (
 // seen is an event, copied.
 type seen struct {
 	event.Event
-	path, path2, base, base2 string
+	path, path2, base, base2, script string
 }
 
 type watcher struct {
@@ -59,7 +59,7 @@ func watch(t *testing.T) *watcher {
 			if !s.Waiting() {
 				w.bad = append(w.bad, errors.New("a record that is being handled does not count as waiting"))
 			}
-			w.events = append(w.events, seen{e, string(e.Path), string(e.Path2), string(e.Base), string(e.Base2)})
+			w.events = append(w.events, seen{e, string(e.Path), string(e.Path2), string(e.Base), string(e.Base2), string(e.Script)})
 		})
 	}()
 	t.Cleanup(func() {

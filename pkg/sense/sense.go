@@ -303,7 +303,7 @@ func (s *Sensor) Learn() error {
 			return err
 		}
 	}
-	return nil
+	return s.settings(func(c *bpf.TracerSettings) { c.Learned = 1 })
 }
 
 // iterate runs an iterator over all tasks and returns what it printed.
