@@ -1,6 +1,7 @@
 package attribute
 
 import (
+	"net/netip"
 	"sync"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 // their number is bounded: beyond it the answer is an error at once.
 func NewSystem(self uint32) Options {
 	procs, hashes := newGuard(), newGuard()
-	h := newHasher()
+	h, peers := newHasher(), newPeerFS()
 	return Options{
 		Wall:   Wall(),
 		User:   digest.UserName,
@@ -35,6 +36,9 @@ func NewSystem(self uint32) Options {
 		},
 		HashSoon: func(pid uint32, path string, dev, ino uint64) (event.Hash, error) {
 			return within(hashes, procLimit, func() (event.Hash, error) { return h.exe(pid, path, dev, ino) })
+		},
+		Peers: func(k event.ProcKey) ([]netip.AddrPort, error) {
+			return within(procs, procLimit, func() ([]netip.AddrPort, error) { return peers.of(k) })
 		},
 		Self: self,
 	}

@@ -2,6 +2,7 @@ package attribute
 
 import (
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -31,6 +32,10 @@ type Options struct {
 	Proc func(pid uint32) (ProcInfo, error)
 	// Live reads what /proc/PID tells of a process that every event would.
 	Live func(pid uint32) (LiveInfo, error)
+
+	// Peers are the other ends of the connections that a process holds and did not
+	// open itself.
+	Peers func(k event.ProcKey) ([]netip.AddrPort, error)
 
 	Processes    string // Processes*: whose execs and exits are records; "" is none
 	MaxProcesses int    // 131072 if 0
@@ -74,7 +79,7 @@ type counters struct {
 	live, exited, nodes, sessions                   atomic.Int64
 	evicted, evictedLive, lost, cut, reaped, unheld atomic.Uint64
 	procRead, procRefused, hashed, hashError        atomic.Uint64
-	folded                                          atomic.Uint64
+	folded, unasked                                 atomic.Uint64
 }
 
 // Stats are counts since the table was made, and of what it holds now.
@@ -95,6 +100,7 @@ type Stats struct {
 	Hashed      uint64 // executables hashed, or found in the cache of hashes
 	HashErrors  uint64
 	Folded      uint64 // changes of credentials to some that the same program had before
+	Unasked     uint64 // processes of services whose connections could not be looked at, or not in time
 }
 
 const (
@@ -133,7 +139,7 @@ func (t *Table) Stats() Stats {
 		Live: c.live.Load(), Exited: c.exited.Load(), Programs: c.nodes.Load(), Sessions: c.sessions.Load(),
 		Evicted: c.evicted.Load(), EvictedLive: c.evictedLive.Load(), Cut: c.cut.Load(), Unheld: c.unheld.Load(), Lost: c.lost.Load(),
 		Reaped: c.reaped.Load(), ProcRead: c.procRead.Load(), ProcRefused: c.procRefused.Load(),
-		Hashed: c.hashed.Load(), HashErrors: c.hashError.Load(), Folded: c.folded.Load(),
+		Hashed: c.hashed.Load(), HashErrors: c.hashError.Load(), Folded: c.folded.Load(), Unasked: c.unasked.Load(),
 	}
 }
 

@@ -44,6 +44,9 @@ func (t *Table) Who(ev *event.Event) (event.Actor, event.Process) {
 	c := t.known(n)
 	s := n.sess
 	a := t.actor(ev, n, s, c)
+	if s == nil && !ev.Kthread {
+		a.Peers = t.peers(c)
+	}
 	p := t.process(ev, n, c, true)
 	n.share(&a, &p)
 	t.expire(ev.Time)
@@ -96,6 +99,9 @@ func (n *node) share(a *event.Actor, p *event.Process) {
 	}
 	if o := n.said.actor.Via; slices.Equal(o, a.Via) {
 		a.Via = o
+	}
+	if o := n.said.actor.Peers; slices.Equal(o, a.Peers) {
+		a.Peers = o
 	}
 	same := func(x, y event.Ancestor) bool {
 		return x.PID == y.PID && x.ExecID == y.ExecID && x.Exe == y.Exe && x.User == y.User && slices.Equal(x.Argv, y.Argv)

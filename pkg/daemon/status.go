@@ -59,6 +59,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 		{Name: "processes remembered", Value: uint64(d.cfg.Limits.Processes), Hit: as.Evicted + as.EvictedLive},
 		{Name: "programs remembered above a process", Value: attribute.MaxAbove, Hit: as.Cut},
 		{Name: "processes with connections of before the start", Value: attribute.MaxHolders, Hit: as.Unheld},
+		{Name: "milliseconds a second to look for the connections of services", Value: 100, Hit: as.Unasked},
 		{Name: "files with names outside the watched trees", Value: sense.MaxLinks, Hit: d.unlinked.Load()},
 		{Name: "directories between a rule and a file on its file system", Value: 64, Hit: deep},
 		{Name: "bytes of displaced files", Value: uint64(d.cfg.Limits.Evidence), Hit: vs.EvidenceDropped},
