@@ -17,11 +17,26 @@
 //   - that what it does not know is "unknown" and never a guess;
 //   - that memory is bounded by Options.MaxProcesses, and that what is dropped
 //     for it is counted (Stats);
-//   - that Observe does no system call.
+//   - that Observe does no system call but to name a control group at its first
+//     program, and to look into /proc for a program whose exec was not reported.
 //
 // It does not guarantee that a process is known whose events were lost: such an
 // answer keeps what the file event itself carries (ids, login, session, pid) and
 // says "unknown" or "proc_scan" for the rest.
+//
+// # Records
+//
+// Observe and Reap return records: the beginning and end of each login and of each
+// service, changes of credentials of processes in logins, who reaches into another
+// process, and the executions and ends of the processes that Options.Processes
+// names. A program that goes to and fro between credentials is told of each only
+// once. Supplementary groups, and capabilities that are not effective, are not
+// looked at. Where only calls are told (tier tracepoint), what an execution leaves
+// of the capabilities is "unknown".
+//
+// Actor.Peers are the other ends of the connections that a service holds a moment
+// after it made a change, on ports where it listens: candidates, and no fact. A
+// connection that is closed by then is not among them.
 //
 // # Sessions
 //
