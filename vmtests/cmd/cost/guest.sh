@@ -28,7 +28,12 @@ measure() {
 	rmdir "$2"
 	mkdir "$2"
 	if [ -z "$PROFILE" ]; then
-		cost "$1" "$2" "$ROUNDS" $OPERATIONS
+		if [ -n "${LOGIN:-}" ]; then
+			# loginuid can be set once where it is unset: it makes a login
+			bash -c 'echo 65534 >/proc/self/loginuid; exec cost "$@"' - "$1" "$2" "$ROUNDS" $OPERATIONS
+		else
+			cost "$1" "$2" "$ROUNDS" $OPERATIONS
+		fi
 		return
 	fi
 	for op in ${OPERATIONS:-$(cost names)}; do
@@ -77,6 +82,8 @@ watching() {
 	while [ $# -gt 0 ]; do
 		if wanted "$1"; then
 			exec 9>&-
+			LOGIN=
+			[ "$1" != login ] || LOGIN=1
 			case $1 in
 			*writer) exec 9>>"$path/log" && watched true ;;
 			*) watched false ;;
@@ -105,14 +112,14 @@ any() {
 sysctl -qw kernel.bpf_stats_enabled=${PROFILE:-0}
 if wanted bare; then measure bare $D3; fi
 if wanted bare13; then measure bare13 $D13; fi
-watching /run/elsewhere/tree idle $D3 idlewriter $D3
+watching /run/elsewhere/tree idle $D3 login $D3 idlewriter $D3
 watching /srv/cost/elsewhere elsewhere $D3 elsewhere13 $D13 elsewherewriter $D3
 watching /srv/cost here $D3 herewriter $D3
 
 # auditd with the rule that sees the same operations: its reader is held, too, and its
 # socket takes what it does not read. In a boot of its own: a task that was audited once
 # stays so.
-if wanted audit || wanted audithere; then
+if wanted audit || wanted audithere || wanted auditexec; then
 	sysctl -qw net.core.rmem_default=1000000000
 	auditd
 	auditctl -b 1000000 >/dev/null
@@ -122,5 +129,8 @@ if wanted audit || wanted audithere; then
 	auditctl -D >/dev/null
 	auditctl -w /srv/cost -p wa >/dev/null
 	if wanted audithere; then measure audithere $D3; fi
+	auditctl -D >/dev/null
+	auditctl -a always,exit -F arch=b64 -S execve,execveat >/dev/null
+	if wanted auditexec; then measure auditexec $D3; fi
 	auditctl -s | awk '$1 == "lost" { print "events auditd lost", $2 }'
 fi

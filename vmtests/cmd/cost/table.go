@@ -32,6 +32,8 @@ func columns() []column {
 		{name: "here", title: "watched here", bare: "bare", most: here},
 		{name: "audit", title: "auditd, rule elsewhere", bare: "bare"},
 		{name: "audithere", title: "auditd, rule here", bare: "bare"},
+		{name: "login", title: "attached, in a login", bare: "bare"},
+		{name: "auditexec", title: "auditd, rule for execve", bare: "bare"},
 
 		{name: "idlewriter", title: "nothing watched on this file system", bare: "bare", about: writing},
 		{name: "elsewherewriter", title: "watched elsewhere on it", bare: "bare", about: writing},
