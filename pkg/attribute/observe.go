@@ -21,6 +21,7 @@ func (t *Table) Observe(ev *event.Event) []*event.Record {
 	case event.KindExit:
 		t.exit(ev)
 	case event.KindProc:
+		t.learnt = ev.Time
 		t.learn(ev)
 	case event.KindSession:
 		t.login(ev)

@@ -44,7 +44,15 @@ func (t *Table) Remember(r *event.Record) {
 // login to no other until the machine is booted again.
 func (t *Table) recall(s *session) {
 	p, ok := t.past[s.id]
-	if !ok || p.origin == event.OriginUnknown || p.login != s.login || s.evidence == event.EvidenceJournal {
+	if !ok || p.login != s.login || s.evidence == event.EvidenceJournal {
+		return
+	}
+	if s.start == 0 && t.o.Wall != nil {
+		t.mu.Lock()
+		s.start = uint64(max(p.record.Time-t.o.Wall(1)+1, 1))
+		t.mu.Unlock()
+	}
+	if p.origin == event.OriginUnknown {
 		return
 	}
 	t.mu.Lock()

@@ -74,10 +74,14 @@ func (t *Table) quit(s *service, n *node, now uint64) {
 	}
 }
 
+// gatherAfter is how long after the last process that was told of as older than us all
+// of them are known: they come one right after the other.
+const gatherAfter = 5_000_000_000 // ns
+
 // gather counts the members of services that are older than what was told, once: the
 // ends of these are known from then on.
 func (t *Table) gather(now uint64) {
-	if t.gathered {
+	if t.gathered || t.learnt == 0 || now < t.learnt+gatherAfter {
 		return
 	}
 	t.gathered = true

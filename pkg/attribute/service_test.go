@@ -50,7 +50,7 @@ func TestServiceSessionsBeginAndEnd(t *testing.T) {
 			d.scan()
 			w := d.fork()
 			m.table.o.Proc = func(pid uint32) (ProcInfo, error) { return ProcInfo{}, nil }
-			m.records = append(m.records, m.table.Reap(m.now, 0)...)
+			m.records = append(m.records, m.table.Reap(m.now+gatherAfter, 0)...)
 			d.exit()
 			w.exit()
 		}, "db.service (db) ended 2 of /usr/bin/db/1"},

@@ -21,7 +21,10 @@ func TestWhatBecameOfLoginsMeanwhileIsTold(t *testing.T) {
 		p.scan()
 	}
 	mon.holds("10.0.0.2:6666")
-	m.records = append(m.records, m.table.Reap(m.now, 0)...)
+	if early := m.table.Reap(m.now, 0); len(early) != 0 {
+		t.Errorf("told before all are known: %+v", early)
+	}
+	m.records = append(m.records, m.table.Reap(m.now+gatherAfter, 0)...)
 	var got string
 	for _, r := range m.records {
 		got += fmt.Sprintf("%s %s %s %v; ", r.Session.State, r.Reason, r.Process.Exe, r.TimeEnd != 0)
@@ -29,7 +32,7 @@ func TestWhatBecameOfLoginsMeanwhileIsTold(t *testing.T) {
 	if want := "found ssh login of bob from 10.0.0.2:6666 was found /usr/sbin/sshd false; end ssh login of alice from 10.0.0.1:5555 ended while nobody saw it /usr/sbin/sshd true; "; got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
-	m.records = append(m.records[:0], m.table.Reap(m.now, 0)...)
+	m.records = append(m.records[:0], m.table.Reap(m.now+gatherAfter, 0)...)
 	if len(m.records) != 0 {
 		t.Errorf("told again: %s", m.reasons())
 	}

@@ -56,7 +56,8 @@ type Table struct {
 	coming map[proc]coming
 
 	services map[proc]*service
-	gathered bool // those that are older than what was told are complete
+	learnt   uint64 // ns since boot of the last process that was told of as older than us
+	gathered bool   // those that are older than what was told are complete
 
 	groups map[uint64]*cgroup
 
