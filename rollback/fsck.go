@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"sort"
 	"time"
@@ -110,6 +111,9 @@ func (s *Store) readLog() (l *versionLog, bad []damage, torn int64, err error) {
 		l, bad, torn, err = openLog(filepath.Join(s.dir, "versions"), s.disk, true, newCatalog())
 		if l != nil {
 			err = errors.Join(err, l.close())
+		}
+		if errors.Is(err, fs.ErrNotExist) && l != nil && s.readOnly && try < 3 {
+			continue // the writer has written the log anew, and taken the old one away
 		}
 		if err != nil || torn == 0 || !s.readOnly || try == 3 {
 			return l, bad, torn, err

@@ -84,6 +84,17 @@ func TestKillingAPruneAtAnyStepLeavesAWholeVault(t *testing.T) {
 		if done := pruned(t, s); done == died && n < 3 {
 			t.Errorf("step %d: done %v", n, done)
 		}
+		if n%2 == 0 {
+			err := s.Fsck(t.Context(), true, func(p Problem) {
+				if p.Kind != ProblemOrphan {
+					t.Errorf("step %d: repair: %s", n, p)
+				}
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			pruned(t, s)
+		}
 		if err := pruneAll(s); err != nil {
 			t.Errorf("after a crash at step %d: %v", n, err)
 		}

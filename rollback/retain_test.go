@@ -277,6 +277,50 @@ func longText(n int) []byte {
 	return b[:n]
 }
 
+// TestReadersComeInWhileTheLogIsWrittenAnew.
+func TestReadersComeInWhileTheLogIsWrittenAnew(t *testing.T) {
+	vault := filepath.Join(storetest.Temp(t), "vault")
+	s := open1(t, vault, Options{})
+	keepText(t, s, "/f", "content", Provenance{Trust: true})
+	sync1(t, s)
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for {
+			select {
+			case <-stop:
+				done <- n
+				return
+			default:
+			}
+			s.sync.Lock()
+			if err := s.rewriteLog(); err != nil {
+				t.Error(err)
+			}
+			s.sync.Unlock()
+			n++
+		}
+	}()
+	for range 300 {
+		r, err := OpenReadOnly(vault)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if v, ok := r.Trusted("/f"); !ok || r.Verify(v) != nil || len(r.Opened().Damage) > 0 {
+			t.Errorf("version %v, %v, damage %v", v.ID, ok, r.Opened().Damage)
+		}
+		clean(t, r)
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	if n := <-done; n < 10 {
+		t.Errorf("written anew %d times only", n)
+	}
+}
+
 // TestASweepWaitsForCapturesThatHaveBegun: what one has found stored, its version
 // names a moment later.
 func TestASweepWaitsForCapturesThatHaveBegun(t *testing.T) {

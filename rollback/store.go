@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"sync"
 	"time"
@@ -138,10 +139,21 @@ func open(dir string, o Options, readOnly bool) (_ *Store, err error) {
 	if s.objects, err = cas.Open(dir, cas.Options{Disk: s.disk, ReadOnly: readOnly}); err != nil {
 		return nil, err
 	}
-	log, bad, torn, err := openLog(filepath.Join(dir, "versions"), s.disk, readOnly, s.catalog)
-	s.log = log
-	if err != nil {
-		return nil, err
+	var bad []damage
+	var torn int64
+	for try := 0; ; try++ {
+		s.catalog = newCatalog()
+		s.log, bad, torn, err = openLog(filepath.Join(dir, "versions"), s.disk, readOnly, s.catalog)
+		if err == nil {
+			break
+		}
+		if !readOnly || !errors.Is(err, fs.ErrNotExist) || s.log == nil || try == 9 {
+			return nil, err
+		}
+		// the writer has written the log anew, and taken the old one away
+		if err := s.log.close(); err != nil {
+			return nil, err
+		}
 	}
 	s.opened.TornBytes = torn
 	for _, d := range bad {

@@ -7,6 +7,16 @@
 // form would have another beginning; one that is not known is damage. Stores of
 // before there were chunks have one frame for a long content: it is read as such.
 //
+// Objects are files of their own and not parts of packs: one is removed by
+// unlinking it, and mended by renaming another over it. What packs would save is
+// the rounding to blocks (docs/benchmarks.md has the size beside restic's), and
+// their one fsync is one syncfs here when much is flushed.
+//
+// Contents are not reflinked (FICLONE), not even where vault and file are on one
+// file system that can: an object is compressed and cut, which a clone cannot be,
+// and a clone shares its blocks with the file: what damages these below the file
+// system, by a write to the device or by rot, would damage both.
+//
 // It promises:
 //
 //   - A file below objects/ is complete and on stable storage before it has its
