@@ -80,6 +80,12 @@ func dash(s string) string {
 	return printableText(s)
 }
 
+// change is a line about one, and whether it is never left out.
+type change struct {
+	text    string
+	telling bool
+}
+
 // counted writes a number that is 0 where nothing was counted.
 func counted(n uint64) string {
 	if n == 0 {
@@ -92,7 +98,8 @@ func counted(n uint64) string {
 // was changed, the newest last.
 func (a *app) tellSession(ctx context.Context, s query.Store, x *query.Session) error {
 	fact := func(name, text string) { a.linef("  %s%s", a.color(dim, pad(name, 10)), text) }
-	var began, credentials, changes []string
+	var began, credentials []string
+	var changes []change
 	how := map[string]int{}
 	err := s.Records(ctx, query.Filter{Session: x.ID, Host: x.HostID}, func(r *event.Record) error {
 		if r.Boot != x.Boot {
@@ -115,7 +122,7 @@ func (a *app) tellSession(ctx context.Context, s query.Store, x *query.Session) 
 			if len(r.Meaning) > 0 {
 				text += "  " + a.color(bold, printableText(cut(strings.Join(r.Meaning, "; "), 400)))
 			}
-			changes = append(changes, text)
+			changes = append(changes, change{text, telling(r.Verdict, r.Meaning)})
 		}
 		return nil
 	})
@@ -136,11 +143,19 @@ func (a *app) tellSession(ctx context.Context, s query.Store, x *query.Session) 
 		fact("ran", fmt.Sprintf("%s, %s", plural(x.Processes, "process"), plural(x.Execs, "program")))
 	}
 	tell("became", credentials)
-	const most = 20
-	if n := len(changes) - most; n > 0 {
-		changes = append([]string{fmt.Sprintf("%d before these: holdfast log --session %s", n, shellQuote(x.ID))}, changes[n:]...)
+	left := len(changes) - 20
+	var shown []string
+	for _, x := range changes { // of the plain ones the oldest are left out
+		if left > 0 && !x.telling {
+			left--
+			continue
+		}
+		shown = append(shown, x.text)
 	}
-	tell("changes", changes)
+	if n := len(changes) - len(shown); n > 0 {
+		shown = append(shown, fmt.Sprintf("and %d more: holdfast log --session %s", n, shellQuote(x.ID)))
+	}
+	tell("changes", shown)
 	fact("", "holdfast tree "+shellQuote(x.ID)+" shows each at its process")
 	return nil
 }

@@ -18,7 +18,7 @@ func (a *app) treeCommand() *cli.Command {
 		ArgsUsage: "EXEC|SESSION",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "host", Usage: "of host `NAME`"},
-			&cli.IntFlag{Name: "acts", Value: 20, Usage: "print the first `N` changes of each process; 0 prints all"},
+			&cli.IntFlag{Name: "acts", Value: 20, Usage: "print the first `N` changes of each process, and of the others those that are more than observed; 0 prints all"},
 			jsonFlag(), storeFlag(),
 		},
 		Action: a.tree,
@@ -136,13 +136,23 @@ func (a *app) printProcess(list []*query.Process, i, most int, several bool) {
 	if i+1 < len(list) && list[i+1].Depth > p.Depth {
 		below = strings.TrimSuffix(below, "   ") + "│  "
 	}
-	for n, act := range p.Acts {
-		if n == most && most > 0 {
-			a.line(a.color(dim, below) + fmt.Sprintf("and %d more: holdfast log --exec %s", len(p.Acts)-n, shellQuote(p.ExecID)))
-			break
+	left := 0
+	for n := range p.Acts {
+		if act := &p.Acts[n]; n < most || most <= 0 || telling(act.Verdict, act.Meaning) {
+			a.line(a.color(dim, below) + a.actText(act))
+		} else {
+			left++
 		}
-		a.line(a.color(dim, below) + a.actText(&act))
 	}
+	if left > 0 {
+		a.line(a.color(dim, below) + fmt.Sprintf("and %d more: holdfast log --exec %s", left, shellQuote(p.ExecID)))
+	}
+}
+
+// telling reports whether a change is never left out of a list: what the policy did not
+// simply let pass, and what has a meaning.
+func telling(verdict string, meaning []string) bool {
+	return len(meaning) > 0 || verdict != event.VerdictObserved && verdict != event.VerdictExpected
 }
 
 func noteText(notes []string) string {

@@ -24,8 +24,8 @@ type entry struct {
 // A record that both sides changed in the same way is none. The members of a group are
 // records of their own.
 func Merge(path string, base, theirs, mine []byte) (merged []byte, conflicts []string, ok bool) {
-	f, ok := parsePath(path)
-	if !ok || !f.merges() {
+	f, ok := parsePath(strings.TrimSuffix(path, "-")) // passwd- and its like are what was there before
+	if !ok || !f.merges() || strings.HasSuffix(path, "-") && fieldsOf(f.kind) == 0 {
 		return nil, nil, false
 	}
 	if bytes.IndexByte(base, 0) >= 0 || bytes.IndexByte(theirs, 0) >= 0 || bytes.IndexByte(mine, 0) >= 0 {

@@ -84,6 +84,9 @@ func TestMergeTakesOneChangeBackAndKeepsTheOther(t *testing.T) {
 			}
 		})
 	}
+	if got, _, ok := accounts.Merge("/etc/passwd-", []byte("root:x:0:0::/:\neve:x:0:0::/:\n"), []byte("root:x:0:0::/:\n"), []byte("root:x:0:0::/:\neve:x:0:0::/:\nbob:x:1:1::/:\n")); !ok || string(got) != "root:x:0:0::/:\nbob:x:1:1::/:\n" {
+		t.Errorf("of the copy that shadow-utils leaves: %v %s", ok, got)
+	}
 	if _, _, ok := accounts.Merge("/etc/hosts", nil, nil, nil); ok {
 		t.Error("/etc/hosts is merged")
 	}
