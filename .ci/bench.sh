@@ -2,6 +2,9 @@
 # bench.sh runs every Go benchmark, one package at a time, then lets b3sum hash
 # files like those of pkg/digest's benchmarks, for comparison. It prints, it keeps nothing.
 set -euo pipefail
+for peer in restic aide b3sum; do
+	command -v $peer >/dev/null || { echo "bench: $peer is not installed: apt-get install restic aide b3sum"; exit 1; }
+done
 cd "$(dirname "$0")/.."
 lscpu | awk -F': +' '/^(Model name|CPU\(s\))/ { print $1 ": " $2 }'
 uname -srm
