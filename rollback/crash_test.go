@@ -44,6 +44,8 @@ func child(what, dir string) error {
 		err = captureAll(s, filepath.Join(dir, "files"))
 	case "restore":
 		err = restoreAll(s, filepath.Join(dir, "files"))
+	case "apply":
+		err = applyAll(s, filepath.Join(dir, "files"))
 	case "prune":
 		err = pruneAll(s)
 	}
@@ -81,6 +83,15 @@ func restoreAll(s *Store, dir string) error {
 		}
 	}
 	return nil
+}
+
+// applyAll does the same by one plan.
+func applyAll(s *Store, dir string) error {
+	p, err := s.PlanRestore(context.Background(), []string{dir}, RestoreOptions{Recursive: true})
+	if err != nil {
+		return err
+	}
+	return s.Apply(context.Background(), p, nil)
 }
 
 // die runs a child that is to die at a step and reports whether it did.
@@ -212,6 +223,19 @@ var scenes = []struct{ name, make, tamper string }{
 	{"an immutable file in an immutable directory", `mkdir "$1/d"; echo good > "$1/d/f"; chattr +i "$1/d/f"; chattr +i "$1/d"`,
 		`chattr -i "$1/d" "$1/d/f"; echo evil > "$1/d/f"; chattr +i "$1/d/f" "$1/d"`},
 	{"a new file where nothing was", `:`, `echo evil > "$1/new"`},
+	{"one of two names of a file replaced", `echo good > "$1/f"; ln "$1/f" "$1/g"`, `rm "$1/f"; echo evil > "$1/f"`},
+	{"a file with two names, one of them replaced and the other immutable", `echo good > "$1/f"; ln "$1/f" "$1/g"; chattr +i "$1/f"`,
+		`chattr -i "$1/f"; rm "$1/f"; echo evil > "$1/f"; chattr +i "$1/g"`},
+	{"by a plan: many files, two names of one, directories", `cd "$1"; for i in 1 2 3 4 5 6 7 8 9; do echo $i > f$i; done; ln f1 g; mkdir d; echo x > d/x; ln -s x d/l`,
+		`cd "$1"; echo evil > f1; rm f2; ln -s f1 f2; for i in 3 4 5 6 7 8 9; do echo evil > f$i; done; rm -r d`},
+}
+
+// again brings the files of a scene back in the scene's way.
+func again(scene string) (verb string, f func(*Store, string) error) {
+	if strings.HasPrefix(scene, "by a plan") {
+		return "apply", applyAll
+	}
+	return "restore", restoreAll
 }
 
 // interrupt prepares one scene: captured, durable, tampered with.
@@ -312,12 +336,13 @@ func TestKillingARestoreAtAnyStepLeavesOldOrNew(t *testing.T) {
 			}
 			files, vault := filepath.Join(base, "files"), filepath.Join(base, "state", "vault")
 			steps := 0
+			verb, restore := again(sc.name)
 			for n := 1; ; n++ {
 				if n > maxSteps {
 					t.Fatal("it never ends")
 				}
 				good, bad := interrupt(t, files, vault, sc.make, sc.tamper)
-				died := die(t, "restore", n, base)
+				died := die(t, verb, n, base)
 				s := open1(t, vault, Options{})
 				for _, p := range s.Opened().Damage {
 					t.Errorf("step %d: %s", n, p)
@@ -327,7 +352,7 @@ func TestKillingARestoreAtAnyStepLeavesOldOrNew(t *testing.T) {
 					t.Errorf("killed at step %d: neither old nor new:\n%s", n, part)
 				}
 				clean(t, s)
-				if err := restoreAll(s, files); err != nil {
+				if err := restore(s, files); err != nil {
 					t.Errorf("after a crash at step %d: %v", n, err)
 				}
 				if got := states(t, files); got != good {
@@ -357,6 +382,7 @@ func TestAFailureAtAnyStepOfARestoreLeavesOldOrNew(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				base := storetest.Temp(t)
+				_, restore := again(sc.name)
 				files, vault := filepath.Join(base, "files"), filepath.Join(base, "state", "vault")
 				if i%3 == 0 {
 					vault = filepath.Join(storetest.Disk(t), "state", "vault")
@@ -372,7 +398,7 @@ func TestAFailureAtAnyStepOfARestoreLeavesOldOrNew(t *testing.T) {
 					} else {
 						f.Fail(n, unix.EIO)
 					}
-					err := restoreAll(s, files)
+					err := restore(s, files)
 					reached := len(f.Steps()) >= n
 					f.Fail(0, nil)
 					tree := states(t, files)
@@ -388,7 +414,7 @@ func TestAFailureAtAnyStepOfARestoreLeavesOldOrNew(t *testing.T) {
 					s = open1(t, vault, Options{})
 					clean(t, s)
 					noLeftovers(t, files)
-					if err := restoreAll(s, files); err != nil {
+					if err := restore(s, files); err != nil {
 						t.Errorf("after a failure at step %d: %v", n, err)
 					}
 					if got := states(t, files); got != good {

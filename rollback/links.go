@@ -202,6 +202,9 @@ func (p *planner) group(names []string, v Version, o RestoreOptions) error {
 	if len(names) < 2 {
 		return nil
 	}
+	if o.Into != "" {
+		p.ids.apply(&v.State)
+	}
 	place := func(name string) string {
 		if o.Into != "" {
 			return path.Join(o.Into, name)

@@ -76,6 +76,28 @@ func actionFor(have, want *event.State) string {
 	return ActionMknod
 }
 
+// diff is State.Diff without the attributes and flags that the kernel keeps itself.
+func diff(a, b *event.State) []string {
+	d := a.Diff(b)
+	if !slices.Contains(d, "xattrs") && !slices.Contains(d, "flags") {
+		return d
+	}
+	x, y := *a, *b
+	x.Flags, y.Flags = a.Flags&event.FlagsSet, b.Flags&event.FlagsSet
+	x.Xattrs, y.Xattrs = settable(a.Xattrs), settable(b.Xattrs)
+	return x.Diff(&y)
+}
+
+func settable(m map[string]event.Bytes) map[string]event.Bytes {
+	out := make(map[string]event.Bytes, len(m))
+	for n, v := range m {
+		if !kernelOwns(n) {
+			out[n] = v
+		}
+	}
+	return out
+}
+
 // RestoreOptions say which versions PlanRestore takes. The zero value takes the
 // trusted ones.
 type RestoreOptions struct {
@@ -91,6 +113,12 @@ func (s *Store) PlanRestore(ctx context.Context, paths []string, o RestoreOption
 	var p planner
 	p.s, p.ctx = s, ctx
 	seen := map[string]Version{}
+	if o.Into != "" {
+		var err error
+		if p.ids, err = idsFor(o.Into); err != nil {
+			return Plan{}, fmt.Errorf("plan restore into %s: %w", o.Into, err)
+		}
+	}
 	for _, root := range paths {
 		if o.Version != 0 && (len(paths) > 1 || o.Recursive) {
 			return Plan{}, fmt.Errorf("plan restore of %q: a version number belongs to one path", root)
@@ -150,6 +178,7 @@ func (s *Store) choose(path string, o RestoreOptions) (Version, bool) {
 type planner struct {
 	s         *Store
 	ctx       context.Context
+	ids       idMap  // of where Into leads
 	first     []Step // renames
 	removes   []Step
 	makes     []Step
@@ -178,6 +207,11 @@ func (p *planner) add(v Version, into string) error {
 	}
 	step.Have = have
 	step.Reason = fmt.Sprintf("version %d of %s", v.ID, v.Time)
+	if into != "" {
+		if what := p.ids.apply(&step.Want); what != "" {
+			step.Reason += "; " + what
+		}
+	}
 	p.step(step)
 	return p.ctx.Err()
 }
@@ -246,6 +280,7 @@ func (p *planner) intoParents(into string) error {
 			v, ok := p.s.Trusted(source)
 			if ok && v.State.Type == event.TypeDir {
 				want = v.State
+				p.ids.apply(&want)
 			}
 			p.step(Step{Path: dir, Source: source, Want: want, Have: have, Version: v.ID, Reason: "directory of a restored path"})
 		}

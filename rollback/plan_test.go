@@ -359,3 +359,31 @@ func TestEncryptionAndVerityAreNoDifferenceToARestore(t *testing.T) {
 		t.Errorf("to a restore they differ by %q, want flags", d)
 	}
 }
+
+// TestRestoringIntoAnotherRootGivesOwnersTheirNumbersThere has a root with account
+// files of its own, in which names have other numbers.
+func TestRestoringIntoAnotherRootGivesOwnersTheirNumbersThere(t *testing.T) {
+	p := places(t)[1]
+	s := open1(t, p.vault, Options{})
+	storetest.Sh(t, `cd "$1"; mkdir d; echo x > d/f; ln d/f d/g; ln -s f d/l; chown -h daemon:bin d d/f d/l; echo y > d/n; chown 54321:54321 d/n
+		mkdir -p root/etc; printf 'root:x:0:0::/:/bin/sh\ndaemon:x:701:701::/:/bin/sh\ndaemon:x:9:9::/:/bin/sh\n' > root/etc/passwd; printf 'bin:x:702:\n' > root/etc/group`, p.dir)
+	d := filepath.Join(p.dir, "d")
+	for _, f := range append(below(t, d), d) {
+		capture(t, s, f)
+	}
+	root := filepath.Join(p.dir, "root")
+	plan, err := s.PlanRestore(t.Context(), []string{d}, RestoreOptions{Recursive: true, Into: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Apply(t.Context(), plan, nil); err != nil {
+		t.Fatal(err)
+	}
+	got := storetest.Sh(t, `cd "$1$2"; stat -c '%n %u:%g %h' . f g l n`, root, d)
+	if want := ". 701:702 2\nf 701:702 2\ng 701:702 2\nl 701:702 1\nn 54321:54321 1\n"; got != want {
+		t.Errorf("owners and links there:\n%swanted:\n%s", got, want)
+	}
+	if again, err := s.PlanRestore(t.Context(), []string{d}, RestoreOptions{Recursive: true, Into: root}); err != nil || len(again.Steps) > 0 {
+		t.Errorf("a second plan: %s, %v", actions(again, root), err)
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -223,28 +222,6 @@ func (j *job) stage() error {
 		}
 	}
 	return j.s.reserve.use(j.build)
-}
-
-// diff is State.Diff without the attributes and flags that the kernel keeps itself.
-func diff(a, b *event.State) []string {
-	d := a.Diff(b)
-	if !slices.Contains(d, "xattrs") && !slices.Contains(d, "flags") {
-		return d
-	}
-	x, y := *a, *b
-	x.Flags, y.Flags = a.Flags&event.FlagsSet, b.Flags&event.FlagsSet
-	x.Xattrs, y.Xattrs = settable(a.Xattrs), settable(b.Xattrs)
-	return x.Diff(&y)
-}
-
-func settable(m map[string]event.Bytes) map[string]event.Bytes {
-	out := make(map[string]event.Bytes, len(m))
-	for n, v := range m {
-		if !kernelOwns(n) {
-			out[n] = v
-		}
-	}
-	return out
 }
 
 // look finds out what is at the path now. Content is hashed only if metadata
