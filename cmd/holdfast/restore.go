@@ -18,6 +18,7 @@ func (a *app) restoreCommand() *cli.Command {
 			&cli.StringFlag{Name: "at", Usage: "bring back what was there at `TIME`"},
 			&cli.StringFlag{Name: "into", Usage: "write below `DIR` and leave the paths alone"},
 			boolFlag("dry-run", "print the plan, change nothing"),
+			diffFlag(),
 			jsonFlag(),
 		},
 		Action: a.restore,
@@ -55,6 +56,11 @@ func (a *app) restore(c *cli.Context) error {
 	o, err := a.withOps(c, func(ctx context.Context, h ops) (control.Outcome, error) { return h.Restore(ctx, req) })
 	if err != nil {
 		return err
+	}
+	if o.DryRun && c.Bool("diff") && !c.Bool("json") {
+		if err := a.planDiffs(c, &o); err != nil {
+			return err
+		}
 	}
 	return a.finish(o, c.Bool("json"), "nothing to do: everything is as it should be")
 }

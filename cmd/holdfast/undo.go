@@ -23,6 +23,7 @@ func (a *app) undoCommand() *cli.Command {
 			&cli.StringFlag{Name: "until", Usage: "only changes before `TIME`"},
 			&cli.StringFlag{Name: "path", Usage: "only changes of `PATH`: exact, prefix/ or glob"},
 			boolFlag("dry-run", "print the plan, change nothing"),
+			diffFlag(),
 			boolFlag("force", "also where someone else changed the path since"),
 			jsonFlag(),
 		},
@@ -59,6 +60,11 @@ func (a *app) undo(c *cli.Context) error {
 	}
 	if o.Matched == 0 && len(o.Steps) == 0 && len(o.Conflicts) == 0 {
 		return hint(fmt.Errorf("undo: %w: no change of this cause is recorded", errNotFound), "holdfast log with the same flags shows what is")
+	}
+	if o.DryRun && c.Bool("diff") && !c.Bool("json") {
+		if err := a.planDiffs(c, &o); err != nil {
+			return err
+		}
 	}
 	return a.finish(o, c.Bool("json"), "nothing to do: what it changed is as it was before")
 }
