@@ -66,20 +66,23 @@ func (a *app) status(c *cli.Context) error {
 // askStatus asks once, or with wait until the daemon is armed. A daemon that has
 // not made its socket yet is waited for too.
 func askStatus(ctx context.Context, client *control.Client, wait bool) (control.Status, error) {
+	var before error // why the last question that was answered in time was not enough
 	for {
 		st, err := client.Status(ctx)
 		switch {
 		case err == nil && (!wait || st.Armed):
 			return st, nil
+		case ctx.Err() != nil && before != nil:
+			return st, fmt.Errorf("wait for armed: %w", before)
 		case err != nil && (!wait || !errors.Is(err, control.ErrNotRunning)) && ctx.Err() == nil:
 			return st, err
 		}
+		if before = err; err == nil {
+			before = waiting(&st)
+		}
 		select {
 		case <-ctx.Done():
-			if err == nil {
-				err = waiting(&st)
-			}
-			return st, fmt.Errorf("wait for armed: %w", err)
+			return st, fmt.Errorf("wait for armed: %w", before)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
