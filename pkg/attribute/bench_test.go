@@ -57,8 +57,15 @@ func BenchmarkWho(b *testing.B) {
 }
 
 // BenchmarkLive fills a table with 100,000 running processes (fork and exec with
-// 60 bytes of arguments) and looks them up one after the other.
+// 60 bytes of arguments), each a service of its own, has as many short ones run through
+// it as seen says, and looks the running ones up one after the other.
 func BenchmarkLive(b *testing.B) {
+	for _, seen := range []int{0, 1_000_000} {
+		b.Run(fmt.Sprintf("seen=%d", seen), func(b *testing.B) { benchmarkLive(b, seen) })
+	}
+}
+
+func benchmarkLive(b *testing.B, seen int) {
 	const live = 100_000
 	var before, after runtime.MemStats
 	m := newMachine(b, Options{})
@@ -76,15 +83,29 @@ func BenchmarkLive(b *testing.B) {
 		m.table.Observe(c.told(event.KindExec, true))
 		events[i] = event.Event{Kind: event.KindFile, Key: c.key, Login: event.Unset, Audit: event.Unset, Time: m.now, Cgroup: 2}
 	}
+	fork, exec, exit := cycle(init)
+	for range seen {
+		m.now += 100_000 // 10,000 a second
+		for _, ev := range [...]*event.Event{fork, exec, exit} {
+			ev.Key.Start, ev.Time = m.now, m.now
+			ev.Key.PID = uint32(200_000 + m.now/100_000%30000)
+			m.table.Observe(ev)
+		}
+	}
 	kept := len(events) * int(reflect.TypeFor[event.Event]().Size())
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	if s := m.table.Stats(); s.Live != live+1 {
+	if s := m.table.Stats(); s.Live != live+1 || s.EvictedLive != 0 {
 		b.Fatalf("%+v", s)
+	}
+	for i := range events {
+		events[i].Time = m.now
 	}
 	i := 0
 	for b.Loop() {
-		m.table.Who(&events[i*7919%live])
+		if _, p := m.table.Who(&events[i*7919%live]); p.Exe == event.Unknown {
+			b.Fatal("a running process is not known any more")
+		}
 		i++
 	}
 	b.ReportMetric(float64(int(after.HeapAlloc-before.HeapAlloc)-kept)/live, "B/process")
