@@ -51,6 +51,7 @@ func (t *Table) credential(ev *event.Event) {
 			return // told already, with what was before
 		}
 		if !ok && len(t.coming) >= maxComing {
+			t.n.lost.Add(maxComing)
 			clear(t.coming)
 		}
 		t.coming[p] = coming{ev.Key.Execs, ev.CredHow, ev.Before, ev.After}

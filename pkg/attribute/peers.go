@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -18,7 +19,7 @@ import (
 )
 
 const (
-	maxPeers     = 16   // named in a record; more say no more than that there are many
+	maxPeers     = 16   // named in a record; CutMark stands for the others
 	maxServed    = 4    // processes of a service that are asked: the one that acts, and those above it
 	maxFDs       = 4096 // descriptors looked at
 	maxSockets   = 8 << 20
@@ -52,14 +53,19 @@ func (t *Table) peers(c []*node) []string {
 			continue
 		}
 		for _, p := range list {
-			if s := p.String(); !slices.Contains(out, s) && len(out) < maxPeers {
+			if s := p.String(); !slices.Contains(out, s) {
 				out = append(out, s)
 			}
 		}
 	}
 	slices.Sort(out)
+	if len(out) > maxPeers {
+		out = append(out[:maxPeers:maxPeers], CutMark)
+	}
 	return out
 }
+
+var errFDs = errors.New("too many descriptors to look at")
 
 // peerFS finds connections in /proc. It may be used by one goroutine at a time.
 type peerFS struct {
@@ -143,7 +149,10 @@ func socketsAt(d int) (map[uint64]bool, error) {
 	defer unix.Close(fd)
 	held := map[uint64]bool{}
 	buf := make([]byte, 16<<10)
-	for looked := 0; looked < maxFDs; {
+	for looked := 0; ; {
+		if looked > maxFDs {
+			return nil, errFDs
+		}
 		n, err := unix.Getdents(fd, buf)
 		if err != nil {
 			return nil, fmt.Errorf("list descriptors: %w", err)

@@ -110,6 +110,15 @@ func TestAServiceNamesItsPeersAsCandidates(t *testing.T) {
 	if s := m.table.Stats(); s.Unasked != 1 { // nginx itself
 		t.Errorf("%d could not be asked", s.Unasked)
 	}
+	var many []netip.AddrPort
+	for i := range uint16(30) {
+		many = append(many, netip.AddrPortFrom(netip.MustParseAddr("192.0.2.1"), 1000+i))
+	}
+	busy := init.run("/usr/sbin/proxy")
+	asked[key(busy)] = many
+	if a, _ := busy.writes(); len(a.Peers) != maxPeers+1 || a.Peers[0] != "192.0.2.1:1000" || a.Peers[maxPeers] != CutMark {
+		t.Errorf("peers of many: %v", a.Peers)
+	}
 	mon, sh := m.sshd(init).accept(7, 1000, "10.0.0.1:5555")
 	asked[key(mon)], asked[key(sh)] = asked[key(worker)], asked[key(worker)]
 	if a, _ := sh.writes(); a.Peers != nil {

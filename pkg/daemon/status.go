@@ -50,6 +50,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 	as := d.table.Stats()
 	s.Pipeline["attribute_live"], s.Pipeline["attribute_sessions"] = uint64(as.Live), uint64(as.Sessions)
 	s.Pipeline["attribute_lost"], s.Pipeline["attribute_evicted"] = as.Lost, as.Evicted
+	s.Pipeline["attribute_folded"] = as.Folded
 	held := d.pipe.Held()
 	s.Held = d.heldStatus(held)
 	for _, p := range d.sensor.OnDemand() {
