@@ -162,6 +162,9 @@ func (t *Table) learn(ev *event.Event) {
 		if n.image.exe == "" {
 			t.complete(n, img, ev)
 		}
+		if n.up == nil && ev.Parent.PID != 0 && ev.Parent.Start < n.key.Start { // met as somebody's parent
+			t.adopt(n, t.stub(ev.Parent))
+		}
 	} else if cur := t.current(ev.Key); cur == nil {
 		n = t.orphan(ev, img)
 	} else if cur.key.Execs < ev.Key.Execs {

@@ -24,7 +24,11 @@ func (t *Table) serves(n *node) *service {
 	if n.svc != nil && n.svc.box == box {
 		return n.svc
 	}
-	k := t.root(t.chain(n))
+	c := t.chain(n)
+	if end := c[len(c)-1]; !t.gathered && (end.unresolved() || end.is(flagLate)) && !outermost(end) {
+		return nil // what it came from may be told yet
+	}
+	k := t.root(c)
 	s := t.services[procOf(k)]
 	if s == n.svc && s != nil {
 		return s

@@ -85,6 +85,29 @@ func TestServiceSessionsBeginAndEnd(t *testing.T) {
 	}
 }
 
+// A process that executes something before its older ancestors are told of is in the
+// service of these.
+func TestAServiceIsNotNamedBeforeWhatItCameFromIsKnown(t *testing.T) {
+	m := newMachine(t, Options{Proc: func(uint32) (ProcInfo, error) { return ProcInfo{}, nil }})
+	init := m.init()
+	d := init.fork().exec("/usr/bin/daemon")
+	sh := d.run("/bin/sh")
+	m.restart()
+	job := sh.run("/bin/job")
+	for _, p := range []*task{init, d, sh} {
+		p.scan()
+	}
+	m.records = append(m.records, m.table.Reap(m.now+gatherAfter, 0)...)
+	want, _ := job.writes()
+	for _, p := range []*task{job, sh, d} {
+		p.exit()
+	}
+	r := m.last(event.RecSession)
+	if len(m.records) != 1 || r.Session.State != event.SessionEnd || r.Actor.Session != want.Session || r.Session.Processes != 3 {
+		t.Errorf("%d records, %+v of %s, want the end of %s with three processes", len(m.records), r.Session, r.Actor.Session, want.Session)
+	}
+}
+
 // The session of a change is one whose beginning was recorded.
 func TestAServiceHasTheSameNameInAllRecords(t *testing.T) {
 	m := newMachine(t, Options{})
