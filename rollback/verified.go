@@ -40,7 +40,7 @@ func (c *catalog) verified(v *Version) bool {
 
 // Unverified returns up to max trusted versions whose content Verify is still to
 // read back, one for each content, and the state of the catalog that this is true
-// for: asked with it again, it returns nothing until the catalog changes.
+// for: asked with it again, it returns nothing until another version is trusted.
 func (s *Store) Unverified(seen uint64, max int) (list []Version, now uint64) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

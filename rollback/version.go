@@ -91,7 +91,7 @@ type catalog struct {
 	paths    map[string]*history
 	versions int
 	dropped  int    // versions that are in the log and gone
-	changes  uint64 // how often it was changed
+	changes  uint64 // how often a version became trusted
 	contents map[event.Hash]content
 	bytes    int64                 // of the contents that are named
 	words    map[string]string     // one copy of each repeated string
@@ -160,7 +160,9 @@ func (c *catalog) split(id string) (prefix string, number uint64) {
 // apply adds an entry. One that is there already is no error: a log segment is
 // written again after an fsync that failed.
 func (c *catalog) apply(e *entry) error {
-	c.changes++
+	if e.Trusted || e.Kind == entryTrust {
+		c.changes++
+	}
 	p := string(e.Path)
 	h := c.paths[p]
 	switch e.Kind {
