@@ -79,7 +79,8 @@ port of the connection, the session (by the kernel's audit session of that login
 session's first one.
 
 A cell is **right** with the evidence that the record gives, or **unknown**: the record says that it cannot tell, and *Unknown*
-below says why it cannot be known. A wrong answer fails the run.
+below says why it cannot be known. A wrong answer fails the run. An empty cell was not run since the case was last changed.
+Cells may come from runs of different builds; `+"`make attribution`"+` without TIER and SUITE makes all of them anew.
 
 %d right, %d unknown, %d wrong.
 
@@ -88,7 +89,7 @@ below says why it cannot be known. A wrong answer fails the run.
 		fmt.Fprintf(&b, " %s |", p)
 	}
 	b.WriteString("\n|---|---|---|" + strings.Repeat("---|", len(places)) + "\n")
-	var why []string
+	var why, missing []string
 	for _, c := range cases {
 		var want, got, cols []string
 		for _, w := range c.wants {
@@ -108,10 +109,15 @@ below says why it cannot be known. A wrong answer fails the run.
 		}
 		if len(cols) > 0 && len(got) > 0 {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", c.name, strings.Join(want, "; "), strings.Join(once(got), "; "), strings.Join(cols, " | "))
+		} else {
+			missing = append(missing, c.name)
 		}
 	}
 	if len(why) > 0 {
 		b.WriteString("\n## Unknown\n\n" + strings.Join(once(why), "\n") + "\n")
+	}
+	if len(missing) > 0 {
+		fmt.Fprintf(&b, "\n## Not run\n\n%d cases have no result yet: %s.\n", len(missing), strings.Join(missing, "; "))
 	}
 	b.WriteString("\n## Notes\n\n")
 	for _, c := range cases {

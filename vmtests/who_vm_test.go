@@ -116,7 +116,7 @@ func runWho(t *testing.T, k vm.Kernel, suite, tier, keep string, cases []whoCase
 		names = append(names, c.file)
 	}
 	res, err := vm.Run(context.Background(), vm.Options{
-		Cache: "../.cache", Kernel: k, Root: vm.Root{People: suite}, Files: files, Out: keep, Log: filepath.Join(keep, "serial.log"), Timeout: 20 * time.Minute, MiB: 2048,
+		Cache: "../.cache", Kernel: k, Root: vm.Root{People: suite}, Files: files, Out: keep, Log: filepath.Join(keep, "serial.log"), Timeout: time.Hour, MiB: 2048,
 		Script: "#!/bin/bash\nset -euo pipefail\n. /run/vm/lib.sh\n. /run/vm/who.sh\nTIER=" + tier + "\nrun_cases " + strings.Join(names, " ") + "\n",
 	})
 	if err != nil {
