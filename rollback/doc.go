@@ -37,11 +37,13 @@
 // (ErrLocked); OpenReadOnly works beside it and sees what Sync made durable.
 //
 // It does not guarantee: that a set of steps happens at one moment (each step
-// does); inode numbers, ctime and birth time; that other names of a hard-linked
-// file follow the restored one (the result says so), nor bind mounts of the single
-// file elsewhere: they go on showing the displaced inode; what processes that read
-// the bad content did with it. It does not watch anything and trusts no clock for
-// order: versions of a path are numbered.
+// does); that a plan which a crash interrupted is finished (what it did is whole, and
+// the same plan made again has the rest); inode numbers, ctime and birth time; bind
+// mounts of the single file elsewhere: they go on showing the displaced inode, and the
+// result names them; what processes that read the bad content did with it. Names of a
+// hard-linked file that were not kept do not follow the restored one. A mount point
+// is written in place, if at all, and readers can see that half done. It does not
+// watch anything and trusts no clock for order: versions of a path are numbered.
 //
 // Lock order: Store.keeping, Store.sync, Store.mu, then those of cas. Restores take none of
 // them while they change files: two restores of one path at once both succeed, and
