@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
-	"slices"
 	"strings"
 )
 
@@ -104,22 +103,31 @@ func (t *told) keys(f *file, before, after []byte) {
 	}
 	old, oldOther := keysOf(before)
 	now, other := keysOf(after)
-	find := func(all []key, k *key) *key {
-		if i := slices.IndexFunc(all, func(o key) bool { return o.print == k.print }); i >= 0 {
-			return &all[i]
+	index := func(all []key) map[string]*key {
+		x := make(map[string]*key, len(all))
+		for i := len(all) - 1; i >= 0; i-- { // of two lines with one key the first one counts
+			x[all[i].print] = &all[i]
 		}
-		return nil
+		return x
 	}
+	had, has := index(old), index(now)
 	for i := range old {
-		if find(now, &old[i]) == nil {
+		if t.full() {
+			continue
+		}
+		if has[old[i].print] == nil {
 			t.say("%s taken away from %s", &old[i], whose)
 		}
 	}
 	for i := range now {
+		if t.full() {
+			continue
+		}
 		k := &now[i]
-		switch was := find(old, k); {
+		switch was := had[k.print]; {
 		case was == nil:
 			t.say("%s added for %s%s", k, whose, k.limits())
+		case has[k.print] != k:
 		case was.options != k.options:
 			t.say("%s of %s has the options %s now, before %s", k, whose, quote(or(k.options, "none")), quote(or(was.options, "none")))
 		case was.comment != k.comment:

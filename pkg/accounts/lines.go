@@ -61,9 +61,15 @@ func (t *told) pam(f *file, before, after []byte) {
 	old, now := pamLines(before), pamLines(after)
 	gone, come := difference(old, now)
 	for _, l := range gone {
+		if t.full() {
+			continue
+		}
 		t.say("PAM: %s: %s taken away", text(f.name), quote(l))
 	}
 	for _, l := range come {
+		if t.full() {
+			continue
+		}
 		t.say("PAM: %s: %s added", text(f.name), quote(l))
 	}
 	if len(gone)+len(come) == 0 && !slices.Equal(old, now) {
@@ -109,14 +115,23 @@ func (t *told) cron(f *file, before, after []byte) {
 	jobs, env, bad := cronTab(f, after)
 	gone, come := difference(oldJobs, jobs)
 	for _, j := range gone {
+		if t.full() {
+			continue
+		}
 		user, job, _ := strings.Cut(j, "\x00")
 		t.say("cron job of %s taken away: %s", quote(user), quote(job))
 	}
 	for _, j := range come {
+		if t.full() {
+			continue
+		}
 		user, job, _ := strings.Cut(j, "\x00")
 		t.say("cron job of %s added: %s", quote(user), quote(job))
 	}
 	for _, name := range sortedKeys(oldEnv, env) {
+		if t.full() {
+			continue
+		}
 		a, had := oldEnv[name]
 		b, has := env[name]
 		if had != has || a != b {
@@ -240,15 +255,24 @@ func (t *told) unit(f *file, before, after []byte) {
 		return setting{p[0], p[1], p[2]}
 	}
 	gone, come := difference(flat(old), flat(now))
+	next := map[string][]setting{} // what has come, by section and key
+	place := func(s setting) string { return s.section + "\x00" + s.key }
+	for _, c := range come {
+		s := back(c)
+		next[place(s)] = append(next[place(s)], s)
+	}
 	for _, g := range gone {
+		if t.full() {
+			continue
+		}
 		a := back(g)
-		i := slices.IndexFunc(come, func(c string) bool { b := back(c); return b.section == a.section && b.key == a.key })
-		if i < 0 {
+		k := place(a)
+		if len(next[k]) == 0 {
 			t.say("%s: %s taken away", name, quote(a.public()))
 			continue
 		}
-		b := back(come[i])
-		come = slices.Delete(come, i, i+1)
+		b := next[k][0]
+		next[k] = next[k][1:]
 		if a.public() == b.public() {
 			t.say("%s: the value of %s changed", name, quote(a.public()))
 		} else {
@@ -256,7 +280,15 @@ func (t *told) unit(f *file, before, after []byte) {
 		}
 	}
 	for _, c := range come {
-		t.say("%s: %s added", name, quote(back(c).public()))
+		if t.full() {
+			continue
+		}
+		s := back(c)
+		k := place(s)
+		if n := next[k]; len(n) > 0 && n[0] == s {
+			next[k] = n[1:]
+			t.say("%s: %s added", name, quote(s.public()))
+		}
 	}
 	if len(gone) == 0 && len(come) == 0 && !slices.Equal(flat(old), flat(now)) {
 		t.say("%s: the order of its settings changed", name)

@@ -138,6 +138,15 @@ func (t *told) say(format string, args ...any) {
 	t.out = append(t.out, fmt.Sprintf(format, args...))
 }
 
+// full reports whether enough was said, and counts what is not: it need not be put in words.
+func (t *told) full() bool {
+	if len(t.out) < maxSentences {
+		return false
+	}
+	t.more++
+	return true
+}
+
 func (t *told) all() []string {
 	if t.more > 0 {
 		return append(t.out, fmt.Sprintf("and %d more", t.more))

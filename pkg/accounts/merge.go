@@ -36,7 +36,7 @@ func Merge(path string, base, theirs, mine []byte) (merged []byte, conflicts []s
 	if len(m.conflicts) > 0 {
 		return nil, m.conflicts, true
 	}
-	merged = join(m.out)
+	merged = m.result()
 	if bad := faults(&f, mine, merged); len(bad) > 0 {
 		return nil, bad, true
 	}
@@ -103,39 +103,31 @@ func physical(b []byte) []string {
 	return out
 }
 
-func join(es []entry) []byte {
-	var b bytes.Buffer
-	for _, e := range es {
-		b.WriteString(e.text)
-		b.WriteByte('\n')
-	}
-	return b.Bytes()
-}
-
 type merge struct {
 	f                  *file
 	base, theirs, mine []entry
-	out                []entry
+	text               map[string]string  // of entries of mine that change
+	gone               map[string]bool    // entries of mine that go
+	behind             map[string][]entry // what comes behind an entry of mine, or behind "" at the beginning
 	conflicts          []string
 }
 
-func find(es []entry, id string) int {
-	return slices.IndexFunc(es, func(e entry) bool { return e.id == id })
+func (m *merge) conflict(format string, args ...any) {
+	if len(m.conflicts) < maxSentences {
+		m.conflicts = append(m.conflicts, fmt.Sprintf(format, args...))
+	}
 }
 
-func (m *merge) conflict(format string, args ...any) {
-	m.conflicts = append(m.conflicts, fmt.Sprintf(format, args...))
+func byID(es []entry) map[string]*entry {
+	x := make(map[string]*entry, len(es))
+	for i := range es {
+		x[es[i].id] = &es[i]
+	}
+	return x
 }
 
 func (m *merge) run() {
-	m.out = slices.Clone(m.mine)
-	byID := func(es []entry) map[string]*entry {
-		x := make(map[string]*entry, len(es))
-		for i := range es {
-			x[es[i].id] = &es[i]
-		}
-		return x
-	}
+	m.text, m.gone, m.behind = map[string]string{}, map[string]bool{}, map[string][]entry{}
 	base, theirs, mine := byID(m.base), byID(m.theirs), byID(m.mine)
 	if m.f.ordered() && !sameOrder(m.base, m.theirs) {
 		m.conflict("the order of its rules is not as it was before, and the last one that matches counts")
@@ -147,9 +139,9 @@ func (m *merge) run() {
 		case t != nil && t.text == b.text:
 		case t == nil && o == nil, t != nil && o != nil && t.text == o.text:
 		case t == nil && o.text == b.text:
-			m.out = slices.DeleteFunc(m.out, func(e entry) bool { return e.id == b.id })
+			m.gone[b.id] = true
 		case o != nil && o.text == b.text:
-			m.out[find(m.out, b.id)].text = t.text
+			m.text[b.id] = t.text
 		case t != nil && o != nil && m.members(b, t, o):
 		case t == nil:
 			m.conflict("%s was changed since", b.name)
@@ -159,44 +151,80 @@ func (m *merge) run() {
 			m.conflict("%s was changed on both sides", b.name)
 		}
 	}
+	at := "" // the entry of mine behind which theirs is
 	for i := range m.theirs {
 		t := &m.theirs[i]
-		if base[t.id] != nil {
-			continue
-		}
-		switch o := mine[t.id]; {
-		case o == nil:
-			m.insert(i)
-		case o.text != t.text:
+		o := mine[t.id]
+		switch {
+		case o != nil && base[t.id] == nil && o.text != t.text:
 			m.conflict("%s is there again, and is another one", t.name)
+		case o == nil && base[t.id] == nil:
+			m.behind[at] = append(m.behind[at], *t)
 		}
+		if o != nil && !m.gone[t.id] {
+			at = t.id
+		}
+	}
+	if m.f.ordered() {
+		m.places(base, theirs)
 	}
 }
 
-// insert puts theirs[i] behind what stands before it there.
-func (m *merge) insert(i int) {
-	at := 0
-	for j := i - 1; j >= 0; j-- {
-		if k := find(m.out, m.theirs[j].id); k >= 0 {
-			at = k + 1
-			break
+// places finds records that come in where somebody else put one: which of them is the last
+// one that matches?
+func (m *merge) places(base, theirs map[string]*entry) {
+	check := func(at string, next []entry) {
+		come := m.behind[at]
+		if len(come) == 0 {
+			return
+		}
+		for i := range next {
+			e := &next[i]
+			if m.gone[e.id] {
+				continue
+			}
+			if base[e.id] == nil && theirs[e.id] == nil && !idle(e.text) {
+				m.conflict("%s belongs where %s is now, and the last rule that matches counts", come[0].name, e.name)
+			}
+			return
 		}
 	}
-	// What follows in theirs should follow here too, else somebody added at the same place.
-	if m.f.ordered() && at < len(m.out) && !m.known(m.out[at].id) && !idle(m.out[at].text) {
-		m.conflict("%s belongs where %s is now, and the last rule that matches counts", m.theirs[i].name, m.out[at].name)
-		return
+	check("", m.mine)
+	for i := range m.mine {
+		check(m.mine[i].id, m.mine[i+1:])
 	}
-	m.out = slices.Insert(m.out, at, m.theirs[i])
 }
 
-func (m *merge) known(id string) bool { return find(m.base, id) >= 0 || find(m.theirs, id) >= 0 }
+// result puts together what is to be there.
+func (m *merge) result() []byte {
+	var b bytes.Buffer
+	put := func(text string) {
+		b.WriteString(text)
+		b.WriteByte('\n')
+	}
+	for _, e := range m.behind[""] {
+		put(e.text)
+	}
+	for i := range m.mine {
+		e := &m.mine[i]
+		if text, ok := m.text[e.id]; ok {
+			put(text)
+		} else if !m.gone[e.id] {
+			put(e.text)
+		}
+		for _, x := range m.behind[e.id] {
+			put(x.text)
+		}
+	}
+	return b.Bytes()
+}
 
 // sameOrder reports whether what both have stands in the same order.
 func sameOrder(a, b []entry) bool {
 	common := func(x, y []entry) (out []string) {
+		has := byID(y)
 		for i := range x {
-			if find(y, x[i].id) >= 0 && !idle(x[i].text) {
+			if has[x[i].id] != nil && !idle(x[i].text) {
 				out = append(out, x[i].id)
 			}
 		}
@@ -226,7 +254,7 @@ func (m *merge) members(b, t, o *entry) bool {
 			return false
 		}
 	}
-	m.out[find(m.out, o.id)].text = strings.Join(out, ":")
+	m.text[o.id] = strings.Join(out, ":")
 	return true
 }
 

@@ -85,6 +85,9 @@ func (t *told) shadow(before, after []byte) {
 		t.say("password entry of %s is that of %s now", quote(p.a.f[0]), quote(p.b.f[0]))
 	}
 	for _, p := range rest {
+		if t.full() {
+			continue
+		}
 		switch {
 		case t.odd(p):
 		case p.b == nil:
@@ -140,6 +143,9 @@ func day(f string) string {
 
 func (t *told) gshadow(before, after []byte) {
 	for _, p := range pairs(rowsOf(gshadow, before), rowsOf(gshadow, after)) {
+		if t.full() {
+			continue
+		}
 		switch {
 		case t.odd(p):
 		case p.b == nil:

@@ -389,6 +389,9 @@ func (t *told) sudoers(before, after []byte) {
 	}
 	n := len(t.out)
 	for _, k := range order {
+		if t.full() {
+			continue
+		}
 		was, is := tags[k][0], tags[k][1]
 		g := grant{user: k.user, host: k.host, as: k.as, cmnd: k.cmnd}
 		switch {
@@ -435,6 +438,9 @@ func (t *told) sudoRest(old, now []sudoLine) {
 	}
 	was, is := aliases(old), aliases(now)
 	for _, name := range sortedKeys(was, is) {
+		if t.full() {
+			continue
+		}
 		a, had := was[name]
 		b, has := is[name]
 		switch {
@@ -458,9 +464,15 @@ func (t *told) sudoRest(old, now []sudoLine) {
 	other := func(l *sudoLine) bool { return l.other != "" && l.err == nil }
 	gone, come := difference(of(old, other), of(now, other))
 	for _, l := range gone {
+		if t.full() {
+			continue
+		}
 		t.say("sudoers: %s taken away", quote(l))
 	}
 	for _, l := range come {
+		if t.full() {
+			continue
+		}
 		t.say("sudoers: %s added", quote(l))
 	}
 	bad := func(l *sudoLine) bool { return l.err != nil }

@@ -139,6 +139,9 @@ func (t *told) passwd(before, after []byte) {
 		t.user(p.a, p.b)
 	}
 	for _, p := range rest {
+		if t.full() {
+			continue
+		}
 		switch {
 		case t.odd(p):
 		case p.b == nil:
@@ -210,6 +213,9 @@ func (t *told) group(before, after []byte) {
 		t.members(p.a.f[3], p.b.f[3], "group "+quote(p.b.f[0]), "")
 	}
 	for _, p := range rest {
+		if t.full() {
+			continue
+		}
 		switch {
 		case t.odd(p):
 		case p.b == nil:
@@ -259,6 +265,9 @@ func (t *told) subids(f *file, before, after []byte) {
 		what = "group"
 	}
 	for _, p := range pairs(rowsOf(subids, before), rowsOf(subids, after)) {
+		if t.full() {
+			continue
+		}
 		switch {
 		case t.odd(p):
 		case p.b == nil:
