@@ -136,6 +136,7 @@ func stateColumns(prefix string, of func(*view) (*event.State, bool)) []column {
 		col(prefix+"acl", func(v *view) string { return s(v).ACLText() }),
 		col(prefix+"flags", func(v *view) string { return s(v).FlagsText() }),
 		col(prefix+"caps", func(v *view) string { return s(v).CapsText() }),
+		col(prefix+"project", func(v *view) uint32 { return s(v).Project }),
 	}
 }
 
