@@ -167,17 +167,62 @@ struct dentry___anonymous {
 	};
 } __attribute__((preserve_access_index));
 
+static __always_inline u64 alias_offset(void)
+{
+	struct dentry___union *u = 0;
+
+	if (bpf_core_field_exists(u->d_u.d_alias))
+		return bpf_core_field_offset(struct dentry___union, d_u.d_alias);
+	return bpf_core_field_offset(struct dentry___anonymous, d_alias);
+}
+
 static __always_inline struct dentry *alias_of(struct inode *in)
 {
 	struct inode___named *i = (void *)in;
-	struct dentry___union *u = 0;
 	void *node = BPF_CORE_READ(i, i_dentry.first);
 
-	if (!node)
-		return 0;
-	if (bpf_core_field_exists(u->d_u.d_alias))
-		return node - bpf_core_field_offset(struct dentry___union, d_u.d_alias);
-	return node - bpf_core_field_offset(struct dentry___anonymous, d_alias);
+	return node ? node - alias_offset() : 0;
+}
+
+/* The next one, 0 behind the last. */
+static __always_inline struct dentry *next_alias(struct dentry *d)
+{
+	struct hlist_node *node = (void *)d + alias_offset();
+	void *next = BPF_CORE_READ(node, next);
+
+	return next ? next - alias_offset() : 0;
+}
+
+/*
+ * The file of an overlay that f, which overlayfs opened below, stands for; 0: f stands
+ * for itself. Until linux v6.8 (commit def3ae83da02) f has the path above and the inode
+ * below, since then both are below and a struct backing_file around f (since v6.5,
+ * commit 62d53c4a1dfe) keeps the path above.
+ */
+struct backing_file {
+	struct path user_path;
+} __attribute__((preserve_access_index));
+
+static __always_inline bool is_backing(u32 mode)
+{
+	struct backing_file *b = 0;
+
+	return bpf_core_field_exists(b->user_path) && (mode & FMODE_BACKING);
+}
+
+static __always_inline struct dentry *overlaid(struct file *f)
+{
+	struct dentry *d = BPF_CORE_READ(f, f_path.dentry);
+	struct backing_file *b = (void *)f;
+	struct super_block *above, *below;
+	struct inode *in;
+
+	if (is_backing(BPF_CORE_READ(f, f_mode)))
+		return BPF_CORE_READ(b, user_path.dentry);
+	in = BPF_CORE_READ(f, f_inode);
+	above = BPF_CORE_READ(d, d_sb);
+	below = BPF_CORE_READ(in, i_sb);
+	return above == below ? 0 : d;
 }
 
 /*

@@ -279,6 +279,7 @@ struct bpf_iter__task_vma {
 #define DCACHE_DISCONNECTED 0x20
 #define FMODE_WRITE 0x2
 #define FMODE_CREATED 0x100000
+#define FMODE_BACKING 0x2000000	/* since linux v6.5, commit 62d53c4a1dfe */
 #define O_TRUNC 01000
 #define O_TMPFILE_BIT 020000000
 #define MAY_WRITE 2

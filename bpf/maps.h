@@ -14,6 +14,7 @@
 #define MARK_EXCEPT 8	/* names only: not watched from here down */
 #define MARK_PENDING 16	/* names only: a rule waits for this name */
 #define MARK_LINK 32	/* a file that has names outside its tree: content and metadata only */
+#define MARK_BELOW 64	/* a file that a loop device below a watched file system is made of: content only */
 
 #define RULE_OWN 0xfffff	/* the highest number that a rule has (path.h, pack_place): the rule of our own places, in force while we are guarded: what we do there is nobody's business */
 
@@ -86,7 +87,7 @@ struct {
 	__type(value, struct mark);
 } mounts SEC(".maps");
 
-/* Block devices (dev_t) below watched file systems. */
+/* Block devices (dev_t) below watched file systems, and those made of a watched file. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
@@ -125,7 +126,7 @@ struct settings {
 	u32 strict;	/* bit i: on super[i] something may be refused */
 	u32 arming;	/* the scan asks what was there before the rules */
 	u64 scan;	/* number of the scan for what is held (hooks/held.h) */
-	u32 links;	/* files with MARK_LINK */
+	u32 links;	/* files with MARK_LINK or MARK_BELOW */
 	u32 moves;	/* a tree in block mode lies in a mount that can be moved */
 	u32 everybody;	/* credentials are told of all tasks, not of those in logins alone */
 	u32 learned;	/* what lived before us is known: a session that is not is a new one */
@@ -329,7 +330,8 @@ struct base {
 struct place {
 	u32 anchor;	/* 0: not watched */
 	u32 rule;
-	u16 depth;	/* names between the anchor and the object */
+	u8 depth;	/* names between the anchor and the object, at most DEPTH */
+	u8 below;	/* what it is made of, not it: MARK_BELOW */
 	u8 mode;
 	u8 appeared;	/* it is a name that a rule waits for */
 	u8 too_deep;	/* the walk did not come to an end */

@@ -80,10 +80,12 @@ static __always_inline bool astray(struct dentry *d, struct place *p)
  * (slot_at). From the lowest bit: anchor, rule (RULE_OWN is the highest), depth
  * (at most DEPTH), mode, three flags.
  */
+#define PLACE_NAMES (1ULL << 62)
+
 static __always_inline u64 pack_place(const struct place *p)
 {
 	return p->anchor | (u64)(p->rule & RULE_OWN) << 32 | (u64)(p->depth & 127) << 52 | (u64)(p->mode & 3) << 59 |
-	       (u64)!!p->too_deep << 61 | (u64)!!p->names << 62 | (u64)!!p->astray << 63;
+	       (u64)!!p->too_deep << 61 | (p->names ? PLACE_NAMES : 0) | (u64)!!p->astray << 63;
 }
 
 static __always_inline void unpack_place(u64 v, struct place *p)
@@ -93,7 +95,7 @@ static __always_inline void unpack_place(u64 v, struct place *p)
 	p->depth = v >> 52 & 127;
 	p->mode = v >> 59 & 3;
 	p->too_deep = v >> 61 & 1;
-	p->names = v >> 62 & 1;
+	p->names = !!(v & PLACE_NAMES);
 	p->astray = v >> 63;
 }
 
@@ -292,7 +294,7 @@ static __always_inline struct near nearby(struct dentry *d, struct inode *in)
 	if (in && (c->lone || in->i_nlink != 1 || is_dir(in)) && mark_of(in))
 		return p;
 	if (!p.anchor)
-		p.where = AWAY;
+		p.where = in && in->i_nlink > 1 && !is_dir(in) ? ASK : AWAY;	/* another name may be watched: other_name */
 	else if (p.rule != RULE_OWN)	/* which does not hold for everybody */
 		p.where = HERE;
 	return p;
@@ -340,6 +342,22 @@ __noinline int put_names(u32 number, u32 i, u64 dentry, u32 depth)
 	return 0;
 }
 
+/* Appends what the kernel calls a file that lies in no directory, of memfd_create(2) (linux v6.1 mm/shmem.c, fs/d_path.c:simple_dname). */
+static __always_inline void put_nowhere(struct slot *s, u32 i, struct dentry *d)
+{
+	const char gone[] = " (deleted)";
+	long n;
+
+	if (s->size > SLOT_DATA - STRING_MAX - 512)
+		return;
+	n = bpf_probe_read_kernel_str(tail(s), NAME_MAX_ + 1, BPF_CORE_READ(d, d_name.name));
+	if (n <= 0)
+		return;
+	grew(s, i, n - 1);
+	__builtin_memcpy(tail(s), gone, sizeof(gone));
+	grew(s, i, sizeof(gone));
+}
+
 /* Appends the absolute path of (mnt, d) in its mount namespace to string i of a slot. */
 __noinline int put_path(u32 number, u32 i, u64 vfsmnt, u64 dentry)
 {
@@ -357,6 +375,10 @@ __noinline int put_path(u32 number, u32 i, u64 vfsmnt, u64 dentry)
 		struct dentry *up = BPF_CORE_READ(d, d_parent);
 		long n;
 
+		if (d == up && !k && d != BPF_CORE_READ(m, mnt.mnt_root)) {
+			put_nowhere(s, i, d);
+			return 0;
+		}
 		if (d == BPF_CORE_READ(m, mnt.mnt_root) || d == up) {
 			struct mount *parent = BPF_CORE_READ(m, mnt_parent);
 

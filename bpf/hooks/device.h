@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Block devices below watched file systems, in every tier. A descriptor of one is
- * a file like others, so the hooks of file.h come here with it. Opening one for
+ * a file like others, so the hooks of file.h come here with it; so they do with the
+ * file that a loop device below is made of (MARK_BELOW). Opening one for
  * writing is told, or the first write through a descriptor from before the rule
  * where it is seen, and the close; what is written goes past the file system and its
- * page cache.
+ * page cache. A loop device that is made of a watched file is such a device, too: since
+ * linux v6.12 what is written to it reaches the file past every hook.
  */
 #ifndef HOLDFAST_DEVICE_H
 #define HOLDFAST_DEVICE_H
@@ -13,32 +15,23 @@
 __noinline int report_device(struct request *r, u64 write)
 {
 	struct file *f;
-	struct opener *o;
 	struct slot *s;
-	u64 k;
 
 	if (!r)
 		return 0;
 	s = event_by_current(EV_FILE, OP_RAW_WRITE, r->hook);
 	if (!s)
 		return 0;
-	k = r->opener;
-	f = (void *)k;
+	f = (void *)r->opener;
 	fill_file(s, r);
 	put_path(s->number, 1, (u64)BPF_CORE_READ(f, f_path.mnt), (u64)BPF_CORE_READ(f, f_path.dentry));
-	if (write) {
-		o = &s->opener;
-		__builtin_memset(o, 0, sizeof(*o));
-		o->head = *head_of(s);
-		o->inode = (u64)r->in;
-		o->writes = 1;
-		bpf_map_update_elem(&openers, &k, o, BPF_ANY);
-	}
+	if (write)
+		remember_opener(s, r->opener, r, 1);
 	submit(s);
 	return 0;
 }
 
-/* Is r a block device below a watched file system? Its place is then that of the tree. */
+/* Is r a block device below a watched file system, or placed as the file of one? Its place is then that of the tree. */
 __noinline int find_device(struct request *r)
 {
 	struct inode *in;
@@ -47,6 +40,10 @@ __noinline int find_device(struct request *r)
 
 	if (!r)
 		return 0;
+	if (r->place.below) {
+		r->arg = 0;
+		return 1;
+	}
 	in = r->in;
 	if (!in || (BPF_CORE_READ(in, i_mode) & S_IFMT) != S_IFBLK)
 		return 0;

@@ -89,6 +89,10 @@ __noinline int report(struct request *r)
 
 	if (!r)
 		return 0;
+	if (r->place.below) {	/* by a path: on_device tells of what is opened */
+		r->op = OP_RAW_WRITE;
+		r->arg = 0;
+	}
 	s = event_by_current(EV_FILE, r->op, r->hook);
 	if (!s)
 		return 0;
@@ -107,20 +111,32 @@ static __always_inline int deny(struct request *r)
 	return -EPERM;
 }
 
+/* Is r about the content or the metadata of an object, whatever its name? */
+static __always_inline bool of_object(struct request *r)
+{
+	return r->in && !r->leaf && ((r->op && r->op <= OP_TRUNCATE) || (r->op >= OP_CHMOD && r->op <= OP_CLOSE));
+}
+
 /*
- * Is r's file one that has a name in a watched tree too? What is done to a name
- * outside (its removal, say) is not done to the watched one.
+ * Is r's file one that has a name in a watched tree too, or is a device below made of
+ * it? What is done to a name outside (its removal, say) is not done to the watched one.
  */
 static __always_inline bool find_link(struct request *r)
 {
 	struct inode *in = r->in;
 	struct mark *m;
 
-	if (!in || r->leaf || (r->op > OP_TRUNCATE && r->op < OP_CHMOD) || !r->op || r->op > OP_CLOSE)
+	if (!of_object(r))
 		return false;
 	m = mark_of(in);
-	if (!m || !(m->flags & MARK_LINK))
+	if (!m || !(m->flags & (MARK_LINK | MARK_BELOW)))
 		return false;
+	if (!(m->flags & MARK_LINK)) {
+		/* the loop device's own writes are those of the file system on it */
+		if ((r->op > OP_TRUNCATE && r->op != OP_MAP_WRITE && r->op != OP_CLOSE) || (TASK_READ(current_task(), flags) & PF_KTHREAD))
+			return false;
+		r->place.below = 1;
+	}
 	r->place.anchor = m->anchor;
 	r->place.rule = m->rule;
 	r->place.mode = m->mode;
@@ -148,10 +164,51 @@ __noinline int locate(struct request *r)
 	return r->place.anchor || r->place.appeared;
 }
 
+#define ALIASES 16	/* names of one file that are looked at */
+
+/*
+ * Gives r another name of its file, one in a directory that is watched or of which
+ * rules name entries: of the names that the kernel has in memory, among the latest. So
+ * what is done by a name that was given a moment ago is known before user space has
+ * marked the inode (MARK_LINK). 0: there is none.
+ */
+__noinline int other_name(struct request *r)
+{
+	struct inode *in;
+	struct dentry *d;
+	u64 dir, at;
+
+	if (!r || !of_object(r))
+		return 0;
+	in = r->in;
+	if (BPF_CORE_READ(in, i_nlink) < 2 || (BPF_CORE_READ(in, i_mode) & S_IFMT) == S_IFDIR || !on_watched_fs(BPF_CORE_READ(in, i_sb)))
+		return 0;
+	d = alias_of(in);
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < ALIASES; i++) {
+		if (!d)
+			return 0;
+		dir = (u64)BPF_CORE_READ(d, d_parent);
+		at = find_dir(dir);
+		if ((u32)at || at & PLACE_NAMES) {
+			r->d = d;
+			return 1;
+		}
+		d = next_alias(d);
+	}
+	return 0;
+}
+
+/* locate(), by whichever name. */
+static __always_inline bool locate_any(struct request *r)
+{
+	return locate(r) || (other_name(r) && locate(r));
+}
+
 /* The same, counted. */
 static __always_inline bool place(struct request *r)
 {
-	if (locate(r)) {
+	if (locate_any(r)) {
 		COUNT(r->hook, seen);
 		return true;
 	}
@@ -235,6 +292,38 @@ static __always_inline void request_open(struct request *r, struct file *f, u32 
 	r->opener = (u64)f;
 }
 
+/* Makes r's file an opener by this key: who came by it, as the event in s tells, and when. */
+static __always_inline void remember_opener(struct slot *s, u64 key, struct request *r, u64 writes)
+{
+	struct opener *o = &s->opener;
+
+	o->head = *head_of(s);
+	o->count = o->bytes = o->first = 0;
+	o->sent = head_of(s)->time;
+	o->inode = (u64)r->in;
+	o->writes = writes;
+	bpf_map_update_elem(&openers, &key, o, BPF_ANY);
+}
+
+/*
+ * Begins a request about the file of an overlay behind f, which overlayfs opened below:
+ * what is done to the one is done to the other. False: f is no such file.
+ */
+static __always_inline bool request_over(struct request *r, struct file *f, u32 op, u32 hook)
+{
+	struct dentry *d = overlaid(f);
+
+	if (!d)
+		return false;
+	__builtin_memset(r, 0, sizeof(*r));
+	r->d = d;
+	r->in = BPF_CORE_READ(d, d_inode);
+	r->opener = (u64)f;
+	r->op = op;
+	r->hook = hook;
+	return true;
+}
+
 /* Process tgid has a mapping of a watched file: its munmap is told of. */
 static __always_inline void note_mapper(u32 tgid)
 {
@@ -264,25 +353,37 @@ static __always_inline void on_unmap(u32 hook)
 	submit(s);
 }
 
+/* The file of r is mapped shared. Returns -EPERM if that must not be. */
+__noinline int mapped(struct request *r, u32 tier)
+{
+	if (!r || !place(r))
+		return 0;
+	if (r->place.below)
+		return on_device(r, tier);
+	if (tier == TIER_LSM && refuses(&r->place))
+		return deny(r);
+	if (tier == TIER_TRACEPOINT)
+		note_mapper(bpf_get_current_pid_tgid() >> 32);
+	report(r);
+	return 0;
+}
+
 /* A descriptor of f is mapped shared. Returns -EPERM if that must not be. */
 static __noinline int on_map(struct file *f, u32 hook, u32 tier)
 {
 	struct request r;
+	int err;
 
 	if (!(BPF_CORE_READ(f, f_mode) & FMODE_WRITE))
 		return 0;
 	request_file(&r, f, OP_MAP_WRITE, hook);
 	if (!is_regular(&r))
 		return on_device(&r, tier);
-	if (!place(&r))
-		return 0;
-	if (tier == TIER_LSM && refuses(&r.place)) {
-		return deny(&r);
-	}
-	if (tier == TIER_TRACEPOINT)
-		note_mapper(bpf_get_current_pid_tgid() >> 32);
-	report(&r);
-	return 0;
+	err = mapped(&r, tier);
+	/* overlayfs maps what is below on behalf of a mapping that mmap_file was asked about */
+	if (!err && tier == TIER_LSM && hook != HOOK_MMAP_BACKING && request_over(&r, f, OP_MAP_WRITE, hook))
+		err = mapped(&r, tier);
+	return err;
 }
 
 /*

@@ -7,33 +7,34 @@
 #define HOLDFAST_FOLD_H
 
 /*
+ * What folds stores has a key of its own beside that of the opener: who stores by a
+ * mapping that was there before a rule has no leave to write by its descriptor
+ * (on_write).
+ */
+static __always_inline u64 store_key(u64 opener)
+{
+	return opener + 1;
+}
+
+/*
  * Sends the event and makes the file an opener: what it writes from now on is
  * folded. With writes, the event tells of count operations and bytes.
  */
 __noinline int report_opener(struct request *r, u64 writes, u64 count, u64 bytes)
 {
-	struct opener *o;
 	struct slot *s;
-	u64 k;
 
 	if (!r)
 		return 0;
 	s = event_by_current(EV_FILE, r->op, r->hook);
 	if (!s)
 		return 0;
-	k = r->opener;
-	o = &s->opener;
 	fill_file(s, r);
 	if (writes)
 		file_of(s)->count = count;
 	file_of(s)->bytes = bytes;
 	put_place(s, 0, r);
-	o->head = *head_of(s);
-	o->count = o->bytes = o->first = 0;
-	o->sent = head_of(s)->time;
-	o->inode = (u64)r->in;
-	o->writes = writes;
-	bpf_map_update_elem(&openers, &k, o, BPF_ANY);
+	remember_opener(s, r->opener, r, writes);
 	submit(s);
 	return 0;
 }
@@ -51,6 +52,8 @@ static __always_inline int opened(struct request *r, u32 mode, u32 flags, u32 ti
 		return on_device(r, tier);
 	if (!place(r))
 		return 0;
+	if (r->place.below)
+		return on_device(r, tier);
 	r->arg = flags;
 	if (mode & FMODE_CREATED)
 		r->flags |= EF_CREATED;
@@ -160,6 +163,8 @@ static __always_inline int written(struct request *r, u64 bytes, u32 tier)
 		return on_device(r, tier);
 	if (!place(r))
 		return 0;
+	if (r->place.below)
+		return on_device(r, tier);
 	o = bpf_map_lookup_elem(&openers, &k);
 	if (o && o->inode != (u64)r->in)
 		o = 0;
@@ -203,6 +208,8 @@ static __always_inline int closed(struct request *r)
 	}
 	if (!place(r))
 		return 0;
+	if (r->place.below)
+		return on_device(r, TIER_TRACEPOINT);
 	report_folded(r);
 	bpf_map_delete_elem(&openers, &k);
 	return 0;

@@ -130,14 +130,27 @@ int held_files(struct bpf_iter__task_file *ctx)
 	return 0;
 }
 
+/* Tells of a mapping of r's file, if that is watched. */
+__noinline int held_mapped(struct request *r, u64 leader, u64 session, u64 bytes)
+{
+	struct task_struct *t = (void *)leader;
+
+	if (!r || !t || !held_place(r))
+		return 0;
+	if (r->place.below)	/* the end of the mapping tells nothing of the tree */
+		return 0;
+	note_mapper(BPF_CORE_READ(t, tgid));
+	return report_held(r, leader, session, bytes);
+}
+
 /* Tells of a mapping, if it can change a watched file. vma and leader are addresses. */
 __noinline int held_map(u64 vma, u64 leader, u64 session)
 {
 	struct vm_area_struct *v = (void *)vma;
 	struct task_struct *t = (void *)leader;
+	u64 flags, bytes;
 	struct request r;
 	struct file *f;
-	u64 flags;
 
 	if (!v || !t)
 		return 0;
@@ -149,12 +162,17 @@ __noinline int held_map(u64 vma, u64 leader, u64 session)
 	if (!f)
 		return 0;
 	request_file(&r, f, OP_MAP_WRITE, HOOK_HELD);
-	if (!is_regular(&r) || !held_place(&r))
+	if (!is_regular(&r))
 		return 0;
-	note_mapper(BPF_CORE_READ(t, tgid));
 	r.flags = EF_MAPPED;
 	r.ret = !!(flags & VM_WRITE);
-	report_held(&r, leader, session, BPF_CORE_READ(v, vm_end) - BPF_CORE_READ(v, vm_start));
+	bytes = BPF_CORE_READ(v, vm_end) - BPF_CORE_READ(v, vm_start);
+	held_mapped(&r, leader, session, bytes);
+	if (request_over(&r, f, OP_MAP_WRITE, HOOK_HELD)) {
+		r.flags = EF_MAPPED;
+		r.ret = !!(flags & VM_WRITE);
+		held_mapped(&r, leader, session, bytes);
+	}
 	return 0;
 }
 

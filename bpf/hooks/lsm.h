@@ -55,7 +55,7 @@ __noinline int refuse(struct request *r)
 
 	if (!r || !c || !c->armed || !c->blocking)
 		return 0;
-	if (!locate(r) || !refuses(&r->place))
+	if (!locate_any(r) || !refuses(&r->place))
 		return 0;
 	COUNT(r->hook, seen);
 	return deny(r);
@@ -79,14 +79,12 @@ static __always_inline int deny_dentry(struct dentry *d, u32 op, u32 hook, u64 a
 	return refuse(&r);
 }
 
-static __always_inline int tell_through(struct dentry *d, u64 opener, u32 op, u32 hook, u64 arg, int ret)
+static __always_inline int tell_flagged(struct dentry *d, u64 opener, u32 op, u32 hook, u64 arg, u32 flags)
 {
 	struct request r;
 	struct inode *in;
 	struct near n;
 
-	if (ret)
-		return 0;
 	in = inode_of(d);
 	n = nearby(d, in);
 	if (n.where == AWAY)
@@ -94,8 +92,20 @@ static __always_inline int tell_through(struct dentry *d, u64 opener, u32 op, u3
 	request_dentry(&r, d, in, op, hook, n);
 	r.arg = arg;
 	r.opener = opener;
+	r.flags = flags;
 	done(&r);
 	return 0;
+}
+
+static __always_inline int tell_through(struct dentry *d, u64 opener, u32 op, u32 hook, u64 arg, int ret)
+{
+	return ret ? 0 : tell_flagged(d, opener, op, hook, arg, 0);
+}
+
+/* Tells of what is about to be done, where nothing tells that it was. */
+static __always_inline int tell_ahead(struct dentry *d, u32 op, u32 hook)
+{
+	return tell_flagged(d, 0, op, hook, 0, EF_AHEAD);
 }
 
 static __always_inline int tell_dentry(struct dentry *d, u32 op, u32 hook, u64 arg, int ret)
@@ -122,12 +132,36 @@ static __always_inline int decide_open(struct file *f)
 
 DECIDE(file_open, decide_open(f), struct file *f)
 
+/* May f be one that overlayfs opened below? */
+static __always_inline bool is_below(struct file *f)
+{
+	return is_backing(f->f_mode) || f->f_inode->i_sb != f->f_path.dentry->d_sb;
+}
+
+#define NR_MADVISE 28
+#define NR_PROCESS_MADVISE 440
+
+/*
+ * A hole is punched through a mapping of an overlay's file, which maps f below (linux
+ * v6.1 mm/madvise.c:madvise_remove). Any other write below was asked about above.
+ */
+static __always_inline int punched_over(struct request *r, struct file *f)
+{
+	u64 nr;
+
+	if (!request_over(r, f, OP_WRITE, HOOK_FILE_PERM))
+		return 0;
+	nr = current_call();
+	return nr == NR_MADVISE || nr == NR_PROCESS_MADVISE ? written(r, 0, TIER_LSM) : 0;
+}
+
 static __always_inline int decide_permission(struct file *f, int mask)
 {
 	struct settings *c;
 	struct request r;
 	struct inode *in;
 	struct near n;
+	int err;
 
 	if (!(mask & MAY_WRITE))
 		return 0;
@@ -136,13 +170,31 @@ static __always_inline int decide_permission(struct file *f, int mask)
 	if (c && holds_mark(c, (u64)in->i_sb) && folds((u64)f, (u64)in, 0, HOOK_FILE_PERM, TIER_LSM))
 		return 0;
 	n = nearby_file(f);
-	if (n.where == AWAY)
+	if (n.where == AWAY && !is_backing(f->f_mode))
 		return 0;
 	request_open(&r, f, OP_WRITE, HOOK_FILE_PERM, n);
-	return written(&r, 0, TIER_LSM);
+	err = written(&r, 0, TIER_LSM);
+	return err || !is_below(f) ? err : punched_over(&r, f);
 }
 
 DECIDE(file_permission, decide_permission(f, mask), struct file *f, int mask)
+
+/* The last mapping of an overlay's file through f is gone, if somebody was seen storing by it. */
+static __always_inline int unmapped_over(struct request *r, struct file *f)
+{
+	u64 k = store_key((u64)f);
+	struct opener *o;
+
+	if (!request_over(r, f, OP_CLOSE, HOOK_FILE_CLOSE))
+		return 0;
+	o = bpf_map_lookup_elem(&openers, &k);
+	if (!o || o->inode != (u64)r->in)
+		return 0;
+	bpf_map_delete_elem(&openers, &k);
+	if (place(r))
+		report(r);
+	return 0;
+}
 
 SEC("fentry/locks_remove_file")
 int BPF_PROG(locks_remove_file, struct file *f)
@@ -153,10 +205,11 @@ int BPF_PROG(locks_remove_file, struct file *f)
 	if (!(f->f_mode & FMODE_WRITE))
 		return 0;
 	n = nearby_file(f);
-	if (n.where == AWAY)
+	if (n.where == AWAY && !is_backing(f->f_mode))
 		return 0;
 	request_open(&r, f, OP_CLOSE, HOOK_FILE_CLOSE, n);
-	return closed(&r);
+	closed(&r);
+	return is_below(f) ? unmapped_over(&r, f) : 0;
 }
 
 static __always_inline int decide_mmap(struct file *f, u64 flags)

@@ -44,55 +44,37 @@ static __always_inline bool is_store(u64 nr)
 	return nr >= CALLS || calls[nr].form != F_WRITE;
 }
 
-/*
- * What folds stores has a key of its own beside that of the opener: who stores by a
- * mapping that was there before a rule has no leave to write by its descriptor
- * (on_write).
- */
-static __always_inline u64 store_key(u64 opener)
-{
-	return opener + 1;
-}
-
 /* Sends a store; further ones by the same process are folded for a while. */
 __noinline int report_store(struct request *r, u64 count)
 {
-	struct opener *o;
 	struct slot *s;
-	u64 k;
 
 	if (!r)
 		return 0;
 	s = event_by_current(EV_FILE, OP_MAP_WRITE, HOOK_UPDATE_TIME);
 	if (!s)
 		return 0;
-	k = store_key(r->opener);
-	o = &s->opener;
 	fill_file(s, r);
 	file_of(s)->count = count;
 	put_place(s, 0, r);
-	o->head = *head_of(s);
-	o->count = o->bytes = o->first = 0;
-	o->sent = head_of(s)->time;
-	o->inode = (u64)r->in;
-	o->writes = 1;
-	bpf_map_update_elem(&openers, &k, o, BPF_ANY);
+	remember_opener(s, store_key(r->opener), r, 1);
 	submit(s);
 	return 0;
 }
 
-/* Somebody stored into f. */
-static __noinline int on_store(struct file *f, u64 nr)
+/* Somebody stored into the file of r. */
+__noinline int stored(struct request *r, u64 nr)
 {
-	u64 k = store_key((u64)f), now, count = 1, pt = bpf_get_current_pid_tgid();
-	struct request r;
+	u64 k, now, count = 1, pt = bpf_get_current_pid_tgid();
 	struct opener *o;
 
-	request_file(&r, f, OP_MAP_WRITE, HOOK_UPDATE_TIME);
-	r.flags = EF_MAPPED;
-	r.ret = nr != NR_PROCESS_VM_WRITEV && nr != NR_PTRACE;	/* into a mapping of its own */
+	if (!r)
+		return 0;
+	r->flags = EF_MAPPED;
+	r->ret = nr != NR_PROCESS_VM_WRITEV && nr != NR_PTRACE;	/* into a mapping of its own */
+	k = store_key(r->opener);
 	o = bpf_map_lookup_elem(&openers, &k);
-	if (o && o->inode == (u64)r.in && o->head.tgid == (u32)(pt >> 32)) {
+	if (o && o->inode == (u64)r->in && o->head.tgid == (u32)(pt >> 32)) {
 		now = bpf_ktime_get_boot_ns();
 		if (now - o->sent < FOLD_NS) {
 			COUNT(HOOK_UPDATE_TIME, seen);
@@ -102,8 +84,19 @@ static __noinline int on_store(struct file *f, u64 nr)
 		}
 		count += o->count;
 	}
-	if (place(&r))
-		report_store(&r, count);
+	if (place(r))
+		report_store(r, count);
+	return 0;
+}
+
+static __noinline int on_store(struct file *f, u64 nr)
+{
+	struct request r;
+
+	request_file(&r, f, OP_MAP_WRITE, HOOK_UPDATE_TIME);
+	stored(&r, nr);
+	if (request_over(&r, f, OP_MAP_WRITE, HOOK_UPDATE_TIME))
+		stored(&r, nr);
 	return 0;
 }
 
@@ -113,7 +106,7 @@ int BPF_PROG(file_update_time, struct file *f)
 	u64 nr;
 
 	/* not mapped shared for writing: a write, which is not our business */
-	if (f->f_inode->i_mapping->i_mmap_writable.counter <= 0 || nearby_file(f).where == AWAY)
+	if (f->f_inode->i_mapping->i_mmap_writable.counter <= 0 || (nearby_file(f).where == AWAY && !is_backing(f->f_mode)))
 		return 0;
 	nr = current_call();
 	return is_store(nr) ? on_store(f, nr) : 0;

@@ -161,7 +161,21 @@ int vfs_mkdir(u64 *ctx)
 	return tell_dentry((struct dentry *)AFTER_IDMAP(ctx, 2), OP_MKDIR, HOOK_MKDIR, 0, mkdir_result(RESULT(ctx, 4)));
 }
 
-DECIDE(inode_rmdir, deny_removal(d, OP_RMDIR, HOOK_RMDIR), struct inode *dir, struct dentry *d)
+/*
+ * Compilers have taken vfs_rmdir into its only caller of note before linux v5.12 (there
+ * it has a name, and nothing comes by it): where arguments are those of then, the
+ * removal is told of ahead.
+ */
+static __always_inline int decide_rmdir(struct dentry *d)
+{
+	int err = deny_removal(d, OP_RMDIR, HOOK_RMDIR);
+
+	if (err || has_idmap())
+		return err;
+	return tell_ahead(d, OP_RMDIR, HOOK_RMDIR);
+}
+
+DECIDE(inode_rmdir, decide_rmdir(d), struct inode *dir, struct dentry *d)
 
 SEC("fexit/vfs_rmdir")
 int vfs_rmdir(u64 *ctx)

@@ -125,6 +125,7 @@ const volatile struct call calls[CALLS] = {
 	[263] = PATH(OP_UNLINK, 0, 1, NOFOLLOW, 2),	/* unlinkat */
 	[133] = PATH(OP_MKNOD, CWD, 0, NOFOLLOW, 0),	/* mknod */
 	[259] = PATH(OP_MKNOD, 0, 1, NOFOLLOW, 0),	/* mknodat */
+	[469] = PATH(OP_SETFLAGS, 0, 1, FOLLOW_UNLESS, 4),	/* file_setattr */
 	[165] = { .form = F_MOUNT, .op = OP_MOUNT, .dir = CWD, .path = 1 },	/* mount */
 	[166] = { .form = F_MOUNT, .op = OP_UMOUNT, .dir = CWD, .path = 0 },	/* umount2 */
 	[155] = { .form = F_MOUNT, .op = OP_MOUNT, .dir = CWD, .path = 0 },	/* pivot_root */
@@ -172,6 +173,30 @@ __noinline u32 path_kind(u64 str)
 		named |= c ^ '.';
 	}
 	return COMPLEX;
+}
+
+/* The descriptor that "/proc/self/fd/N" names, which leads nowhere when the process has ended; -1 for any other path. */
+__noinline s32 own_fd(u64 str)
+{
+	const char dir[] = "/proc/self/fd/";
+	char got[sizeof(dir) + 7] = {};
+	s32 fd = 0;
+
+	if (bpf_probe_read_user_str(got, sizeof(got), (void *)str) <= (long)sizeof(dir))
+		return -1;
+#pragma clang loop unroll(full)
+	for (u32 i = 0; i < sizeof(dir) - 1; i++)
+		if (got[i] != dir[i])
+			return -1;
+#pragma clang loop unroll(full)
+	for (u32 i = sizeof(dir) - 1; i < sizeof(got); i++) {
+		if (!got[i])
+			return fd;
+		if (got[i] < '0' || got[i] > '9')
+			return -1;
+		fd = fd * 10 + (got[i] - '0');
+	}
+	return -1;
 }
 
 /* Where a path starts from: the root if it begins with '/', else a descriptor or the working directory. */
@@ -365,8 +390,9 @@ __noinline int on_paths(u32 number, u32 nr)
 {
 	struct paths *p = paths_at(number);
 	struct task_struct *t = current_task();
-	u32 kind;
 	bool exact;
+	u32 kind;
+	s32 fd;
 
 	if (!p || nr >= CALLS)
 		return 0;
@@ -387,6 +413,11 @@ __noinline int on_paths(u32 number, u32 nr)
 	} else if (exact) {
 		report_simple(number);
 	} else {
+		fd = p->flags & EF_FOLLOW ? own_fd(p->path) : -1;
+		if (fd >= 0) {
+			p->dirfd = fd;
+			return 1;
+		}
 		COUNT(HOOK_SYS_EXIT, seen);
 		report_named(number);
 	}

@@ -152,6 +152,9 @@ func (d *Daemon) settle(ctx context.Context) error {
 // trees on it read when they are over.
 func (d *Daemon) rawWrite(b *pipeline.Beneath) {
 	trees := d.sensor.On(b.Device)
+	if b.Device == 0 { // the file of a loop device
+		trees = []string{b.Path}
+	}
 	if b.Closed {
 		d.pipe.RescanFor(trees, fmt.Sprintf("found after the device %s had been open for writing", event.Text([]byte(b.At))), b, true)
 		if !b.First {

@@ -84,6 +84,7 @@ func (s *Sensor) Arm(rules []Rule) ([]Unarmed, error) {
 	for _, r := range rules {
 		a.rule(r)
 	}
+	a.backing()
 	held := a.files()
 	k, err := a.resolve()
 	if err == nil {
@@ -225,6 +226,26 @@ func (a *arming) place(f held, path string, mark bpf.TracerMark) {
 	if mark.Rule != RuleOwn {
 		a.trees[f.mount] = strictest(a.trees[f.mount], mark)
 		a.in[f.mount] = append(a.in[f.mount], path)
+	}
+}
+
+// backing marks the files that loop devices below watched file systems are made of.
+func (a *arming) backing() {
+	for _, m := range a.mounts {
+		mark, ok := a.trees[m.ID]
+		if !ok {
+			continue
+		}
+		mark.Flags = markBelow
+		d := devices{sys: "/sys", mounts: a.mounts, files: make(map[string]bool)}
+		d.below(m)
+		for p := range d.files {
+			f, err := a.open(p, true)
+			if err != nil { // in another root or namespace, or deleted: who can name it is there
+				continue
+			}
+			a.wants = append(a.wants, want{file: f, mark: mark})
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 type devices struct {
 	sys    string // /sys
 	mounts []Mount
+	files  map[string]bool // of loop devices, noted on the way; nil: not asked for
 }
 
 // below returns the device numbers (major:minor) of all block devices that hold
@@ -96,7 +97,11 @@ func (d devices) device(dev string, found map[string]bool, depth int) {
 		}
 	}
 	if file, err := os.ReadFile(filepath.Join(dir, "loop/backing_file")); err == nil {
-		d.path(strings.TrimSuffix(string(file), "\n"), found, depth+1)
+		p := strings.TrimSuffix(string(file), "\n")
+		if d.files != nil {
+			d.files[p] = true
+		}
+		d.path(p, found, depth+1)
 	}
 }
 

@@ -22,6 +22,7 @@ const (
 	markExcept  = 8
 	markPending = 16
 	markLink    = 32
+	markBelow   = 64
 )
 
 // keys is what is written to the kernel's maps.
@@ -92,8 +93,8 @@ func (a *arming) resolve() (keys, error) {
 		if mark.Mode == modeNumber(event.ModeBlock) {
 			k.strict[row.Sb] = true
 		}
-		if mark.Anchor == 0 || mark.Rule == RuleOwn {
-			mark.Mode = 0 // a name that is left out or waited for; and where we live, the host may be looked after
+		if mark.Anchor == 0 || mark.Rule == RuleOwn || mark.Flags == markBelow {
+			mark.Mode = 0 // a name that is left out or waited for; where we live or a device does, the host may be looked after
 		}
 		k.fs[row.Sb] = strictest(k.fs[row.Sb], mark)
 	}
@@ -210,7 +211,7 @@ func (s *Sensor) write(k keys, blocking, movable bool) error {
 		}
 		s.mounted = 0
 		for _, m := range k.marks {
-			if m.Flags&markLink != 0 {
+			if m.Flags&(markLink|markBelow) != 0 {
 				s.mounted++
 			}
 		}

@@ -86,7 +86,7 @@ type Sensor struct {
 	linked    map[uint32]Anchor // Link
 	linkHeld  []*os.File
 	linkMarks map[uint64]bpf.TracerMark
-	mounted   uint32 // files with markLink that Arm marked: mounts of single files
+	mounted   uint32 // files with markLink or markBelow that Arm marked
 
 	anchors atomic.Pointer[map[uint32]Anchor] // armed and linked
 	inHand  atomic.Bool                       // Run has taken a record from the ring and is not done with it

@@ -67,7 +67,7 @@ func TestKindAndFlagNumbersAreThoseOfTheWire(t *testing.T) {
 
 func TestMarkNumbersAreThoseOfTheMaps(t *testing.T) {
 	want := map[string]uint64{
-		"MARK_ROOT": markRoot, "MARK_NAMES": markNames, "MARK_EXCEPT": markExcept, "MARK_PENDING": markPending, "MARK_LINK": markLink,
+		"MARK_ROOT": markRoot, "MARK_NAMES": markNames, "MARK_EXCEPT": markExcept, "MARK_PENDING": markPending, "MARK_LINK": markLink, "MARK_BELOW": markBelow,
 		"MODE_OBSERVE": uint64(modeNumber(event.ModeObserve)), "MODE_RESTORE": uint64(modeNumber(event.ModeRestore)), "MODE_BLOCK": uint64(modeNumber(event.ModeBlock)),
 	}
 	for _, prefix := range []string{"MARK_", "MODE_"} {
