@@ -262,7 +262,8 @@ type TracerSlot struct {
 			_        structs.HostLayout
 			Anchor   uint32
 			Rule     uint32
-			Depth    uint16
+			Depth    uint8
+			Below    uint8
 			Mode     uint8
 			Appeared uint8
 			TooDeep  uint8
@@ -274,7 +275,8 @@ type TracerSlot struct {
 			_        structs.HostLayout
 			Anchor   uint32
 			Rule     uint32
-			Depth    uint16
+			Depth    uint8
+			Below    uint8
 			Mode     uint8
 			Appeared uint8
 			TooDeep  uint8

@@ -251,7 +251,8 @@ type UnitSlot struct {
 			_        structs.HostLayout
 			Anchor   uint32
 			Rule     uint32
-			Depth    uint16
+			Depth    uint8
+			Below    uint8
 			Mode     uint8
 			Appeared uint8
 			TooDeep  uint8
@@ -263,7 +264,8 @@ type UnitSlot struct {
 			_        structs.HostLayout
 			Anchor   uint32
 			Rule     uint32
-			Depth    uint16
+			Depth    uint8
+			Below    uint8
 			Mode     uint8
 			Appeared uint8
 			TooDeep  uint8

@@ -356,10 +356,8 @@ static __always_inline void on_unmap(u32 hook)
 /* The file of r is mapped shared. Returns -EPERM if that must not be. */
 __noinline int mapped(struct request *r, u32 tier)
 {
-	if (!r || !place(r))
+	if (!r || !place(r) || r->place.below)	/* on_map asks about what a device is made of: the stack is short */
 		return 0;
-	if (r->place.below)
-		return on_device(r, tier);
 	if (tier == TIER_LSM && refuses(&r->place))
 		return deny(r);
 	if (tier == TIER_TRACEPOINT)
@@ -380,6 +378,8 @@ static __noinline int on_map(struct file *f, u32 hook, u32 tier)
 	if (!is_regular(&r))
 		return on_device(&r, tier);
 	err = mapped(&r, tier);
+	if (r.place.below)
+		return on_device(&r, tier);
 	/* overlayfs maps what is below on behalf of a mapping that mmap_file was asked about */
 	if (!err && tier == TIER_LSM && hook != HOOK_MMAP_BACKING && request_over(&r, f, OP_MAP_WRITE, hook))
 		err = mapped(&r, tier);
