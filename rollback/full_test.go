@@ -17,7 +17,7 @@ import (
 func TestAFullDiskLosesNothingAndTheReserveLetsARestoreThrough(t *testing.T) {
 	mnt := storetest.Temp(t)
 	storetest.Run(t, "mount", "-t", "tmpfs", "-o", "size=8m", "none", mnt)
-	defer storetest.Run(t, "umount", mnt)
+	defer storetest.Run(t, "umount", "--lazy", mnt)
 	files, vault := filepath.Join(mnt, "files"), filepath.Join(mnt, "vault")
 	mkdirs(t, files)
 	s, err := Open(vault, Options{ReserveBytes: 1 << 20})
@@ -73,7 +73,7 @@ func TestAFullDiskLosesNothingAndTheReserveLetsARestoreThrough(t *testing.T) {
 func TestCapturesLeaveRoomForOthers(t *testing.T) {
 	mnt := storetest.Temp(t)
 	storetest.Run(t, "mount", "-t", "tmpfs", "-o", "size=8m", "none", mnt)
-	defer storetest.Run(t, "umount", mnt)
+	defer storetest.Run(t, "umount", "--lazy", mnt)
 	s, err := Open(filepath.Join(mnt, "vault"), Options{ReserveBytes: 1 << 20, FreeFloor: 2 << 20})
 	if err != nil {
 		t.Fatal(err)

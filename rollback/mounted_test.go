@@ -19,7 +19,7 @@ func TestAFileThatIsMountedElsewhereIsRestoredAndTheMountIsNamed(t *testing.T) {
 	}
 	v := capture(t, s, file)
 	storetest.Run(t, "mount", "--bind", file, here)
-	defer storetest.Run(t, "umount", here)
+	defer storetest.Run(t, "umount", "--lazy", here)
 	// A container: a mount namespace of its own.
 	c := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-euc", `mount --bind "$1" "$2"; echo mounted; read end`, "sh", file, there)
 	in, err := c.StdinPipe()
@@ -65,7 +65,7 @@ func TestAFileThatWasAMountPointWhenItWasKeptIsWrittenInPlace(t *testing.T) {
 			file, source := filepath.Join(dir, "f"), filepath.Join(dir, "source")
 			write(t, file, "below")
 			storetest.Sh(t, `cp /bin/true "$1"; setcap cap_net_raw=ep "$1"; mount --bind "$1" "$2"`, source, file)
-			defer storetest.Run(t, "umount", file)
+			defer storetest.Run(t, "umount", "--lazy", file)
 			defer storetest.Loosen(t, dir)
 			v := capture(t, s, file)
 			want := storetest.Truth(t, file)

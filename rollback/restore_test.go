@@ -153,7 +153,7 @@ func TestFilesOfAnOverlayAreRestored(t *testing.T) {
 	}
 	merged := filepath.Join(base, "merged")
 	storetest.Sh(t, `cd "$1"; mount -t overlay none -o lowerdir=lower,upperdir=upper,workdir=work merged`, base)
-	defer storetest.Run(t, "umount", merged)
+	defer storetest.Run(t, "umount", "--lazy", merged)
 	for _, vault := range []string{filepath.Join(base, "state", "vault"), filepath.Join(merged, "state", "vault")} {
 		mkdirs(t, filepath.Dir(vault))
 		s := open1(t, vault, Options{})
@@ -235,7 +235,7 @@ func TestAMountPointIsRefused(t *testing.T) {
 	write(t, other, "evil")
 	v := capture(t, s, file)
 	storetest.Run(t, "mount", "--bind", other, file)
-	defer storetest.Run(t, "umount", file)
+	defer storetest.Run(t, "umount", "--lazy", file)
 	_, err := s.RestorePath(t.Context(), file, v)
 	if !errors.Is(err, ErrBusy) {
 		t.Errorf("over a bind mount: %v, want ErrBusy", err)

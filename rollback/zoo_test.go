@@ -48,7 +48,7 @@ func TestAZooDamagedInEveryWayComesBackExactly(t *testing.T) {
 			storetest.Sh(t, fs.mount, mnt, zooScript(t))
 			t.Cleanup(func() {
 				storetest.Loosen(t, mnt)
-				storetest.Run(t, "umount", mnt)
+				storetest.Run(t, "umount", "--lazy", mnt)
 			})
 			root, vault := mnt, filepath.Join(base, "state", "vault")
 			if fs.name != "overlay" { // there the files are in the lower layer
