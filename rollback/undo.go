@@ -240,6 +240,8 @@ func (u *undo) standsInTheWay(n name, t *touch, have *event.State) (record, reas
 		return t.record, "what was left there is not known"
 	case t.after.Type == event.TypeRegular && t.after.Hash.IsZero():
 		return t.record, "the content that was left there is not known: " + t.after.Unread
+	case t.after.Unread != "" && t.before != nil && !t.before.Exists && have.Type == t.after.Type:
+		return "", "" // the cause made it, nobody else has touched it, and it went on before it was read
 	case have.Unread != "":
 		return t.record, "its content cannot be read now: " + have.Unread
 	}

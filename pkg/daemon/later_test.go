@@ -42,10 +42,7 @@ func TestALargeTreeIsEnrolledWhileTheRestIsArmed(t *testing.T) {
 	if err := os.WriteFile(file, []byte("evil"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.wait(t, query.Filter{Kind: event.RecResponse, Path: file}, 1)
-	if b, err := os.ReadFile(file); err != nil || string(b) != "good" {
-		t.Errorf("the file that is armed is %q, %v", b, err)
-	}
+	settled(t, file, "good")
 	if st, err = d.client.Status(t.Context()); err != nil || st.Armed {
 		t.Errorf("by now all is armed, %v: the test shows nothing", err)
 	}
@@ -64,8 +61,5 @@ func TestALargeTreeIsEnrolledWhileTheRestIsArmed(t *testing.T) {
 	if err := os.WriteFile(changed, []byte("evil"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.wait(t, query.Filter{Kind: event.RecResponse, Path: changed}, 1)
-	if b, err := os.ReadFile(changed); err != nil || string(b) != "content 17" {
-		t.Errorf("the file of the large tree is %q, %v", b, err)
-	}
+	settled(t, changed, "content 17")
 }

@@ -55,6 +55,7 @@ func (d *Daemon) readBack(ctx context.Context) error {
 // readBackAll reads versions back and returns how many had not been found bad before.
 func (d *Daemon) readBackAll(ctx context.Context, list []rollback.Version, bad map[string]error, slowly func(context.Context, uint64)) (fresh int) {
 	for _, v := range list {
+		d.standBack(ctx)
 		err := d.vault.Verify(v)
 		if err != nil && d.vault.Mend(ctx, v) {
 			err = d.vault.Verify(v)
@@ -72,6 +73,21 @@ func (d *Daemon) readBackAll(ctx context.Context, list []rollback.Version, bad m
 		}
 	}
 	return fresh
+}
+
+// standBack waits while events or changes do, up to a second: what is read back
+// now could be read back later, what finds no room in the ring is lost.
+func (d *Daemon) standBack(ctx context.Context) {
+	for range 10 {
+		if !d.pipe.Busy() {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 func (d *Daemon) tellUnread(bad map[string]error) {

@@ -78,6 +78,13 @@ func (p *Pipeline) Stats() Stats {
 	return s
 }
 
+// Busy reports whether events or changes wait for their turn.
+func (p *Pipeline) Busy() bool {
+	used, _, _ := p.in.stats()
+	n, _ := p.queue.stats()
+	return used > 0 || n > 0
+}
+
 // count fills in what was done until now.
 func (p *Pipeline) count(s *Stats) {
 	n := &p.n
