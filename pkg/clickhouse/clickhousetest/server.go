@@ -169,7 +169,6 @@ func (s *Server) Exec(ctx context.Context, query string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("exec: %w", err)
 	}
-	req.Close = true
 	req.Close = true // a kept connection may be one that the server is just closing
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
