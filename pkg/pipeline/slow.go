@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/holdfast/holdfast/pkg/accounts"
 	"github.com/holdfast/holdfast/pkg/coalesce"
 	"github.com/holdfast/holdfast/pkg/event"
@@ -294,17 +292,6 @@ func (p *Pipeline) followUp(it *item, f *rehash.Finding) {
 	for _, dir := range f.Compare {
 		p.compare(dir)
 	}
-	if it.rescan == nil && f.Changed && !f.After.Exists && slices.Contains(p.o.Trees(), f.Path) && standing(f.Path) {
-		// A root went, and another has its place by now: that one may have been compared
-		// before this change had its turn, which takes all that was known away.
-		p.compare(f.Path)
-	}
-}
-
-// standing reports whether something is at path.
-func standing(path string) bool {
-	var st unix.Stat_t
-	return unix.Lstat(path, &st) == nil
 }
 
 // compareMany is how many directories wait at most to be compared; beyond it the
