@@ -103,31 +103,35 @@ func documented(document string, at place, act string) (string, bool) {
 	return "", false
 }
 
-// readCells reads the results of every run in dir.
-func readCells(dir string) ([]cell, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.ndjson"))
+// readResults reads what runs left, a line of JSON each, in all files that match.
+func readResults[T any](pattern string) ([]T, error) {
+	files, err := filepath.Glob(pattern)
 	if err != nil {
 		return nil, err
 	}
-	var all []cell
+	var all []T
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		if err != nil {
 			return nil, err
 		}
 		sc := bufio.NewScanner(bytes.NewReader(b))
+		sc.Buffer(nil, 1<<20)
 		for sc.Scan() {
-			var c cell
+			var c T
 			if err := json.Unmarshal(sc.Bytes(), &c); err != nil {
 				return nil, fmt.Errorf("read %s: %w", f, err)
 			}
 			all = append(all, c)
 		}
+		if err := sc.Err(); err != nil {
+			return nil, fmt.Errorf("read %s: %w", f, err)
+		}
 	}
 	return all, nil
 }
 
-func writeCells(file string, cells []cell) error {
+func writeResults[T any](file string, cells []T) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)

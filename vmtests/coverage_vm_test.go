@@ -101,7 +101,7 @@ func TestCoverage(t *testing.T) {
 				cells = runCoverage(t, kernels, p, bin)
 			}
 			file := filepath.Join(coverageResults, strings.ReplaceAll(p.String(), " ", "-")+".ndjson")
-			if err := writeCells(file, cells); err != nil {
+			if err := writeResults(file, cells); err != nil {
 				t.Fatal(err)
 			}
 			for _, err := range failures(cells, limits) {
@@ -109,7 +109,7 @@ func TestCoverage(t *testing.T) {
 			}
 		})
 	}
-	cells, err := readCells(coverageResults)
+	cells, err := readResults[cell](filepath.Join(coverageResults, "*.ndjson"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,6 @@
 package vmtests
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -130,7 +127,7 @@ Cells may come from runs of different builds; `+"`make attribution`"+` without T
 
 // writeWho keeps the results of a run, beside those of cases that it did not run.
 func writeWho(file string, cells []whoCell) error {
-	old, err := readWho(file)
+	old, err := readResults[whoCell](file)
 	if err != nil {
 		return err
 	}
@@ -142,38 +139,5 @@ func writeWho(file string, cells []whoCell) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	for _, c := range cells {
-		if err := enc.Encode(c); err != nil {
-			return err
-		}
-	}
-	return os.WriteFile(file, b.Bytes(), 0o644)
-}
-
-// readWho reads the results in all files that match.
-func readWho(pattern string) ([]whoCell, error) {
-	files, err := filepath.Glob(pattern)
-	if err != nil {
-		return nil, err
-	}
-	var all []whoCell
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			return nil, err
-		}
-		sc := bufio.NewScanner(bytes.NewReader(b))
-		sc.Buffer(nil, 1<<20)
-		for sc.Scan() {
-			var c whoCell
-			if err := json.Unmarshal(sc.Bytes(), &c); err != nil {
-				return nil, fmt.Errorf("read %s: %w", f, err)
-			}
-			all = append(all, c)
-		}
-	}
-	return all, nil
+	return writeResults(file, cells)
 }

@@ -83,7 +83,7 @@ func TestWho(t *testing.T) {
 	if how != "write" && how != "again" {
 		return
 	}
-	cells, err := readWho(filepath.Join(whoResults, "*.ndjson"))
+	cells, err := readResults[whoCell](filepath.Join(whoResults, "*.ndjson"))
 	if err != nil {
 		t.Fatal(err)
 	}
