@@ -128,7 +128,7 @@ func TestAFailureAtAnyStepOfAPruneLeavesAWholeVault(t *testing.T) {
 			f.Fail(n, errno)
 			err := pruneAll(s)
 			reached := len(f.Steps()) >= n
-			if reached != (err != nil) {
+			if (reached && errno != unix.EINTR) != (err != nil) {
 				t.Errorf("%v at step %d: reached %v, but the prune says %v", errno, n, reached, err)
 			}
 			f.Fail(0, nil)

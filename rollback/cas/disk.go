@@ -17,18 +17,17 @@ var ErrTorn = errors.New("torn write")
 // them. It holds nothing and may be used from several goroutines.
 type Disk struct {
 	// Before, if set, is called before each of them with its name and object.
-	// An error makes the call fail with it. Tests inject faults here.
+	// An error stands for the call's own: EINTR makes it be called again, as that of
+	// the kernel does. Tests inject faults here.
 	Before func(op, object string) error
 }
 
 func (d Disk) do(op, object string, f func() error) error {
-	if d.Before != nil {
-		if err := d.Before(op, object); err != nil {
-			return fmt.Errorf("%s %q: %w", op, object, err)
-		}
-	}
 	for {
-		err := f()
+		err := d.before(op, object)
+		if err == nil {
+			err = f()
+		}
 		if err == nil {
 			return nil
 		}
@@ -36,6 +35,13 @@ func (d Disk) do(op, object string, f func() error) error {
 			return fmt.Errorf("%s %q: %w", op, object, err)
 		}
 	}
+}
+
+func (d Disk) before(op, object string) error {
+	if d.Before == nil {
+		return nil
+	}
+	return d.Before(op, object)
 }
 
 // Create makes a new regular file and returns its descriptor.
@@ -64,20 +70,16 @@ func (d Disk) Unnamed(dirfd int, object string) (fd int, err error) {
 
 // Write writes all of b at off.
 func (d Disk) Write(fd int, object string, b []byte, off int64) error {
-	if d.Before != nil {
-		err := d.Before("write", object)
-		if errors.Is(err, ErrTorn) {
-			_, err = unix.Pwrite(fd, b[:len(b)/2], off)
-			if err == nil {
-				err = ErrTorn
+	for len(b) > 0 {
+		n, err := 0, d.before("write", object)
+		switch {
+		case err == nil:
+			n, err = unix.Pwrite(fd, b, off)
+		case errors.Is(err, ErrTorn):
+			if _, werr := unix.Pwrite(fd, b[:len(b)/2], off); werr != nil {
+				err = werr
 			}
 		}
-		if err != nil {
-			return fmt.Errorf("write %q: %w", object, err)
-		}
-	}
-	for len(b) > 0 {
-		n, err := unix.Pwrite(fd, b, off)
 		if err == unix.EINTR {
 			continue
 		}
