@@ -77,6 +77,20 @@ type gap struct {
 
 	id    string // of its record, "" before
 	tries int    // rescans that failed
+	early uint64 // changes of it that comparisons for something else found
+}
+
+// finds returns how that is said of a change that was found because of it, and why.
+func (g *gap) finds() (found, reason string) {
+	if slices.Contains(g.causes, event.CauseDown) {
+		return event.FoundWhileDown, reasonDown
+	}
+	return event.FoundAfterGap, reasonLost
+}
+
+// holds reports whether a change of path may be missing because of it.
+func (g *gap) holds(path string) bool {
+	return g.all || slices.ContainsFunc(g.trees, func(t string) bool { return coalesce.Within(t, path) })
 }
 
 // Prior is a gap that an earlier run left open.
@@ -250,6 +264,39 @@ func (g *gaps) tried(d *gap, now, took uint64, healed bool) {
 	}
 }
 
+// over returns the open loss that began first of those by which a change of path
+// may be missing, nil if there is none: whatever comparison finds it first, it may
+// have been lost with that one. Those whose trees were compared once do not count.
+func (g *gaps) over(path string) (first *gap) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, d := range g.open {
+		if !d.unplaced && d.tries == 0 && d.holds(path) && (first == nil || d.from < first.from) {
+			first = d
+		}
+	}
+	return first
+}
+
+// found counts a change that a job found for the loss that its record names.
+func (g *gaps) found(r *event.Record, j *job) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, d := range g.open {
+		if r.Gap != nil && r.Gap.Of == d.id && d != j.gap {
+			d.early++
+			return
+		}
+	}
+	j.changes.Add(1)
+}
+
+func (g *gaps) earlier(d *gap) uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return d.early
+}
+
 // quiet reports whether nothing is collected or open.
 func (g *gaps) quiet() bool {
 	g.mu.Lock()
@@ -357,7 +404,7 @@ func (p *Pipeline) declare(ctx context.Context, g *gap) error {
 		j.reason = reasonRings
 	}
 	if !g.unplaced {
-		j.found, j.reason = event.FoundAfterGap, reasonLost
+		j.found, j.reason = g.finds()
 		err := p.tell(ctx, j, event.RescanPending, g.reason())
 		if errors.Is(err, errStuck) {
 			p.gaps.back(g)
@@ -378,7 +425,8 @@ func (p *Pipeline) Down(ctx context.Context, from event.Time, trees []string, op
 	now := p.o.Clock.Wall(p.o.Clock.Boot())
 	g := &gap{from: min(from, now), to: now, causes: []string{event.CauseDown}, trees: trees, prior: open}
 	done := make(chan error, 1)
-	j := &job{trees: trees, gap: g, found: event.FoundWhileDown, reason: reasonDown, done: done}
+	j := &job{trees: trees, gap: g, done: done}
+	j.found, j.reason = g.finds()
 	if err := p.tell(ctx, j, event.RescanPending, g.reason()); err != nil {
 		return fmt.Errorf("declare a gap: %w", err)
 	}
@@ -408,7 +456,7 @@ func (p *Pipeline) tell(ctx context.Context, j *job, state, reason string) error
 		r.Gap.Trees = append(r.Gap.Trees, text(t))
 	}
 	if state != event.RescanPending {
-		r.Gap.Looked, r.Gap.Changes = j.looked.Load(), j.changes.Load()
+		r.Gap.Looked, r.Gap.Changes = j.looked.Load(), j.changes.Load()+p.gaps.earlier(g)
 	}
 	put := p.must
 	if state == event.RescanPending && len(g.prior) == 0 {

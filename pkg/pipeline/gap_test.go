@@ -81,6 +81,38 @@ func TestWhatACounterAloneTellsOfIsFoundByComparing(t *testing.T) {
 	known(s)
 }
 
+// A comparison for another reason may come before the rescan of a loss: what it
+// finds was lost, and is told so.
+func TestWhatWasLostIsFoundAfterItsGapWhateverComparesFirst(t *testing.T) {
+	s := pipelinetest.NewScene(t, event.ModeObserve)
+	var full, held atomic.Bool
+	held.Store(true)
+	s.Options.Waiting = held.Load // events are on their way: comparisons wait for them
+	s.Options.Kernel = func() (pipeline.KernelLosses, error) {
+		k := pipeline.KernelLosses{Rings: 3}
+		if full.Load() {
+			k.Ring = []uint64{5}
+		}
+		return k, nil
+	}
+	plant(s)
+	s.Start()
+	s.Do(os.WriteFile(s.At("f"), []byte("unseen"), 0o644))
+	s.Wait("the comparison for a ring", func([]event.Record) bool { return s.P.Stats().Rescans == 1 })
+	full.Store(true)
+	s.Wait("a gap", func(r []event.Record) bool { return len(gapsOf(r)) == 1 })
+	held.Store(false)
+	all := s.Wait("a closed gap", closed)
+	g, c := gapsOf(all), changes(all)
+	if len(c) != 1 || c[0].Found != event.FoundAfterGap || c[0].Gap == nil || c[0].Gap.Of != g[0].ID || c[0].Actor.User != event.Unknown {
+		t.Errorf("%+v", c)
+	}
+	if g[1].Gap.Of != g[0].ID || g[1].Gap.Changes != 1 {
+		t.Errorf("%+v", g[1].Gap)
+	}
+	known(s)
+}
+
 // A file that was seen to change and cannot be read is a gap of its own path, which
 // is open until the file was read.
 func TestAFileThatCannotBeReadIsLookedAtUntilItCan(t *testing.T) {

@@ -55,8 +55,17 @@ func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Reco
 		}
 	}
 	if it.rescan != nil {
+		g := it.rescan.gap
 		r.Found = it.rescan.found
-		if g := it.rescan.gap; g != nil && g.id != "" {
+		if r.Found == event.FoundUnplaced || r.Found == event.FoundAfterGap {
+			if first := p.gaps.over(it.change.Path); first != nil && first != g {
+				var why string
+				g = first
+				r.Found, why = g.finds()
+				r.Reason = why + "; " + r.Reason
+			}
+		}
+		if g != nil && g.id != "" {
 			// when it happened is not known: after what is known of it, before the look
 			r.Time, r.TimeEnd = g.from, max(r.TimeEnd, g.to)
 			r.Gap = &event.Gap{Of: g.id}

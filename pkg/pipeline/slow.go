@@ -428,7 +428,7 @@ func (p *Pipeline) journal(ctx context.Context, found *find, j *judgement, steps
 	}
 	p.n.changes.Add(1)
 	if it.rescan != nil {
-		it.rescan.changes.Add(1)
+		p.gaps.found(rec, it.rescan)
 	}
 	if it.self && f.Before.Exists && !f.After.Exists {
 		// Where has it gone? Nobody has told.
