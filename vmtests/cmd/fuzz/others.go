@@ -147,5 +147,7 @@ func (f *fuzzer) run() error {
 	// somebody may put a fifo there, which nobody reads
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	return exec.CommandContext(ctx, p).Run()
+	c := exec.CommandContext(ctx, p)
+	c.Dir = f.tree // others write to the program meanwhile: what the shell makes of that stays in the tree
+	return c.Run()
 }
