@@ -29,7 +29,7 @@ import (
 type state struct {
 	cfg     config.Config
 	host    string
-	hostID  string
+	hostID  string // of the log
 	boot    string
 	journal *journal.Journal
 	vault   *rollback.Store
@@ -53,14 +53,15 @@ func openState(cfg config.Config, log *slog.Logger) (*state, error) {
 	if s.host, err = os.Hostname(); err != nil {
 		return nil, fmt.Errorf("host name: %w", err)
 	}
-	if s.hostID, err = hostID(cfg.State); err != nil {
+	machine, err := hostID(cfg.State)
+	if err != nil {
 		return nil, err
 	}
 	if s.boot, err = readLine("/proc/sys/kernel/random/boot_id"); err != nil {
 		return nil, fmt.Errorf("boot id: %w", err)
 	}
 	s.journal, err = journal.Open(cfg.JournalDir(), cfg.KeysDir(), journal.Options{
-		HostID: s.hostID, Host: s.host, Boot: s.boot, SegmentBytes: int64(cfg.Limits.Segment), KeyEvery: cfg.Journal.KeyEvery, Logger: log,
+		HostID: machine, Host: s.host, Boot: s.boot, SegmentBytes: int64(cfg.Limits.Segment), KeyEvery: cfg.Journal.KeyEvery, Logger: log,
 		KeepFor: time.Duration(cfg.Journal.KeepDays) * 24 * time.Hour, KeepBytes: int64(cfg.Journal.KeepSize), Shipped: s.shipped(log),
 		// whoever can damage the log must not be able to end the protection with it
 		Continue: true,
@@ -68,6 +69,7 @@ func openState(cfg config.Config, log *slog.Logger) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.hostID = s.journal.HostID()
 	s.vault, err = rollback.Open(cfg.VaultDir(), rollback.Options{
 		EvidenceDir: cfg.EvidenceDir(), EvidenceMax: int64(cfg.Limits.Evidence), ReserveBytes: int64(cfg.Limits.Reserve), FreeFloor: freeFloor, Before: s.recordsFirst,
 	})
@@ -79,12 +81,12 @@ func openState(cfg config.Config, log *slog.Logger) (*state, error) {
 }
 
 // shipped returns what tells how far records are on the server; nil if they are sent to none.
-func (s *state) shipped(log *slog.Logger) func() uint64 {
+func (s *state) shipped(log *slog.Logger) func(string) uint64 {
 	if !s.cfg.ClickHouse.Enabled() {
 		return nil
 	}
-	return func() uint64 {
-		n, err := ship.Confirmed(s.cfg.ShippedFile(), s.hostID)
+	return func(hostID string) uint64 {
+		n, err := ship.Confirmed(s.cfg.ShippedFile(), hostID)
 		if err != nil {
 			log.Warn("shipping position cannot be read: nothing expires by age", "err", err)
 		}

@@ -101,8 +101,8 @@ const Unknown = "unknown"
 type Record struct {
 	ID     string `json:"id"`
 	Host   string `json:"host"`
-	HostID string `json:"host_id"`
-	Boot   string `json:"boot"` // boot id; with ~ and a number behind it where the log was begun again in that boot
+	HostID string `json:"host_id"` // machine id; with ~ and a number behind it in a log that was begun again
+	Boot   string `json:"boot"`    // boot id
 	Seq    uint64 `json:"seq"`
 
 	Time    Time   `json:"time"`

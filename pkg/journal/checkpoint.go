@@ -34,14 +34,13 @@ const (
 // that time. As text it is a note of golang.org/x/mod/sumdb/note whose lines are
 // those of a C2SP tlog checkpoint:
 //
-//	holdfast.journal/HOST_ID
+//	holdfast.journal/HOST_ID   (with ~ and a number behind it of a log that was begun again)
 //	SIZE
 //	ROOT in base64
 //	time RFC3339
 //	recovered N        (only at an open that found N whole records unsigned)
 //	first N            (records below N have expired)
 //	next VERIFIER_KEY  (only in the chain: this key signs from here on)
-//	again NUMBER BOOT  (only in the chain's first: the log was begun again in that boot)
 //
 //	— NAME SIGNATURE
 type Checkpoint struct {
@@ -52,7 +51,6 @@ type Checkpoint struct {
 	Recovered uint64
 	First     uint64 // records below it have expired; 1 while none have
 	Next      string // verifier's key of the key that signs what follows, "" for an ordinary checkpoint
-	Again     string // NUMBER BOOT of a log that was begun again, "" of any other
 }
 
 // origin is the first line of a host's checkpoints and the name of its key.
@@ -75,9 +73,6 @@ func (c *Checkpoint) text() string {
 	}
 	if c.Next != "" {
 		s += "next " + c.Next + "\n"
-	}
-	if c.Again != "" {
-		s += "again " + c.Again + "\n"
 	}
 	return s
 }
@@ -125,8 +120,6 @@ func parseCheckpoint(text string) (Checkpoint, error) {
 			}
 		case "next":
 			c.Next = val
-		case "again":
-			c.Again = val
 		}
 	}
 	return c, nil

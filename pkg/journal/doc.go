@@ -47,7 +47,8 @@
 // the line "recovered N". Records that a signed checkpoint covers cannot be torn
 // by a crash: if one is missing or differs, Open returns ErrTampered and changes
 // nothing, unless Options.Continue is set: then everything is left as it is, for evidence,
-// a new segment begins behind the signed size, and Opened().Tampered names what is
+// a new segment begins behind the signed size (or, where nothing is left to go on from, another log
+// under a host id of its own: Journal.HostID), and Opened().Tampered names what is
 // wrong. Open looks at the last segment, the ends of the others and the root;
 // Verify looks at everything.
 //

@@ -60,7 +60,7 @@ func (w *writer) toExpire(now time.Time) (*expiry, error) {
 	}
 	shipped := ^uint64(0)
 	if w.o.Shipped != nil {
-		shipped = w.o.Shipped()
+		shipped = w.o.Shipped(w.o.HostID)
 	}
 	aged, most := 0, max(1, len(segs)/100)
 	if w.o.ageMost > 0 {

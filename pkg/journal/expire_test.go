@@ -54,10 +54,10 @@ func TestOldRecordsExpireOnTheRecordAndWhatIsLeftIsProven(t *testing.T) {
 		{"by age", func(l *log) { l.o.KeepFor = 30 * time.Minute }, "older than 30m0s"},
 		{"by size", func(l *log) { l.o.KeepBytes = 20 << 10 }, "20480 are kept"},
 		{"by age, as far as it was shipped", func(l *log) {
-			l.o.KeepFor, l.o.Shipped = 10*time.Minute, func() uint64 { return 25 }
+			l.o.KeepFor, l.o.Shipped = 10*time.Minute, func(string) uint64 { return 25 }
 		}, "older than 10m0s"},
 		{"by size, though it was not shipped", func(l *log) {
-			l.o.KeepBytes, l.o.Shipped = 20<<10, func() uint64 { return 5 }
+			l.o.KeepBytes, l.o.Shipped = 20<<10, func(string) uint64 { return 5 }
 		}, "were not shipped"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -256,7 +256,7 @@ func TestALogWithNothingToGoOnFromIsSetAside(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if r.Boot == old.Boot || !strings.HasPrefix(r.Boot, old.Boot+"~") || again.Boot != r.Boot || !strings.HasPrefix(r.ID, r.HostID+"/"+r.Boot+"/") {
+			if !strings.HasPrefix(r.HostID, old.HostID+"~") || again.HostID != r.HostID || r.Boot != old.Boot || !strings.HasPrefix(r.ID, r.HostID+"/"+r.Boot+"/") {
 				t.Fatalf("id %s after %s, then %s", r.ID, old.ID, again.ID)
 			}
 			if _, found := l.verify(""); len(found) > 0 {
@@ -267,7 +267,13 @@ func TestALogWithNothingToGoOnFromIsSetAside(t *testing.T) {
 			}
 			l.o.Boot = "the next boot"
 			j = l.open()
-			if _, err := j.AppendDurable(context.Background(), again); err != nil || again.Boot != "the next boot" {
+			if _, err := j.AppendDurable(context.Background(), again); err != nil || again.Boot != "the next boot" || again.HostID != r.HostID || j.HostID() != r.HostID {
+				t.Fatal(again.ID, err)
+			}
+			l.close(j)
+			must(t, os.RemoveAll(l.dir)) // and a second time
+			j = l.open()
+			if _, err := j.AppendDurable(context.Background(), again); err != nil || again.HostID == r.HostID || strings.Count(again.HostID, "~") != 1 {
 				t.Fatal(again.ID, err)
 			}
 			l.close(j)

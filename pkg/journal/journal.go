@@ -34,22 +34,22 @@ var (
 
 // Options of Open. HostID is required, the rest has defaults.
 type Options struct {
-	HostID string // machine id: part of each record's id, name of the log
+	HostID string // machine id: part of each record's id, name of the log; see Journal.HostID
 	Host   string // host name
 	Boot   string // boot id
 
-	Now          func() time.Time // time.Now
-	SegmentBytes int64            // begin a new segment above this size; 64 MiB
-	FlushEvery   time.Duration    // longest wait of a record for its commit; 100 ms
-	HistoryEvery time.Duration    // shortest time between two entries of the history; 1 min
-	KeyEvery     time.Duration    // for how long a key signs, while records come; 1 h, negative: for ever
-	QueueBytes   int              // waiting bytes above which Append refuses; 16 MiB
-	KeepFor      time.Duration    // segments whose records are older expire; 0: never
-	KeepBytes    int64            // the oldest segments expire while all have more bytes; 0: never
-	Shipped      func() uint64    // last record that was shipped: younger ones do not expire by age; nil: none are shipped
-	ReserveBytes int64            // space kept for critical records; 4 MiB, negative for none
-	Continue     bool             // go on behind tampered records, leaving them as they are
-	Logger       *slog.Logger     // slog.DiscardHandler
+	Now          func() time.Time           // time.Now
+	SegmentBytes int64                      // begin a new segment above this size; 64 MiB
+	FlushEvery   time.Duration              // longest wait of a record for its commit; 100 ms
+	HistoryEvery time.Duration              // shortest time between two entries of the history; 1 min
+	KeyEvery     time.Duration              // for how long a key signs, while records come; 1 h, negative: for ever
+	QueueBytes   int                        // waiting bytes above which Append refuses; 16 MiB
+	KeepFor      time.Duration              // segments whose records are older expire; 0: never
+	KeepBytes    int64                      // the oldest segments expire while all have more bytes; 0: never
+	Shipped      func(hostID string) uint64 // last record of the log that was shipped: younger ones do not expire by age; nil: none are shipped
+	ReserveBytes int64                      // space kept for critical records; 4 MiB, negative for none
+	Continue     bool                       // go on behind tampered records, leaving them as they are
+	Logger       *slog.Logger               // slog.DiscardHandler
 
 	ageMost         int          // segments that go by age at a look, for tests
 	fault, keyFault func() error // of a disk that tests make: asked before each write, and each change of keys
@@ -274,6 +274,10 @@ func (j *Journal) wait(ctx context.Context, seq uint64) error {
 
 // Opened tells what Open found.
 func (j *Journal) Opened() Opened { return j.opened }
+
+// HostID is the host id in the records and the log's name: that of Options, with ~ and a number behind it in a log
+// that was begun again where another one was wiped.
+func (j *Journal) HostID() string { return j.o.HostID }
 
 // Failing reports whether records cannot be written, or only critical ones.
 func (j *Journal) Failing() bool {

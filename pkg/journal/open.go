@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -35,13 +36,13 @@ func Open(dir, keyDir string, o Options) (*Journal, error) {
 	if err != nil {
 		return fail(err)
 	}
-	r := &recovery{dir: dir, keyDir: keyDir, o: o}
+	r := &recovery{dir: dir, keyDir: keyDir, machine: o.HostID, o: o}
 	w, err := r.open()
 	if o.Continue && (errors.Is(err, ErrTampered) || errors.Is(err, ErrKey) || errors.Is(err, errBadKey)) {
 		// There is nothing left to go on from. Whoever did that must not end the recording with it.
 		why := err
 		if err = setAside(dir, o.Now()); err == nil {
-			r = &recovery{dir: dir, keyDir: keyDir, o: o, wiped: true}
+			r = &recovery{dir: dir, keyDir: keyDir, machine: o.HostID, o: o, wiped: true}
 			r.wrong(ProblemRemoved, "the log was begun again, what is left of the earlier one is beside it: %v", why)
 			w, err = r.open()
 		}
@@ -49,7 +50,7 @@ func Open(dir, keyDir string, o Options) (*Journal, error) {
 	if err != nil {
 		return fail(errors.Join(err, lock.Close()))
 	}
-	o.Boot = r.boot()
+	o.HostID = r.o.HostID
 	j := &Journal{
 		dir: dir, o: o, prefix: o.HostID + "/" + o.Boot + "/", opened: r.opened, lock: lock,
 		kick: make(chan struct{}, 1), done: make(chan struct{}), changed: make(chan struct{}),
@@ -122,13 +123,13 @@ func listSegments(dir string) ([]uint64, error) {
 // recovery is one run of Open.
 type recovery struct {
 	dir, keyDir string
-	o           Options
+	machine     string  // Options.HostID as it was given
+	o           Options // with the log's own HostID
 	opened      Opened
 
 	signer *signer
 	chain  *keychain
-	again  string // see Checkpoint.Again
-	wiped  bool   // an earlier log is gone
+	wiped  bool // an earlier log is gone
 	segs   []uint64
 	check  Checkpoint // the one in force
 	hashes hashFile
@@ -205,18 +206,19 @@ func (r *recovery) identify() (fresh bool, err error) {
 	if err := r.loadKeys(notes); err != nil {
 		return false, err
 	}
-	want := origin(r.o.HostID)
 	var c Checkpoint
 	if n != nil {
 		if c, err = unsigned(n); err != nil {
 			r.wrong(ProblemCheckpoint, "%s: %v", checkpointName, err)
 			c = Checkpoint{}
-		} else if c.Origin != want {
-			return false, fmt.Errorf("%w: it is %s, this is %s", ErrOtherHost, c.Origin, want)
 		}
 	}
-	if r.signer != nil && r.signer.name != want {
-		return false, fmt.Errorf("%w: the key in %s is %s, this is %s", ErrOtherHost, r.keyDir, r.signer.name, want)
+	key := ""
+	if r.signer != nil {
+		key = r.signer.name
+	}
+	if err := r.named(c.Origin, key); err != nil {
+		return false, err
 	}
 	if err := r.checkHosts(); err != nil {
 		return false, err
@@ -237,12 +239,12 @@ func (r *recovery) identify() (fresh bool, err error) {
 	return false, r.force(n)
 }
 
-// checkHosts looks whether the segments name this host.
+// checkHosts looks whether the segments name this host. One of an earlier log of it does not hold the records that were signed.
 func (r *recovery) checkHosts() error {
 	for _, first := range r.segs {
 		h, err := readSegmentHead(r.dir, first)
-		if err == nil && h.HostID != r.o.HostID {
-			return fmt.Errorf("%w: %s is of host %s, this is %s", ErrOtherHost, segmentName(first), h.HostID, r.o.HostID)
+		if err == nil && h.HostID != r.machine && !strings.HasPrefix(h.HostID, r.machine+again) {
+			return fmt.Errorf("%w: %s is of host %s, this is %s", ErrOtherHost, segmentName(first), h.HostID, r.machine)
 		}
 	}
 	return nil

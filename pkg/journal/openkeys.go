@@ -66,11 +66,6 @@ func (r *recovery) linkKeys(newest []byte, notes [][]byte) error {
 		for i, why := range r.chain.extend(notes) {
 			r.wrong(ProblemKey, "%s: note %d: %v", chainName, i+1, why)
 		}
-		if len(notes) > 0 {
-			if c, err := unsigned(notes[0]); err == nil {
-				r.again = c.Again
-			}
-		}
 	}
 	if err == nil && r.chain.last().vkey == r.signer.vkey {
 		if lost {
@@ -100,19 +95,19 @@ func (r *recovery) linkKeys(newest []byte, notes [][]byte) error {
 }
 
 // begin starts an empty log with a key of its own, which is kept last: a crash before leaves nothing
-// that counts. Where a key is there already, or r.wiped says so, a log was wiped: the new one says so in its ids.
+// that counts. Where a key is there already, or r.wiped says so, a log was wiped: the new one has a name of its own.
 func (r *recovery) begin() error {
-	var c Checkpoint
 	now := r.o.Now()
 	if r.signer != nil || r.wiped {
-		c.Again = fmt.Sprintf("%d %s", now.UnixNano(), r.o.Boot)
+		r.o.HostID = r.machine + again + strconv.FormatInt(now.UnixNano(), 36)
+		r.w.o.HostID = r.o.HostID
 	}
 	var err error
 	if r.signer, err = newSigner(origin(r.o.HostID)); err != nil {
 		return err
 	}
 	r.w.signer = r.signer
-	c.First, c.Root, c.Time = 1, (&tree{}).root(), event.TimeOf(now)
+	c := Checkpoint{First: 1, Root: (&tree{}).root(), Time: event.TimeOf(now)}
 	first, err := r.signer.genesis(c)
 	if err != nil {
 		return err
@@ -122,7 +117,7 @@ func (r *recovery) begin() error {
 			return err
 		}
 	}
-	r.opened.Created, r.again, r.w.keyed = true, c.Again, c
+	r.opened.Created, r.w.keyed = true, c
 	err = r.openFiles()
 	if err == nil {
 		err = r.w.chain.add(first, true)
@@ -157,13 +152,26 @@ func (r *recovery) keepKeys(now time.Time) error {
 	return destroyKey(r.keyDir, keyName, nextName)
 }
 
-// boot is the boot id as ids have it. A log that was begun again in this boot marks it, so that no id
-// of the log that was wiped is given a second time.
-func (r *recovery) boot() string {
-	number, boot, _ := strings.Cut(r.again, " ")
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || boot != r.o.Boot {
-		return r.o.Boot
+// again stands between the machine id and what tells a log that was begun again from the one that was wiped, so that no
+// id is given twice and copies elsewhere keep the two apart.
+const again = "~"
+
+// named takes the name of the log from its checkpoint or its key, each "" where there is none: the machine id, or that of a log
+// that was begun again.
+func (r *recovery) named(checkpoint, key string) error {
+	for _, name := range []string{checkpoint, key} {
+		own := origin(r.machine)
+		more, ok := strings.CutPrefix(name, own)
+		switch {
+		case name == "":
+		case !ok || more != "" && !strings.HasPrefix(more, again):
+			return fmt.Errorf("%w: the log in %s with the keys in %s is %s, this is %s", ErrOtherHost, r.dir, r.keyDir, name, own)
+		default:
+			r.o.HostID = r.machine + more
+		}
 	}
-	return boot + "~" + strconv.FormatInt(n, 36)
+	if checkpoint != "" && key != "" && checkpoint != key {
+		return fmt.Errorf("%w: the newest checkpoint is of %s, the key of %s", ErrKey, checkpoint, key)
+	}
+	return nil
 }

@@ -274,6 +274,81 @@ func TestKill(t *testing.T) {
 	}
 }
 
+// TestALogThatWasBegunAgainIsShippedBesideTheEarlierOne wipes a shipped journal, keys left, within one boot: the server keeps
+// the rows of the earlier log, takes those of the new one, and both fit what was signed.
+func TestALogThatWasBegunAgainIsShippedBesideTheEarlierOne(t *testing.T) {
+	ctx := t.Context()
+	server := clickhousetest.New(t, "")
+	db, err := clickhouse.Open(ctx, clickhouse.Config{URL: server.URL("holdfast")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if _, err := db.Apply(ctx); err != nil {
+		t.Fatal(err)
+	}
+	const machine = "8a7f6f1d2c3b4a59687a8b9c0d1e2f30"
+	state := t.TempDir()
+	dir, keys := filepath.Join(state, "journal"), filepath.Join(state, "keys")
+	var names []string
+	for life, n := range []uint64{300, 120, 500} {
+		if life > 0 {
+			if err := os.Rename(dir, fmt.Sprintf("%s.%d", dir, life-1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		log, err := journal.Open(dir, keys, journal.Options{HostID: machine, Host: "web1", Boot: "boot", Continue: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range n {
+			if _, err := log.Append(&event.Record{Time: event.TimeOf(time.Now()), Kind: event.RecChange, Op: "write", Path: "/etc/app/config"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		names = append(names, log.HostID())
+		if err := log.Close(); err != nil {
+			t.Fatal(err)
+		}
+		src, err := openSource(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, stop := run(t, src, db, ship.Options{
+			HostID: log.HostID(), PositionFile: filepath.Join(state, "shipped"), FlushEvery: 20 * time.Millisecond, ConfirmEvery: 20 * time.Millisecond,
+			Poll: 5 * time.Millisecond, BackoffMin: 10 * time.Millisecond, Checkpoint: src.Checkpoint,
+		})
+		await(t, s, "all of it and the checkpoint", func(st ship.Stats) bool { return st.Confirmed == n && st.Checkpoint == n && st.LastError == "" })
+		stop()
+		if err := server.Revive(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, n := range []uint64{300, 120, 500} {
+		r, err := journal.OpenReader(dir + []string{".0", ".1", ""}[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		diff, err := db.Compare(ctx, names[i], 1, 0, func(ctx context.Context) (uint64, []byte, error) {
+			e, err := r.Next(ctx)
+			return e.Seq, e.Bytes, err
+		}, func(d clickhouse.Difference) { t.Error(d) })
+		if err != nil || !diff.Clean() || diff.Matched != n {
+			t.Errorf("log %s: %+v, %v", names[i], diff, err)
+		}
+		notes, err := db.Checkpoints(ctx, names[i])
+		if err != nil || len(notes) == 0 {
+			t.Errorf("log %s: %d checkpoints, %v", names[i], len(notes), err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := server.MustExec(t, "SELECT count(), uniqExact(host_id), uniqExact(boot), uniqExact(host) FROM holdfast.records"); got != "920\t3\t1\t1" {
+		t.Errorf("rows, logs, boots, names: %s", got)
+	}
+}
+
 // waitCheckpoint waits for the checkpoint over all records and opens it.
 func waitCheckpoint(t *testing.T, server *clickhousetest.Server, size uint64) {
 	t.Helper()

@@ -117,6 +117,10 @@ func alerts(t *testing.T, f *fleet) {
 		}
 	}
 	host := f.server.MustExec(t, "SELECT min(host_id) FROM holdfast.records")
+	f.server.MustExec(t, "INSERT INTO holdfast.records (host_id, host, boot, seq, time, received) SELECT concat(host_id, '~earlier'), host, boot, 1, now64(9), now() - INTERVAL 7 HOUR FROM holdfast.records WHERE host_id = '"+host+"' LIMIT 1")
+	if got := f.fires(t, all["silent"], now); len(got) > 0 {
+		t.Errorf("a host whose log was begun again is silent: %v", got)
+	}
 	for what, tamper := range map[string]string{
 		"a row removed":      "ALTER TABLE holdfast.records DELETE WHERE host_id = '" + host + "' AND seq = 77",
 		"the newest gone":    "ALTER TABLE holdfast.records DELETE WHERE host_id != '" + host + "' AND seq > (SELECT max(seq) - 3 FROM holdfast.records WHERE host_id != '" + host + "')",
