@@ -76,32 +76,22 @@ func (t *told) passwordChange(who, a, b string) {
 }
 
 func (t *told) shadow(before, after []byte) {
-	same := func(a, b *row) bool {
-		_, hash, _ := password(a.f[1])
-		return hash != "" && a.f[1] == b.f[1]
-	}
-	moved, rest := renames(pairs(rowsOf(shadow, before), rowsOf(shadow, after)), same)
-	for _, p := range moved {
-		t.say("password entry of %s is that of %s now", quote(p.a.f[0]), quote(p.b.f[0]))
-	}
-	for _, p := range rest {
-		if t.full() {
-			continue
-		}
-		switch {
-		case t.odd(p):
-		case p.b == nil:
-			t.say("password entry of %s removed", quote(p.a.f[0]))
-		case p.a == nil:
-			state, _, scheme := password(p.b.f[1])
+	t.records(shadow, before, after, sayings{
+		same: func(a, b *row) bool {
+			_, hash, _ := password(a.f[1])
+			return hash != "" && a.f[1] == b.f[1]
+		},
+		renamed: "password entry of %s is that of %s now",
+		gone:    func(r *row) { t.say("password entry of %s removed", quote(r.f[0])) },
+		come: func(r *row) {
+			state, _, scheme := password(r.f[1])
 			if scheme != "" {
 				state += ", " + scheme
 			}
-			t.say("password entry of %s added (%s)", quote(p.b.f[0]), state)
-		default:
-			t.entry(p.a.f, p.b.f)
-		}
-	}
+			t.say("password entry of %s added (%s)", quote(r.f[0]), state)
+		},
+		changed: func(a, b *row) { t.entry(a.f, b.f) },
+	})
 }
 
 func (t *told) entry(a, b []string) {
@@ -142,27 +132,22 @@ func day(f string) string {
 }
 
 func (t *told) gshadow(before, after []byte) {
-	for _, p := range pairs(rowsOf(gshadow, before), rowsOf(gshadow, after)) {
-		if t.full() {
-			continue
-		}
-		switch {
-		case t.odd(p):
-		case p.b == nil:
-			t.say("group %s removed from gshadow", quote(p.a.f[0]))
-		case p.a == nil:
-			s := "group " + quote(p.b.f[0]) + " added to gshadow"
-			if m := split(p.b.f[3]); len(m) > 0 {
+	t.records(gshadow, before, after, sayings{
+		gone: func(r *row) { t.say("group %s removed from gshadow", quote(r.f[0])) },
+		come: func(r *row) {
+			s := "group " + quote(r.f[0]) + " added to gshadow"
+			if m := split(r.f[3]); len(m) > 0 {
 				s += " with the members " + quoteAll(m)
 			}
 			t.say("%s", s)
-		default:
-			name := "group " + quote(p.b.f[0])
-			if p.a.f[1] != p.b.f[1] {
-				t.passwordChange(name, p.a.f[1], p.b.f[1])
+		},
+		changed: func(a, b *row) {
+			name := "group " + quote(b.f[0])
+			if a.f[1] != b.f[1] {
+				t.passwordChange(name, a.f[1], b.f[1])
 			}
-			t.members(p.a.f[2], p.b.f[2], "the administrators of "+name, "")
-			t.members(p.a.f[3], p.b.f[3], name, " (gshadow)")
-		}
-	}
+			t.members(a.f[2], b.f[2], "the administrators of "+name, "")
+			t.members(a.f[3], b.f[3], name, " (gshadow)")
+		},
+	})
 }

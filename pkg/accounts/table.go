@@ -131,37 +131,58 @@ func renames(all []pair, same func(a, b *row) bool) (moved, rest []pair) {
 	return moved, rest
 }
 
-func (t *told) passwd(before, after []byte) {
-	old, now := rowsOf(passwd, before), rowsOf(passwd, after)
-	moved, rest := renames(pairs(old, now), func(a, b *row) bool { return a.f[2] == b.f[2] && a.f[3] == b.f[3] && a.f[6] == b.f[6] })
-	for _, p := range moved {
-		t.say("user %s renamed to %s", quote(p.a.f[0]), quote(p.b.f[0]))
-		t.user(p.a, p.b)
+// sayings are what is told of the records of a file.
+type sayings struct {
+	same       func(a, b *row) bool // b is a under another name; nil where that is not looked for
+	renamed    string               // of both names
+	gone, come func(r *row)
+	changed    func(a, b *row)
+}
+
+// records tells of each record that differs.
+func (t *told) records(k kind, before, after []byte, w sayings) {
+	rest := pairs(rowsOf(k, before), rowsOf(k, after))
+	if w.same != nil {
+		var moved []pair
+		moved, rest = renames(rest, w.same)
+		for _, p := range moved {
+			t.say(w.renamed, quote(p.a.f[0]), quote(p.b.f[0]))
+			w.changed(p.a, p.b)
+		}
 	}
 	for _, p := range rest {
-		if t.full() {
-			continue
-		}
 		switch {
-		case t.odd(p):
+		case t.full(), t.odd(p):
 		case p.b == nil:
-			t.say("user %s removed, who had uid %s", quote(p.a.f[0]), text(p.a.f[2]))
+			w.gone(p.a)
 		case p.a == nil:
-			f := p.b.f
+			w.come(p.b)
+		default:
+			w.changed(p.a, p.b)
+		}
+	}
+}
+
+func (t *told) passwd(before, after []byte) {
+	t.records(passwd, before, after, sayings{
+		same:    func(a, b *row) bool { return a.f[2] == b.f[2] && a.f[3] == b.f[3] && a.f[6] == b.f[6] },
+		renamed: "user %s renamed to %s",
+		gone:    func(r *row) { t.say("user %s removed, who had uid %s", quote(r.f[0]), text(r.f[2])) },
+		come: func(r *row) {
+			f := r.f
 			what := "user"
-			if p.b.n > 0 {
+			if r.n > 0 {
 				what = "another line for user"
 			}
 			s := what + " " + quote(f[0]) + " added with uid " + text(f[2])
-			if as := sameUID(now, p.b); as != "" {
+			if as := sameUID(rowsOf(passwd, after), r); as != "" {
 				s += ", the same as " + quote(as)
 			}
 			s += ", gid " + text(f[3]) + ", home " + or(text(f[5]), "none") + ", shell " + or(text(f[6]), "/bin/sh")
 			t.say("%s%s", s, passwordThere(f[1]))
-		default:
-			t.user(p.a, p.b)
-		}
-	}
+		},
+		changed: t.user,
+	})
 }
 
 // passwordThere tells what the password field of passwd or group does, "" for the usual x.
@@ -207,36 +228,28 @@ func (t *told) user(a, b *row) {
 }
 
 func (t *told) group(before, after []byte) {
-	moved, rest := renames(pairs(rowsOf(group, before), rowsOf(group, after)), func(a, b *row) bool { return a.f[2] == b.f[2] })
-	for _, p := range moved {
-		t.say("group %s renamed to %s", quote(p.a.f[0]), quote(p.b.f[0]))
-		t.members(p.a.f[3], p.b.f[3], "group "+quote(p.b.f[0]), "")
-	}
-	for _, p := range rest {
-		if t.full() {
-			continue
-		}
-		switch {
-		case t.odd(p):
-		case p.b == nil:
-			t.say("group %s removed, which had gid %s", quote(p.a.f[0]), text(p.a.f[2]))
-		case p.a == nil:
-			s := "group " + quote(p.b.f[0]) + " added with gid " + text(p.b.f[2])
-			if m := split(p.b.f[3]); len(m) > 0 {
+	t.records(group, before, after, sayings{
+		same:    func(a, b *row) bool { return a.f[2] == b.f[2] },
+		renamed: "group %s renamed to %s",
+		gone:    func(r *row) { t.say("group %s removed, which had gid %s", quote(r.f[0]), text(r.f[2])) },
+		come: func(r *row) {
+			s := "group " + quote(r.f[0]) + " added with gid " + text(r.f[2])
+			if m := split(r.f[3]); len(m) > 0 {
 				s += " and the members " + quoteAll(m)
 			}
 			t.say("%s", s)
-		default:
-			name := quote(p.b.f[0])
-			if p.a.f[1] != p.b.f[1] {
+		},
+		changed: func(a, b *row) {
+			name := quote(b.f[0])
+			if a.f[1] != b.f[1] {
 				t.say("password of group %s changed in group itself", name)
 			}
-			if p.a.f[2] != p.b.f[2] {
-				t.say("gid of group %s changed from %s to %s", name, text(p.a.f[2]), text(p.b.f[2]))
+			if a.f[2] != b.f[2] {
+				t.say("gid of group %s changed from %s to %s", name, text(a.f[2]), text(b.f[2]))
 			}
-			t.members(p.a.f[3], p.b.f[3], "group "+name, "")
-		}
-	}
+			t.members(a.f[3], b.f[3], "group "+name, "")
+		},
+	})
 }
 
 // members tells who joined and who left.
@@ -264,16 +277,14 @@ func (t *told) subids(f *file, before, after []byte) {
 	if f.name == "subgid" {
 		what = "group"
 	}
-	for _, p := range pairs(rowsOf(subids, before), rowsOf(subids, after)) {
-		if t.full() {
-			continue
-		}
-		switch {
-		case t.odd(p):
-		case p.b == nil:
-			t.say("%s lost %s subordinate %s ids from %s on", quote(p.a.f[0]), text(p.a.f[2]), what, text(p.a.f[1]))
-		default:
-			t.say("%s got %s subordinate %s ids from %s on", quote(p.b.f[0]), text(p.b.f[2]), what, text(p.b.f[1]))
-		}
+	got := func(r *row) {
+		t.say("%s got %s subordinate %s ids from %s on", quote(r.f[0]), text(r.f[2]), what, text(r.f[1]))
 	}
+	t.records(subids, before, after, sayings{
+		gone: func(r *row) {
+			t.say("%s lost %s subordinate %s ids from %s on", quote(r.f[0]), text(r.f[2]), what, text(r.f[1]))
+		},
+		come:    got,
+		changed: func(_, b *row) { got(b) },
+	})
 }
