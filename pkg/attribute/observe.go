@@ -139,6 +139,7 @@ func (t *Table) exec(ev *event.Event) {
 
 // began tells of a program that was executed, after old in the same process.
 func (t *Table) began(n, old *node, ev *event.Event) {
+	t.place(n)
 	if n.sess != nil {
 		n.sess.execs++
 	} else {
@@ -174,11 +175,34 @@ func (t *Table) learn(ev *event.Event) {
 	} else {
 		return
 	}
+	t.place(n)
 	n = t.setSession(n, ev)
 	if n.sess != nil {
 		t.candidate(n)
 	}
 }
+
+// place names a program whose file was executed through a mount that is nowhere, as
+// container runtimes do with themselves (open_tree(2), umount2(2) with MNT_DETACH): its
+// path is / to the kernel. It has the name by which a program above executed the very
+// inode, or none.
+func (t *Table) place(n *node) {
+	i := n.image
+	if i.exe != nowhere {
+		return
+	}
+	i.exe = ""
+	n.flags |= flagLooked // to /proc it is nowhere, too
+	for u, left := t.above(n), maxWalk; u != nil && !u.is(flagStub) && left > 0; u, left = t.above(u), left-1 {
+		if o := u.image; o != i && o.exe != "" && o.dev == i.dev && o.ino == i.ino && i.ino != 0 {
+			i.exe = o.exe
+			return
+		}
+	}
+}
+
+// nowhere is the path of a file that is a mount of its own and mounted at no place.
+const nowhere = "/"
 
 // orphan admits a process whose fork was not seen; its parent is looked for
 // when it is asked for.

@@ -140,6 +140,18 @@ func TestWho(t *testing.T) {
 				return sh.fork()
 			},
 			"alice 1000/1000 login-7 ssh 10.0.0.1:5555 accepted_socket | /usr/bin/bash -l < bash < sshd < sshd"},
+		{"a program that executes itself through a mount that is nowhere keeps its name",
+			func(m *machine, init *task) *task {
+				_, sh := m.sshd(init).accept(7, 1000, addr)
+				return sh.run("/usr/bin/crun", "create").clones().run("/bin/busybox")
+			},
+			"alice 1000/1000 login-7 ssh 10.0.0.1:5555 accepted_socket | /bin/busybox < crun < crun < bash < sshd < sshd"},
+		{"a program in a mount that is nowhere, and that nobody executed elsewhere, has no name",
+			func(m *machine, init *task) *task {
+				_, sh := m.sshd(init).accept(7, 1000, addr)
+				return sh.run("/")
+			},
+			"alice 1000/1000 login-7 ssh 10.0.0.1:5555 accepted_socket | unknown (none) < bash < sshd < sshd"},
 		{"an inherited connection is evidence of its own",
 			func(m *machine, init *task) *task {
 				return m.sshd(init).run("/usr/sbin/sshd", "-R").opens(7, 1000, addr, event.HowInherited)

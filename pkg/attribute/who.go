@@ -157,6 +157,7 @@ func (t *Table) fill(n *node) bool {
 	}
 	if i.exe == "" {
 		i.exe = p.Exe
+		t.place(n)
 	}
 	i.flags |= imageProc
 	if i.argv == "" || i.flags&imageCut != 0 {
