@@ -76,12 +76,11 @@ port of the connection, the session (by the kernel's audit session of that login
 session's first one.
 
 A cell is **right** with the evidence that the record gives, or **unknown**: the record says that it cannot tell, and *Unknown*
-below says why it cannot be known. A wrong answer fails the run. An empty cell was not run since the case was last changed.
-Cells may come from runs of different builds; `+"`make attribution`"+` without TIER and SUITE makes all of them anew.
+below says why it cannot be known. A wrong answer fails the run. A column is one run of all cases; %s.
 
 %d right, %d unknown, %d wrong.
 
-| case | expected | got |`, count["right"], count["unknown"], count["wrong"])
+| case | expected | got |`, builds(cells), count["right"], count["unknown"], count["wrong"])
 	for _, p := range places {
 		fmt.Fprintf(&b, " %s |", p)
 	}
@@ -125,17 +124,28 @@ Cells may come from runs of different builds; `+"`make attribution`"+` without T
 	return b.String()
 }
 
-// writeWho keeps the results of a run, beside those of cases that it did not run.
-func writeWho(file string, cells []whoCell) error {
-	old, err := readResults[whoCell](file)
-	if err != nil {
-		return err
-	}
-	for _, o := range old {
-		if !slices.ContainsFunc(cells, func(c whoCell) bool { return c.Case == o.Case }) {
-			cells = append(cells, o)
+// builds says whether all cells are of one build.
+func builds(cells []whoCell) string {
+	of := map[string][]string{}
+	for _, c := range cells {
+		if !slices.Contains(of[c.Build], c.place()) {
+			of[c.Build] = append(of[c.Build], c.place())
 		}
 	}
+	if len(of) == 1 {
+		return "all are of one build"
+	}
+	var out []string
+	for _, places := range of {
+		slices.Sort(places)
+		out = append(out, strings.Join(places, " and "))
+	}
+	slices.Sort(out)
+	return "they are of different builds: " + strings.Join(out, "; ")
+}
+
+// writeWho keeps the results of a run of all cases.
+func writeWho(file string, cells []whoCell) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}

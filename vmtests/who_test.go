@@ -141,7 +141,8 @@ type whoCell struct {
 	Kernel   string   `json:"kernel"`
 	Tier     string   `json:"tier"`
 	SSH      string   `json:"ssh"`
-	Is       string   `json:"is"` // right, unknown or wrong
+	Build    string   `json:"build"` // sumOf the executable of Holdfast
+	Is       string   `json:"is"`    // right, unknown or wrong
 	Got      string   `json:"got"`
 	Evidence string   `json:"evidence"`
 	Why      []string `json:"why,omitempty"` // what is wrong; what is unknown
