@@ -27,7 +27,11 @@ func chain(r *event.Record) []event.Ancestor {
 func chainLine(r *event.Record) string {
 	var names []string
 	for _, s := range chain(r) {
-		names = append(names, fmt.Sprintf("%s[%d]", processName("", s.Exe), s.PID))
+		name := processName("", s.Exe)
+		if s.PID != 0 {
+			name += fmt.Sprintf("[%d]", s.PID)
+		}
+		names = append(names, name)
 	}
 	return strings.Join(names, " → ")
 }

@@ -52,7 +52,8 @@
 // Process.Ancestors begins with the parent and ends with the first process of
 // the session. A process that executed several programs one after the other
 // (env, nohup, doas) appears once for each, with one pid and several exec ids; the
-// copy of itself that a process is between its fork and its exec is left out.
+// copy of itself that a process is between its fork and its exec is left out. A last
+// ancestor "unknown" without a pid says that it is not known what the chain began with.
 //
 // # Callers
 //

@@ -91,7 +91,7 @@ func TestLostEventsNeverGiveAWrongAnswer(t *testing.T) {
 				m.deaf = false
 				return c.fork()
 			},
-			"alice 1000/1000 login-7 ssh 10.0.0.1:5555 accepted_socket | unknown (none) < unknown"},
+			"alice 1000/1000 login-7 ssh 10.0.0.1:5555 accepted_socket | unknown (none) < unknown < unknown"},
 		{"a lost end does not mix the process up with the next of that pid",
 			nil,
 			func(m *machine, sh *task) *task {
@@ -244,7 +244,7 @@ func TestALoginWhoseSshdIsGoneHasNoOriginAfterARestart(t *testing.T) {
 	init.scan()
 	job.parent = init
 	job.scan()
-	want := "alice 0/0 [unknown] login-7 unknown - proc_scan | /usr/bin/job (proc_scan)"
+	want := "alice 0/0 [unknown] login-7 unknown - proc_scan | /usr/bin/job (proc_scan) < unknown"
 	if got := says(job.writes()); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
@@ -262,7 +262,7 @@ func TestADaemonBegunInASessionDidNotOpenIt(t *testing.T) {
 		for _, p := range []*task{init, daemon, job} {
 			p.scan()
 		}
-		want := "alice 1000/1000 login-7 unknown - proc_scan | /usr/bin/job (proc_scan)"
+		want := "alice 1000/1000 login-7 unknown - proc_scan | /usr/bin/job (proc_scan) < unknown"
 		if got := says(job.writes()); got != want {
 			t.Errorf("%s:\n got %s\nwant %s", exe, got, want)
 		}
@@ -306,7 +306,7 @@ func TestAPersonsOwnProgramOpensNoLogin(t *testing.T) {
 	init.scan()
 	own.scan()
 	own.holds("9.9.9.9:9")
-	want := "alice 1000/1000 login-7 unknown - proc_scan | /home/alice/sshd (proc_scan)"
+	want := "alice 1000/1000 login-7 unknown - proc_scan | /home/alice/sshd (proc_scan) < unknown"
 	if got := says(own.writes()); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
@@ -330,11 +330,11 @@ func TestALoginWhoseSshdIsGoneIsRememberedFromTheLog(t *testing.T) {
 	for _, p := range []*task{init, job, other} {
 		p.scan()
 	}
-	want := "alice 1000/1000 login-7 ssh 10.0.0.1:5555 journal | /usr/bin/job (proc_scan)"
+	want := "alice 1000/1000 login-7 ssh 10.0.0.1:5555 journal | /usr/bin/job (proc_scan) < unknown"
 	if got := says(job.writes()); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
-	want = "bob 1001/1001 login-8 unknown - proc_scan | /usr/bin/job (proc_scan)"
+	want = "bob 1001/1001 login-8 unknown - proc_scan | /usr/bin/job (proc_scan) < unknown"
 	if got := says(other.writes()); got != want {
 		t.Errorf("a session that ended:\n got %s\nwant %s", got, want)
 	}

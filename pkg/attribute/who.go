@@ -279,14 +279,17 @@ func (t *Table) ancestors(c []*node) []event.Ancestor {
 		out = append(out, a)
 	}
 	top := part[len(part)-1]
+	end, s := top.up, top.sess
 	var more event.Ancestor
-	switch end := top.up; {
-	case end == nil || !end.is(flagStub):
-		return out
-	case end.is(flagCut) && end.sess == top.sess:
+	switch {
+	case end != nil && end.is(flagCut) && end.sess == s:
 		more = event.Ancestor{Exe: CutMark}
-	case !end.is(flagCut) && !outermost(end) && (top.sess == nil || procOf(top.key) != top.sess.opener):
+	case s != nil && procOf(top.key) == s.opener:
+		return out
+	case end != nil && end.is(flagStub) && !end.is(flagCut) && !outermost(end):
 		more = event.Ancestor{PID: end.key.PID, Exe: event.Unknown}
+	case s != nil: // what began it in its login has ended, and nobody saw it
+		more = event.Ancestor{Exe: event.Unknown}
 	default:
 		return out
 	}

@@ -144,6 +144,9 @@ func (t *tree) add(r *event.Record) error {
 	child := p
 	for i := range r.Process.Ancestors {
 		a := &r.Process.Ancestors[i]
+		if a.PID == 0 { // what is above is not told
+			break
+		}
 		up := t.process(r, a.PID, a.ExecID)
 		fill(&up.Exe, a.Exe)
 		fill(&up.User, a.User)
