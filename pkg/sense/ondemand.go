@@ -40,6 +40,7 @@ type demand struct {
 	link    attached // nil: not attached
 	reasons map[string]bool
 	idle    *time.Timer // detaches it, nil if none is set
+	idles   int         // how many were set
 	times   uint64
 	err     error
 }
@@ -132,16 +133,16 @@ func (s *Sensor) Done(program, reason string) {
 	if len(d.reasons) > 0 || d.link == nil || s.demands.closed {
 		return
 	}
-	var idle *time.Timer
-	idle = time.AfterFunc(linger, func() { s.demands.detach(d, idle) })
-	d.idle = idle
+	d.idles++
+	nth := d.idles
+	d.idle = time.AfterFunc(linger, func() { s.demands.detach(d, nth) })
 }
 
-// detach ends an idle time, unless Need came before.
-func (d *demands) detach(x *demand, idle *time.Timer) {
+// detach ends the nth idle time of a program, unless Need came before.
+func (d *demands) detach(x *demand, nth int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if x.idle != idle || x.link == nil {
+	if x.idle == nil || x.idles != nth || x.link == nil {
 		return
 	}
 	x.err = x.link.Close()
