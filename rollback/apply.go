@@ -23,8 +23,9 @@ const batch = 128
 const grouped = 8
 
 // Apply carries out a plan and reports each step to each, in the plan's order
-// within renames, removals and the rest. Every step is all or nothing; one that
-// fails does not keep the others from being tried. A path that is not as the plan
+// within renames, removals and the rest. Every step is all or nothing, but for
+// metadata alone, which is set one by one; one that fails does not keep the others
+// from being tried, unless they need it (ErrHalted). A path that is not as the plan
 // found it is left alone (ErrRaced). Conflicts are not touched. The error joins
 // those of the steps.
 func (s *Store) Apply(ctx context.Context, p Plan, each func(Result)) error {
@@ -34,14 +35,28 @@ func (s *Store) Apply(ctx context.Context, p Plan, each func(Result)) error {
 	if s.readOnly {
 		return fmt.Errorf("apply plan: %w", ErrReadOnly)
 	}
+	moves := 0 // the steps up to the last rename: each stands on those before it
+	for i := range p.Steps {
+		if p.Steps[i].Action == ActionRename {
+			moves = i + 1
+		}
+	}
 	var errs []error
+	halted := false
+	i := 0
 	report := func(r Result) {
 		if r.Err != nil {
 			errs = append(errs, r.Err)
+			halted = halted || Passing(r.Err) && (i < moves || r.Step.Action == ActionMkdir)
 		}
 		each(r)
 	}
-	for i := 0; i < len(p.Steps); {
+	for i < len(p.Steps) {
+		if halted {
+			report(Result{Step: p.Steps[i], Outcome: OutcomeFailed, Err: fmt.Errorf("restore %q: %w", p.Steps[i].Path, ErrHalted)})
+			i++
+			continue
+		}
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, fmt.Errorf("apply plan: %w", err))...)
 		}
@@ -195,6 +210,10 @@ func atOnce(jobs []*job, f func(int, *job)) {
 func (s *Store) renameBack(ctx context.Context, st Step) Result {
 	start := time.Now()
 	r := Result{Step: st, Outcome: OutcomeFailed}
+	if at, err := digest.StatPath(st.From); err == nil && !at.Exists && renamed(&st) { // somebody did it already
+		r.Outcome, r.After = OutcomeSkipped, st.Want
+		return r
+	}
 	after, err := s.moveBack(ctx, &st)
 	r.After, r.TookNS = after, uint64(time.Since(start))
 	if err != nil {

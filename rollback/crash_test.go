@@ -22,8 +22,8 @@ import (
 	"github.com/holdfast/holdfast/rollback/storetest"
 )
 
-// childEnv tells this test binary that it is a child: "capture:N", "restore:N" or
-// "prune:N", to die instead of step N. Its last argument is the test's directory, with
+// childEnv tells this test binary that it is a child: "capture:N", "restore:N" and so
+// on, to die instead of step N. Its last argument is the test's directory, with
 // files/ and state/vault.
 const childEnv = "HOLDFAST_ROLLBACK_CHILD"
 
@@ -48,6 +48,10 @@ func child(what, dir string) error {
 		err = applyAll(s, filepath.Join(dir, "files"))
 	case "prune":
 		err = pruneAll(s)
+	case "undo":
+		err = undoAll(s, dir)
+	case "continue":
+		_, err = continueAll(s)
 	}
 	return errors.Join(err, s.Close())
 }

@@ -3,8 +3,8 @@
 //
 // The words, used only so in this package:
 //
-//	vault     a directory with contents (objects/), the log of versions (versions/)
-//	          and marks of restores under way (intents/)
+//	vault     a directory with contents (objects/), the log of versions (versions/),
+//	          marks of restores under way (intents/) and the plans that are begun (plans/)
 //	version   what a path was at one moment: a State and the content behind its hash;
 //	          a State that does not exist says that nothing was there
 //	trusted   the one version of a path that a restore brings back; Promote moves it
@@ -25,6 +25,9 @@
 //     with its metadata, made durable, and exchanged in.
 //   - A crash at any point leaves old or new. Leftovers are named ".holdfast-" and
 //     16 hex digits; Open moves those of an interrupted restore to the evidence.
+//   - A plan that was begun with Begin is there until End, whatever happens: Pending
+//     lists it and Continue does what is left of it, and leaves alone what somebody
+//     changed since.
 //   - A restored file is another inode: descriptors and mappings of the displaced
 //     one cannot change it. Metadata alone is mended on the inode that is there.
 //   - No symlink is followed, neither in the last component nor in a parent.
@@ -37,13 +40,14 @@
 // (ErrLocked); OpenReadOnly works beside it and sees what Sync made durable.
 //
 // It does not guarantee: that a set of steps happens at one moment (each step
-// does); that a plan which a crash interrupted is finished (what it did is whole, and
-// the same plan made again has the rest); inode numbers, ctime and birth time; bind
-// mounts of the single file elsewhere: they go on showing the displaced inode, and the
-// result names them; what processes that read the bad content did with it. Names of a
-// hard-linked file that were not kept do not follow the restored one. A mount point
-// is written in place, if at all, and readers can see that half done. It does not
-// watch anything and trusts no clock for order: versions of a path are numbered.
+// does), nor that metadata alone does; that an undo planned anew, after one that
+// failed between two renames of directories, has all of the rest (Continue does);
+// inode numbers, ctime and birth time; bind mounts of the single file elsewhere: they
+// go on showing the displaced inode, and the result names them; what processes that
+// read the bad content did with it. Names of a hard-linked file that were not kept do
+// not follow the restored one. A mount point is written in place, if at all, and
+// readers can see that half done. It does not watch anything and trusts no clock for
+// order: versions of a path are numbered.
 //
 // Lock order: Store.keeping, Store.sync, Store.mu, then those of cas. Restores take none of
 // them while they change files: two restores of one path at once both succeed, and

@@ -22,6 +22,7 @@ const (
 	ProblemOrphan   = "orphan"   // a content that no version names; only a repair reports it
 	ProblemStray    = "stray"    // a file in objects/ that is no object; harmless
 	ProblemLeftover = "leftover" // what an interrupted restore left cannot be moved to the evidence
+	ProblemPlan     = "plan"     // a plan that was begun cannot be read: it does not go on
 )
 
 // Problem is something that Fsck or Open found.
@@ -69,6 +70,9 @@ func (s *Store) Fsck(ctx context.Context, repair bool, report func(Problem)) err
 		}
 	}
 	if err := s.fsckLog(repair, report); err != nil {
+		return fmt.Errorf("fsck: %w", err)
+	}
+	if err := s.fsckPlans(repair, report); err != nil {
 		return fmt.Errorf("fsck: %w", err)
 	}
 	if err := s.fsckObjects(ctx, repair, report); err != nil {

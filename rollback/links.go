@@ -132,6 +132,12 @@ func (j *job) borrow(from string) error {
 	return nil
 }
 
+// sameAsFrom reports whether the path is another name of what is at From.
+func (j *job) sameAsFrom() bool {
+	st, err := digest.StatPath(j.step.From)
+	return err == nil && st.Exists && st.Ino == j.have.Ino && st.Dev == j.have.Dev
+}
+
 // freeLead takes the flags off that forbid another name.
 func (j *job) freeLead() error {
 	l := j.lead

@@ -39,6 +39,8 @@ type Step struct {
 	Reason  string
 	// Content is what Want.Hash stands for, if the vault need not have it.
 	Content []byte `json:"-"`
+
+	again bool // another process began with it: it may be done in part
 }
 
 // Conflict is what a plan leaves to a person.

@@ -19,6 +19,8 @@ var (
 	ErrBusy = errors.New("it is a mount point: unmount it, or restore the file that is mounted there")
 	// ErrRaced: what is at the path is not what the plan was made for.
 	ErrRaced = errors.New("it changed since the plan was made")
+	// ErrHalted: a step that this one needs failed for a cause that may pass.
+	ErrHalted = errors.New("not tried: a step before it failed")
 	// ErrKind: nothing can make such a file anew.
 	ErrKind = errors.New("a socket cannot be restored: restart the program that owns it")
 )
@@ -249,13 +251,14 @@ func (j *job) look() error {
 	if j.step.Action == ActionRelink { // taking flags off one name takes them off all
 		now, then := j.have, *planned
 		now.Flags, then.Flags, planned = 0, 0, &then
-		if j.strict && (len(diff(&now, planned)) > 0 || now.Ino != planned.Ino) {
+		if j.strict && (len(diff(&now, planned)) > 0 || now.Ino != planned.Ino) && !(j.step.again && j.sameAsFrom()) {
 			return ErrRaced
 		}
 		return nil
 	}
 	if j.strict && (len(diff(&j.have, planned)) > 0 || j.have.Ino != planned.Ino && planned.Ino != 0) &&
-		(len(diff(&j.have, want)) > 0 || j.have.Unread != "") { // nor did somebody do it already
+		(len(diff(&j.have, want)) > 0 || j.have.Unread != "") && // nor did somebody do it already
+		!(j.step.again && halfway(&j.have, &j.step)) {
 		return ErrRaced
 	}
 	return nil

@@ -66,6 +66,7 @@ type Store struct {
 	reserve  *reserve
 	evidence *evidence
 	intents  int // directory descriptor
+	plans    int // directory descriptor
 
 	keeping    sync.RWMutex // held from when a content is stored until a version names it
 	namespaces namespaces
@@ -121,7 +122,7 @@ func open(dir string, o Options, readOnly bool) (_ *Store, err error) {
 	if o.EvidenceMax == 0 {
 		o.EvidenceMax = DefaultEvidenceMax
 	}
-	s := &Store{dir: dir, readOnly: readOnly, now: o.Now, rand: o.Rand, disk: o.Disk, before: o.Before, floor: o.FreeFloor, lock: -1, intents: -1,
+	s := &Store{dir: dir, readOnly: readOnly, now: o.Now, rand: o.Rand, disk: o.Disk, before: o.Before, floor: o.FreeFloor, lock: -1, intents: -1, plans: -1,
 		catalog: newCatalog()}
 	defer func() {
 		if err != nil {
@@ -169,6 +170,9 @@ func open(dir string, o Options, readOnly bool) (_ *Store, err error) {
 		return nil, err
 	}
 	if err := s.recoverIntents(); err != nil {
+		return nil, err
+	}
+	if err := s.openPlans(); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -219,7 +223,7 @@ func (s *Store) release() error {
 		err = errors.Join(err, s.evidence.close())
 		s.evidence = nil
 	}
-	for _, fd := range []*int{&s.intents, &s.lock} {
+	for _, fd := range []*int{&s.intents, &s.plans, &s.lock} {
 		if *fd >= 0 {
 			err = errors.Join(err, unix.Close(*fd))
 			*fd = -1

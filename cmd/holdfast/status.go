@@ -282,6 +282,13 @@ func (a *app) printStores(st *control.Status) {
 	if j.Errors > 0 {
 		a.linef("        %s", a.color(red, plural(j.Errors, "write error")+", last: "+printableText(j.LastError)))
 	}
+	for _, p := range st.Plans {
+		line := fmt.Sprintf("%s of %s, begun %s: %s", p.Action, plural(uint64(p.Steps), "path"), when(p.Begun), p.State)
+		if p.State == control.PlanWentOn {
+			line += fmt.Sprintf(" after it was cut off: %d done before, %d then, %d failed", p.Before, p.Done, p.Failed)
+		}
+		a.linef("plan    %s", line)
+	}
 	a.linef("index   %s", lagText(st.Index.Lag))
 	if st.Index.LastError != "" {
 		a.linef("        %s", a.color(yellow, printableText(st.Index.LastError)))

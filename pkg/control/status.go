@@ -39,9 +39,30 @@ type Status struct {
 	Published []Published `json:"published,omitempty"` // copies of checkpoints, besides ClickHouse
 
 	Vault    Vault     `json:"vault"`
+	Plans    []Plan    `json:"plans,omitempty"` // restores and undos that are not ended, and the last ten that were cut off and went on
 	Limits   []Limit   `json:"limits"`
 	Held     []Held    `json:"held,omitempty"` // the first hundred
 	OnDemand []Program `json:"on_demand,omitempty"`
+}
+
+// The states of a plan.
+const (
+	PlanRuns   = "runs"    // it is carried out
+	PlanWaits  = "waits"   // it was cut off, and goes on at the next start or before the next restore or undo
+	PlanWentOn = "went on" // it was cut off, and has ended since
+)
+
+// Plan is a restore or undo of some paths.
+type Plan struct {
+	Action string     `json:"action"`
+	Record string     `json:"record"` // the one it began with
+	Begun  event.Time `json:"begun"`
+	State  string     `json:"state"`
+	Steps  int        `json:"steps"`
+	Tries  int        `json:"tries"`            // how often it was begun, from 1
+	Before int        `json:"before,omitempty"` // steps that were done when it was cut off
+	Done   int        `json:"done,omitempty"`   // when it went on
+	Failed int        `json:"failed,omitempty"` // then
 }
 
 // Program is a program of the kernel side that is attached only while there is a

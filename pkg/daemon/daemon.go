@@ -102,6 +102,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 		degraded: make(map[string]string), enrolled: make(map[string]pipeline.Enrolled),
 	}
 	defer func() { err = errors.Join(err, d.state.close()) }()
+	d.finishEarlier(ctx)
 	if err := d.openKernel(ctx); err != nil {
 		return errors.Join(err, listener.Close())
 	}
@@ -280,6 +281,7 @@ func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) err
 			}
 		})
 	}
+	d.life = restCtx
 	var mid sync.WaitGroup
 	start(&mid, pipeCtx, "stages", d.pipe.Run)
 	start(&front, senseCtx, "sense", func(ctx context.Context) error { return d.sensor.Run(ctx, d.pipe.Feed) })

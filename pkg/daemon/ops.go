@@ -29,6 +29,7 @@ type ops struct {
 	*state
 	took took
 	who  who
+	life context.Context // of the daemon; nil: of who asks
 }
 
 // Restore implements control.Handler.
@@ -40,6 +41,9 @@ func (o ops) Restore(ctx context.Context, r control.RestoreRequest) (control.Out
 	into := string(r.Into)
 	if into != "" && !filepath.IsAbs(into) {
 		return control.Outcome{}, fmt.Errorf("restore into %q: no absolute path: %w", into, control.ErrInvalid)
+	}
+	if !r.DryRun {
+		o.finishFirst(ctx)
 	}
 	plan, err := o.vault.PlanRestore(ctx, paths, rollback.RestoreOptions{
 		Version: r.Version, At: r.At, Into: into, Recursive: r.Version == 0,
@@ -57,6 +61,9 @@ func (o ops) Restore(ctx context.Context, r control.RestoreRequest) (control.Out
 func (o ops) Undo(ctx context.Context, r control.UndoRequest) (control.Outcome, error) {
 	if r.Session == "" && r.User == "" && r.Source == "" && r.Exec == "" && r.Record == "" {
 		return control.Outcome{}, fmt.Errorf("undo: no cause is named: %w", control.ErrInvalid)
+	}
+	if !r.DryRun {
+		o.finishFirst(ctx)
 	}
 	if err := o.journal.Sync(ctx); err != nil {
 		return control.Outcome{}, err
@@ -222,45 +229,45 @@ func (o ops) carryOut(ctx context.Context, action string, plan rollback.Plan, dr
 		return out, nil
 	}
 	asked := o.asker(ctx)
+	ctx, end := o.outliving(ctx)
+	defer end()
 	intent := answer(asked, action, plan.Steps[0].Path, fmt.Sprintf("%s of %d paths begins", action, len(plan.Steps)))
 	intent.Response.Outcome, intent.Response.Of = "intended", of
 	if _, err := o.journal.AppendDurable(ctx, intent); err != nil {
 		return out, fmt.Errorf("record the intent: %w", err)
 	}
 	out.Record = intent.ID
+	id, err := o.begin(plan, planNote{Action: action, Record: intent.ID, Seq: intent.Seq, Actor: asked.actor, Process: asked.process})
+	if err != nil {
+		failed := answer(asked, action, plan.Steps[0].Path, action+" was not begun")
+		failed.Response.Of, failed.Response.Outcome, failed.Response.Error = intent.ID, control.StepFailed, err.Error()
+		_, jerr := o.journal.AppendDurable(ctx, failed)
+		return out, errors.Join(err, jerr)
+	}
+	defer o.plans.release(id)
 	var paths []string
 	var recErr error
-	err := o.vault.Apply(ctx, plan, func(r rollback.Result) {
+	err = o.vault.Apply(ctx, plan, func(r rollback.Result) {
 		step := stepOf(&r.Step, r.Outcome)
 		step.Evidence, step.TookNS = r.Evidence, r.TookNS
-		rec := answer(asked, action, r.Step.Path, r.Step.Reason)
-		rec.Before, rec.After = &r.Step.Have, &r.After
-		if r.Err == nil {
-			rec.Meaning = o.meaning(&r.Step, &r.After)
-			step.Meaning = rec.Meaning
-		}
-		rec.Response.Of, rec.Response.Outcome, rec.Response.Evidence, rec.Response.TookNS = intent.ID, r.Outcome, r.Evidence, r.TookNS
-		rec.Verdict = event.VerdictRestored
-		if r.Step.Action == rollback.ActionRename {
-			rec.Op, rec.Path, rec.PathTo = event.OpRename.String(), event.Text([]byte(r.Step.From)), rec.Path
-		}
-		if r.Err != nil {
-			step.Error, rec.Response.Error, rec.Verdict = r.Err.Error(), r.Err.Error(), event.VerdictRestoreFailed
-		}
+		rec := o.recordOf(asked, action, intent.ID, &r)
+		step.Meaning, step.Error = rec.Meaning, rec.Response.Error
 		if _, err := o.journal.Append(rec); err != nil {
 			recErr = errors.Join(recErr, fmt.Errorf("record %s of %s: %w", action, rec.Path, err))
 		}
 		step.Record = rec.ID
 		out.Steps = append(out.Steps, step)
-		paths = append(paths, r.Step.Path)
-		if r.Step.From != "" {
-			paths = append(paths, r.Step.From)
-		}
+		paths = append(paths, touched(&r)...)
 	})
+	keep := recErr != nil || rollback.Passing(err)
 	if ctx.Err() == nil {
 		err = nil // each step tells its own
 	}
-	return out, errors.Join(err, recErr, o.journal.Sync(ctx), o.took(ctx, paths))
+	recErr = errors.Join(recErr, o.journal.Sync(ctx))
+	if !keep && recErr == nil {
+		recErr = o.vault.End(id)
+	}
+	return out, errors.Join(err, recErr, o.took(ctx, paths))
 }
 
 func stepOf(s *rollback.Step, outcome string) control.Step {

@@ -34,6 +34,8 @@ type state struct {
 	journal *journal.Journal
 	vault   *rollback.Store
 	keeper  pipeline.Vault
+	log     *slog.Logger
+	plans   plans
 }
 
 // freeFloor is how much of the disk, in bytes, the vault and the index leave to the journal: three times its reserve, so
@@ -48,7 +50,7 @@ func openState(cfg config.Config, log *slog.Logger) (*state, error) {
 	if err := os.Chmod(cfg.State, 0o700); err != nil {
 		return nil, fmt.Errorf("close state directory to others: %w", err)
 	}
-	s := &state{cfg: cfg}
+	s := &state{cfg: cfg, log: log, plans: plans{running: map[string]bool{}}}
 	var err error
 	if s.host, err = os.Hostname(); err != nil {
 		return nil, fmt.Errorf("host name: %w", err)

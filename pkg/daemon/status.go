@@ -42,6 +42,9 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 	d.indexStatus(&s)
 	d.shipStatus(&s)
 	d.publishStatus(&s)
+	if s.Plans, err = d.planStatus(); err != nil {
+		s.DegradedReasons = append(s.DegradedReasons, "a restore or undo that was cut off cannot go on: "+err.Error())
+	}
 	vs := d.vault.Stats()
 	s.Vault = control.Vault{
 		Paths: uint64(vs.Paths), Versions: uint64(vs.Versions), Objects: uint64(vs.Objects), Bytes: uint64(vs.Bytes), Stored: uint64(vs.Stored),
@@ -71,7 +74,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 	d.mu.Lock()
 	s.Armed = d.armed && len(d.waiting) == 0
 	d.mu.Unlock()
-	s.DegradedReasons = append(append(d.reasons(), d.troubles(&s)...), d.unblocked(held)...)
+	s.DegradedReasons = append(append(append(d.reasons(), s.DegradedReasons...), d.troubles(&s)...), d.unblocked(held)...)
 	s.Degraded = len(s.DegradedReasons) > 0
 	return s, nil
 }
@@ -119,6 +122,11 @@ func (d *Daemon) troubles(s *control.Status) []string {
 			break
 		}
 		out = append(out, event.Text([]byte(path))+": "+rivals[path])
+	}
+	for _, p := range s.Plans {
+		if p.State == control.PlanWaits {
+			out = append(out, fmt.Sprintf("%s of %d paths, begun %s, was cut off: it goes on at the next start, or before the next restore or undo", p.Action, p.Steps, p.Begun))
+		}
 	}
 	if s.Ship.Enabled && !s.Ship.Connected && s.Ship.LastError != "" {
 		out = append(out, "records are not shipped: "+s.Ship.LastError)
