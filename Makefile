@@ -105,6 +105,10 @@ oracle: ## random mixed work in a VM, then: records replayed = scan. KERNEL=6.1 
 		VM_ENV='$(if $(TIER),TIER=$(TIER)) $(if $(FS),FS=$(FS)) MINUTES=$(or $(MINUTES),10) SEED=$(or $(SEED),1)' \
 		go test -count=1 -v -timeout 12h -tags vm -run '^TestScripts$$' ./vmtests
 
+.PHONY: kills
+kills: engine ## 1,000,000 records shipped while the sender is killed 500 times and the server 50: each row there once (half an hour)
+	go test -count=1 -v -timeout 6h -run '^TestKill$$' ./pkg/ship -args -records 1000000 -kills 500 -server-kills 50
+
 .PHONY: coverage
 coverage: ## docs/coverage.md from every act on every kernel, tier and file system: KERNEL= TIER= FS= for some
 	@.ci/tools.sh

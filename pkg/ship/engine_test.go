@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -151,7 +152,7 @@ func start(t *testing.T, c child) *process {
 // until waits for a number that ok likes and returns it.
 func (p *process) until(t *testing.T, server *clickhousetest.Server, ok func(uint64) bool) uint64 {
 	t.Helper()
-	limit := time.After(time.Minute)
+	limit := time.After(3 * time.Minute)
 	alive := time.NewTicker(50 * time.Millisecond)
 	defer alive.Stop()
 	for {
@@ -168,7 +169,7 @@ func (p *process) until(t *testing.T, server *clickhousetest.Server, ok func(uin
 				t.Fatal(err)
 			}
 		case <-limit:
-			t.Fatal("no progress in a minute")
+			t.Fatal("no progress in three minutes")
 		}
 	}
 }
@@ -182,13 +183,19 @@ func (p *process) kill(t *testing.T) {
 	_ = p.stdin.Close()
 }
 
-// TestKill ships a journal that is being written to the real engine. The shipping
-// process is killed ten times, the server once, each while records are on their way.
+// How much of TestKill there is; make kills asks for 1,000,000, 500 and 50.
+var (
+	killRecords = flag.Int("records", 20_000, "records that are shipped")
+	kills       = flag.Int("kills", 10, "times that the shipping process is killed")
+	serverKills = flag.Int("server-kills", 2, "times that the server is killed")
+)
+
+// TestKill ships a journal that is being written to the real engine. The shipping process and the server are killed at random
+// moments, each while records are on their way, and now and then both at once. Each life has batches of another size.
 func TestKill(t *testing.T) {
-	const total, kills = 20_000, 10
 	ctx := context.Background()
 	server := clickhousetest.New(t, "")
-	c := child{State: t.TempDir(), URL: server.URL("holdfast"), HostID: "8a7f6f1d2c3b4a59687a8b9c0d1e2f30", BatchRows: 250}
+	c := child{State: t.TempDir(), URL: server.URL("holdfast"), HostID: "8a7f6f1d2c3b4a59687a8b9c0d1e2f30"}
 	db, err := clickhouse.Open(ctx, clickhouse.Config{URL: c.URL})
 	if err != nil {
 		t.Fatal(err)
@@ -203,9 +210,10 @@ func TestKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = log.Close() })
+	total := uint64(0)
 	write := func(n int) {
 		t.Helper()
-		for range n {
+		for i := range n {
 			if _, err := log.Append(&event.Record{
 				Time: event.TimeOf(time.Now()), Kind: event.RecChange, Op: "write", Path: "/etc/app/config", Verdict: event.VerdictObserved,
 				After: &event.State{Exists: true, Type: event.TypeRegular, Mode: 0o644, Size: 12},
@@ -213,35 +221,58 @@ func TestKill(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-		}
-		if err := log.Sync(ctx); err != nil {
-			t.Fatal(err)
+			if total++; i%5000 == 4999 || i == n-1 {
+				if err := log.Sync(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 	}
-	write(total / 2)
+	write(*killRecords / 2)
 
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
-	for kill := range kills {
+	pause := func(most time.Duration) { time.Sleep(time.Duration(rnd.Int64N(int64(most)))) }
+	left, both := *serverKills, 0
+	for life := range *kills {
+		c.BatchRows = 50 + rnd.IntN(*killRecords / *kills / 2)
 		p := start(t, c)
 		// It ships now; die at any moment of the next few batches.
 		n := p.until(t, server, func(uint64) bool { return true })
-		if kill == kills/2 {
+		serverToo := rnd.IntN(*kills-life) < left
+		if serverToo {
+			left--
+			pause(100 * time.Millisecond)
 			server.Kill()
+		}
+		write((*killRecords - *killRecords/2) / *kills)
+		if serverToo && rnd.IntN(2) == 0 {
+			both++
+			pause(100 * time.Millisecond)
+			p.kill(t)
+			if err := server.Start(ctx); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if serverToo {
 			if err := server.Start(ctx); err != nil {
 				t.Fatal(err)
 			}
 			n = p.until(t, server, func(m uint64) bool { return m > n })
 		}
-		write(total / 2 / kills)
-		time.Sleep(time.Duration(rnd.IntN(200_000)) * time.Microsecond)
+		pause(200 * time.Millisecond)
 		p.kill(t)
-		t.Logf("killed when %d or more were shipped", n)
-		if kill == kills-1 && n >= total {
+		if life%10 == 9 {
+			t.Logf("life %d: killed when %d or more of %d were shipped", life+1, n, total)
+		}
+		if life == *kills-1 && n >= total {
 			t.Error("all was shipped before the last kill: it proves less than it should")
 		}
 	}
+	t.Logf("%d kills, %d of the server, %d of them with the shipping process", *kills, *serverKills-left, both)
+	write(*killRecords - int(total)) // what the division left
 	p := start(t, c)
 	p.until(t, server, func(n uint64) bool { return n == total })
 	waitCheckpoint(t, server, total)
