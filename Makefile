@@ -83,6 +83,10 @@ test: ## everything: check, Go tests, tests on this kernel, tests in VMs; ends w
 grafana-check: engine ## the dashboards: their JSON, and every query on a real ClickHouse with a generated fleet in it
 	go test -count=1 -v ./schemas/dashboards | grep -v '^=== '
 
+.PHONY: panels
+panels: engine ## draw the dashboards over a generated fleet with Grafana's components, in headless Chromium, to docs/dashboards
+	schemas/dashboards/draw/draw.sh
+
 .PHONY: check
 check: ## formatting, vet, import rules, and: the committed BPF objects are what the sources give
 	@.ci/tools.sh

@@ -52,6 +52,7 @@ type panel struct {
 // fleet is a server with a history in it.
 type fleet struct {
 	server *clickhousetest.Server
+	http   string // its URL
 	db     *clickhouse.DB
 	rows   int
 	from   time.Time
@@ -62,11 +63,12 @@ type fleet struct {
 const granule = 256
 
 // newFleet fills a server by the code that ships. The history ends where the present
-// hour began: everything arrived in this minute.
-func newFleet(t *testing.T) *fleet {
+// hour began. Everything arrived in this minute, or, as received says, by that expression of a record's columns.
+func newFleet(t testing.TB, received string) *fleet {
 	t.Helper()
 	ctx := context.Background()
 	f := &fleet{server: clickhousetest.New(t, "")}
+	f.http = f.server.HTTPURL("")
 	var ddl strings.Builder
 	if err := clickhouse.PrintSchema(&ddl, clickhouse.Config{URL: f.server.URL("holdfast")}); err != nil {
 		t.Fatal(err)
@@ -74,6 +76,9 @@ func newFleet(t *testing.T) *fleet {
 	for _, s := range schemas.Split(ddl.String()) {
 		if strings.Contains(s, "CREATE TABLE") {
 			s = strings.Replace(s, "SETTINGS ", fmt.Sprintf("SETTINGS index_granularity = %d, ", granule), 1)
+		}
+		if strings.Contains(s, ".records\n(") && received != "" {
+			s = strings.Replace(s, "DEFAULT now()", "DEFAULT "+received, 1)
 		}
 		f.server.MustExec(t, s)
 	}
@@ -116,9 +121,8 @@ type answer struct {
 }
 
 // ask runs one query as a user who may only read.
-func (f *fleet) ask(t *testing.T, sql string) (a answer, err error) {
-	t.Helper()
-	u := f.server.HTTPURL("")
+func (f *fleet) ask(sql string) (a answer, err error) {
+	u := f.http
 	u += "?" + url.Values{"database": {"holdfast"}, "readonly": {"2"}, "default_format": {"JSONCompact"}, "output_format_json_quote_64bit_integers": {"0"}, "use_query_condition_cache": {"0"}}.Encode()
 	res, err := http.Post(u, "text/plain", strings.NewReader(sql))
 	if err != nil {
@@ -135,7 +139,7 @@ func (f *fleet) ask(t *testing.T, sql string) (a answer, err error) {
 	return a, err
 }
 
-func load(t *testing.T) map[string]dashboard {
+func load(t testing.TB) map[string]dashboard {
 	t.Helper()
 	files, err := filepath.Glob("*.json")
 	if err != nil || len(files) == 0 {
@@ -164,7 +168,7 @@ var (
 
 // run expands a query and asks it. It must answer something or, as the dashboard opens,
 // read no more rows than the share of all records that it says it does.
-func (f *fleet) run(t *testing.T, sql string, s *screen, opening bool) answer {
+func (f *fleet) run(t testing.TB, sql string, s *screen, opening bool) answer {
 	t.Helper()
 	m := budget.FindStringSubmatch(sql)
 	if m == nil {
@@ -176,7 +180,7 @@ func (f *fleet) run(t *testing.T, sql string, s *screen, opening bool) answer {
 		t.Error(err)
 		return answer{}
 	}
-	a, err := f.ask(t, text)
+	a, err := f.ask(text)
 	if err != nil {
 		t.Errorf("%v\n%s", err, text)
 		return answer{}
@@ -194,7 +198,7 @@ func (f *fleet) run(t *testing.T, sql string, s *screen, opening bool) answer {
 
 // screens are what each dashboard is looked at with: the whole history, the time with
 // which it opens, and the first value of each variable chosen.
-func (f *fleet) screens(t *testing.T, d *dashboard) (whole, opening, chosen *screen) {
+func (f *fleet) screens(t testing.TB, d *dashboard) (whole, opening, chosen *screen) {
 	t.Helper()
 	age, err := time.ParseDuration(strings.NewReplacer("now-", "", "7d", "168h", "2d", "48h").Replace(d.Time.From))
 	if err != nil || d.Time.To != "now" {
@@ -229,7 +233,7 @@ func (f *fleet) screens(t *testing.T, d *dashboard) (whole, opening, chosen *scr
 }
 
 func TestPanelsAnswerWithinTheirBudgets(t *testing.T) {
-	f := newFleet(t)
+	f := newFleet(t, "")
 	all := load(t)
 	vars := map[string][]string{}
 	for _, d := range all {
