@@ -238,8 +238,9 @@ func TestKill(t *testing.T) {
 	for life := range *kills {
 		c.BatchRows = 50 + rnd.IntN(*killRecords / *kills / 2)
 		p := start(t, c)
-		// It ships now; die at any moment of the next few batches.
-		n := p.until(t, server, func(uint64) bool { return true })
+		// It ships, and has done its share of nine tenths: die at any moment of the next few batches.
+		share := uint64(*killRecords / *kills * 9 / 10 * life)
+		n := p.until(t, server, func(m uint64) bool { return m >= share })
 		serverToo := rnd.IntN(*kills-life) < left
 		if serverToo {
 			left--
