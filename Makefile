@@ -125,6 +125,11 @@ attribution: ## docs/attribution.md from every case in each tier, with two versi
 	@$(MAKE) $(TALLY)
 	@WHO=write VM_TIER='$(TIER)' VM_SUITE='$(SUITE)' $(TALLY) 'vm=$(GOTEST) -timeout 2h -tags vm -run "^TestWho$$" ./vmtests'
 
+.PHONY: powercut
+powercut: ## cut the power of a disk at 200 random points of captures, restores and undos; look at what is left
+	@.ci/tools.sh
+	go test -count=1 -v -timeout 30m ./rollback -long -run PowerCut
+
 .PHONY: bench
 bench: engine ## Go benchmarks, then b3sum on the same kind of files
 	@.ci/bench.sh

@@ -235,11 +235,11 @@ func (s *Store) moveBack(ctx context.Context, st *Step) (after event.State, err 
 		return after, err
 	}
 	defer unix.Close(to)
-	now, err := lstat(from, fromBase)
+	now, err := digest.Stat(from, fromBase)
 	if err != nil {
 		return after, err
 	}
-	if now.Ino != st.Want.Ino || now.Dev != st.Want.Dev {
+	if !st.moves(&now) {
 		return after, ErrRaced
 	}
 	err = s.disk.Rename(from, fromBase, to, toBase, unix.RENAME_NOREPLACE)

@@ -292,9 +292,11 @@ func (s *Store) Continue(ctx context.Context, p Pending, each func(Result)) erro
 		return fmt.Errorf("go on with plan %s: %w", p.ID, err)
 	}
 	steps := append([]Step(nil), p.Plan.Steps...)
-	passed := s.passed(steps)
 	for i := range steps {
 		steps[i].again = true
+	}
+	passed := s.passed(steps)
+	for i := range steps {
 		if i < passed && each != nil {
 			now, _ := digest.ReadPath(ctx, steps[i].Path, nil) // nothing, where it cannot be read
 			each(Result{Step: steps[i], Outcome: OutcomeSkipped, After: now})
@@ -317,7 +319,13 @@ func (s *Store) passed(steps []Step) int {
 // renamed reports whether a rename is done: its inode has the name.
 func renamed(st *Step) bool {
 	now, err := digest.StatPath(st.Path)
-	return err == nil && now.Exists && now.Ino == st.Want.Ino && now.Dev == st.Want.Dev
+	return err == nil && now.Exists && st.moves(&now)
+}
+
+// moves reports whether a state is of the inode that a rename is about. The number of
+// its device says nothing: it may be another one since the machine has started again.
+func (st *Step) moves(now *event.State) bool {
+	return now.Ino == st.Want.Ino && now.Type == st.Want.Type
 }
 
 // halfway reports whether what is at a path may be what this step left when it was
@@ -336,7 +344,7 @@ func halfway(now *event.State, st *Step) bool {
 	if c := like(have); len(diff(&c, have)) == 0 && now.Ino == have.Ino {
 		return true
 	}
-	if st.Action != ActionMeta && st.Action != ActionTimes || now.Ino != have.Ino || now.Dev != have.Dev ||
+	if st.Action != ActionMeta && st.Action != ActionTimes || now.Ino != have.Ino ||
 		now.Type != have.Type || now.Hash != have.Hash || string(now.Target) != string(have.Target) {
 		return false
 	}
