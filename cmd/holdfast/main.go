@@ -99,7 +99,7 @@ func exitCode(err error) int {
 		return exitDone
 	case errors.As(err, new(usageError)), errors.Is(err, control.ErrInvalid), errors.Is(err, clickhouse.ErrConfig):
 		return exitUsage
-	case errors.Is(err, errNotFound), errors.Is(err, query.ErrNotFound), errors.Is(err, control.ErrNotFound):
+	case errors.Is(err, errNotFound), errors.Is(err, query.ErrNotFound), errors.Is(err, query.ErrNoIndex), errors.Is(err, control.ErrNotFound):
 		return exitNotFound
 	case errors.Is(err, errConflicts):
 		return exitConflicts

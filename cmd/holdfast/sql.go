@@ -60,6 +60,9 @@ func (a *app) sql(c *cli.Context) (err error) {
 	if errors.Is(err, query.ErrReadOnly) {
 		return hint(usageError{err}, "holdfast sql only reads")
 	}
+	if errors.Is(err, query.ErrNoIndex) {
+		return hint(err, "holdfast log and who read the journal instead; the daemon builds the index, holdfast index rebuild does it without; --store clickhouse asks the server")
+	}
 	if err != nil {
 		return err
 	}

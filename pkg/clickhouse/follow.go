@@ -2,6 +2,8 @@ package clickhouse
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast/holdfast/pkg/event"
@@ -65,35 +67,48 @@ func named(want, hostID string) string {
 	return want
 }
 
+// topsAtOnce bounds how many hosts one question of tops names: its text stays far below the server's limit (256 KiB).
+const topsAtOnce = 1000
+
 // tops returns the newest sequence of each host that has one above what was seen.
-// The view tells which hosts to look at; the number is that of the rows themselves.
+// The view tells which hosts to look at; the numbers are those of the rows themselves.
 func (db *DB) tops(ctx context.Context, seen map[string]uint64) (map[string]uint64, error) {
-	rows, err := db.conn.Query(ctx, "SELECT toString(host_id), max(last_seq) FROM "+db.target.Database+".hosts GROUP BY host_id")
+	var ids []string
+	err := db.each(ctx, "SELECT toString(host_id), max(last_seq) FROM "+db.target.Database+".hosts GROUP BY host_id", nil, func(hostID string, last uint64) {
+		if last > seen[hostID] {
+			ids = append(ids, hostID)
+		}
+	})
+	tops := map[string]uint64{}
+	for some := range slices.Chunk(ids, topsAtOnce) {
+		if err != nil {
+			break
+		}
+		var terms []string
+		var args []any
+		for _, id := range some {
+			terms, args = append(terms, "(host_id = ? AND seq > ?)"), append(args, id, seen[id])
+		}
+		err = db.each(ctx, "SELECT toString(host_id), max(seq) FROM "+db.target.Database+".records WHERE "+strings.Join(terms, " OR ")+" GROUP BY host_id", args,
+			func(hostID string, top uint64) { tops[hostID] = top })
+	}
+	return tops, err
+}
+
+// each calls fn with each line of an answer of a host id and a number.
+func (db *DB) each(ctx context.Context, sql string, args []any, fn func(hostID string, n uint64)) error {
+	rows, err := db.conn.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, db.explain("ask", err)
+		return db.explain("ask", err)
 	}
 	defer func() { _ = rows.Close() }() // its error is rows.Err's
-	news := map[string]uint64{}
 	for rows.Next() {
 		var hostID string
-		var last uint64
-		if err := rows.Scan(&hostID, &last); err != nil {
-			return nil, db.explain("ask", err)
+		var n uint64
+		if err := rows.Scan(&hostID, &n); err != nil {
+			return db.explain("ask", err)
 		}
-		if last > seen[hostID] {
-			news[hostID] = 0
-		}
+		fn(hostID, n)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, db.explain("ask", err)
-	}
-	for hostID := range news {
-		var top uint64
-		err := db.conn.QueryRow(ctx, "SELECT max(seq) FROM "+db.target.Database+".records WHERE host_id = ? AND seq > ?", hostID, seen[hostID]).Scan(&top)
-		if err != nil {
-			return nil, db.explain("ask", err)
-		}
-		news[hostID] = top
-	}
-	return news, nil
+	return db.explain("ask", rows.Err())
 }

@@ -20,6 +20,7 @@ type store struct {
 	dir    string
 	db     *sql.DB // nil: there is no usable index
 	note   string
+	why    error // there is no db
 	unread atomic.Uint64
 }
 
@@ -38,6 +39,7 @@ func OpenRead(path, dir string) (query.Store, error) {
 	s := &store{dir: dir}
 	var err error
 	if s.db, err = attachRead(path, dir); err != nil {
+		s.why = err
 		s.note = fmt.Sprintf("the index is not used, the journal is read instead: %v", err)
 	}
 	return s, nil

@@ -22,7 +22,7 @@ const limitAttached = 7
 // is not in it. The file is open for reading only, and no other can be opened.
 func (s *store) SQL(ctx context.Context, text string, begin func(columns []string) error, row func(values []any) error) (err error) {
 	if s.db == nil {
-		return fmt.Errorf("ask index: %s", s.note)
+		return fmt.Errorf("%w: %w", query.ErrNoIndex, s.why)
 	}
 	conn, err := s.db.Conn(ctx)
 	if err != nil {

@@ -35,6 +35,9 @@ type Follower interface {
 // ErrReadOnly: SQL would have changed something.
 var ErrReadOnly = errors.New("only questions are answered")
 
+// ErrNoIndex: the journal alone answers no SQL.
+var ErrNoIndex = errors.New("SQL is asked of the index, and there is none that can be used")
+
 // SQL is a Store that can be asked in the words of its engine.
 type SQL interface {
 	// SQL runs one statement that changes nothing; whatever would is refused by the
