@@ -128,11 +128,10 @@ func (p *task) exec(exe string, args ...string) *task {
 	return p
 }
 
-// clones executes its own file again through a mount that is nowhere, whose path is / to
-// the kernel.
+// clones executes its own file again through a mount that is nowhere.
 func (p *task) clones() *task {
 	p.key.Execs++
-	p.exe = "/"
+	p.exe = ""
 	p.m.observe(p.told(event.KindExec, true))
 	return p
 }

@@ -183,25 +183,25 @@ func (t *Table) learn(ev *event.Event) {
 }
 
 // place names a program whose file was executed through a mount that is nowhere, as
-// container runtimes do with themselves (open_tree(2), umount2(2) with MNT_DETACH): its
-// path is / to the kernel. It has the name by which a program above executed the very
-// inode, or none.
+// container runtimes do with themselves (open_tree(2), umount2(2) with MNT_DETACH): the
+// kernel side tells no name of it, and /proc says /. It has the name by which a program
+// above executed the very inode, or none.
 func (t *Table) place(n *node) {
 	i := n.image
-	if i.exe != nowhere {
+	if i.exe != "" && i.exe != nowhere || i.ino == 0 {
 		return
 	}
 	i.exe = ""
-	n.flags |= flagLooked // to /proc it is nowhere, too
 	for u, left := t.above(n), maxWalk; u != nil && !u.is(flagStub) && left > 0; u, left = t.above(u), left-1 {
-		if o := u.image; o != i && o.exe != "" && o.dev == i.dev && o.ino == i.ino && i.ino != 0 {
+		if o := u.image; o.exe != "" && o.dev == i.dev && o.ino == i.ino {
 			i.exe = o.exe
 			return
 		}
 	}
 }
 
-// nowhere is the path of a file that is a mount of its own and mounted at no place.
+// nowhere is the path that /proc gives of a file that is a mount of its own and mounted
+// at no place.
 const nowhere = "/"
 
 // orphan admits a process whose fork was not seen; its parent is looked for

@@ -149,9 +149,11 @@ func TestWho(t *testing.T) {
 		{"a program in a mount that is nowhere, and that nobody executed elsewhere, has no name",
 			func(m *machine, init *task) *task {
 				_, sh := m.sshd(init).accept(7, 1000, addr)
-				return sh.run("/")
+				p := sh.run("/usr/bin/crun", "create")
+				p.ino++
+				return p.clones()
 			},
-			"alice 1000/1000 login-7 ssh 10.0.0.1:5555 accepted_socket | unknown (none) < bash < sshd < sshd"},
+			"alice 1000/1000 login-7 ssh 10.0.0.1:5555 accepted_socket | unknown create (none) < crun < bash < sshd < sshd"},
 		{"an inherited connection is evidence of its own",
 			func(m *machine, init *task) *task {
 				return m.sshd(init).run("/usr/sbin/sshd", "-R").opens(7, 1000, addr, event.HowInherited)
