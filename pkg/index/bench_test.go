@@ -3,8 +3,10 @@ package index
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -72,8 +74,10 @@ func BenchmarkIndexing(b *testing.B) {
 	b.ReportMetric(n*float64(b.N)/b.Elapsed().Seconds(), "records/s")
 }
 
+var records = flag.Int("records", 1_000_000, "records that BenchmarkQuestions asks")
+
 func BenchmarkQuestions(b *testing.B) {
-	const n = 1_000_000
+	n := *records
 	h := newHost(b)
 	h.many(b, n)
 	x, err := Open(h.path, h.dir, Options{})
@@ -104,19 +108,29 @@ func BenchmarkQuestions(b *testing.B) {
 		{"user newest 100", query.Filter{User: "user7", Limit: 100}},
 		{"user in the last minute", query.Filter{User: "user7", Since: end - 60_000_000_000}},
 		{"address and port newest 100", query.Filter{Source: "192.0.2.9:22", Limit: 100}},
-		{"session", query.Filter{Session: "123"}},
+		{"timeline of a session", query.Filter{Session: "123"}},
+		{"kind and verdict newest 100", query.Filter{Kind: event.RecChange, Verdict: event.VerdictObserved, Limit: 100}},
+		{"op newest 100", query.Filter{Op: "write", Limit: 100}},
+		{"executable newest 100", query.Filter{Exe: "sed", Limit: 100}},
+		{"words of a command newest 100", query.Filter{Command: "s/a/b/", Limit: 100}},
 		{"exec", query.Filter{Exec: "77-1-77"}},
 		{"nobody", query.Filter{User: "nobody"}},
 		{"a minute long ago", query.Filter{Since: end - 600_000_000_000, Until: end - 540_000_000_000, Limit: 1000}},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			k := 0
+			var took []time.Duration
 			for b.Loop() {
 				k = 0
+				began := time.Now()
 				if err := s.Records(context.Background(), c.f, func(*event.Record) error { k++; return nil }); err != nil {
 					b.Fatal(err)
 				}
+				took = append(took, time.Since(began))
 			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+			b.ReportMetric(float64(took[len(took)*95/100].Microseconds())/1000, "p95-ms")
 			b.ReportMetric(float64(k), "records")
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 )
@@ -73,6 +74,49 @@ func BenchmarkAppendDurable(b *testing.B) {
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+	l.close(j)
+}
+
+// BenchmarkAppendDurableUnderLoad is how long a critical record waits for the disk while 100,000 others a second are appended.
+func BenchmarkAppendDurableUnderLoad(b *testing.B) {
+	l := newLog(b)
+	j := l.open()
+	ctx, cancel := context.WithCancel(context.Background())
+	var load sync.WaitGroup
+	var others, full uint64
+	load.Go(func() {
+		r := sample(1)
+		began := time.Now()
+		for ctx.Err() == nil {
+			for due := uint64(time.Since(began).Seconds() * 100_000); others < due; {
+				if _, err := j.Append(r); err != nil {
+					full++
+					break
+				}
+				others++
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+	took := make([]time.Duration, 0, b.N)
+	r := sample(2)
+	b.ResetTimer()
+	for range b.N {
+		t := time.Now()
+		if _, err := j.AppendDurable(ctx, r); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(t))
+		time.Sleep(time.Millisecond)
+	}
+	b.StopTimer()
+	cancel()
+	load.Wait()
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+	b.ReportMetric(float64(others)/b.Elapsed().Seconds(), "others/s")
+	b.ReportMetric(float64(full), "refused")
 	l.close(j)
 }
 

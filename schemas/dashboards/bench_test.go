@@ -1,19 +1,52 @@
 package dashboards
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/query"
 )
 
 var (
-	serverURL = flag.String("server", "", "HTTP URL of a server with a fleet in it, for BenchmarkPanels; a small one is made if empty")
+	busy      = flag.Int("busy", 100, "ordinary writes a day on each of 8 hosts, for the benchmarks; 9900 are a million records")
+	times     = flag.Int("times", 1, "how many such fleets there are: the others are copies under other ids, a second apart")
 	answersTo = flag.String("answers", "", "file to which BenchmarkPanels writes what the panels answered, for draw/draw.sh")
 )
+
+// arrived says that records arrive seconds after what they tell.
+const arrived = "toDateTime(greatest(time, time_end), 'UTC') + INTERVAL 1 + seq % 3 SECOND"
+
+// large makes the fleet that the flags ask for.
+func large(b *testing.B) *fleet {
+	f := newFleet(b, *busy, 8192, arrived)
+	for i := 1; i < *times; i++ {
+		f.server.MustExec(b, fmt.Sprintf(`INSERT INTO holdfast.records SELECT * REPLACE (lower(hex(MD5(concat(host_id, '%d')))) AS host_id,
+			replaceOne(host, '.', '-%[1]d.') AS host, time + INTERVAL %[1]d SECOND AS time, time_end + INTERVAL %[1]d SECOND AS time_end)
+			FROM holdfast.records WHERE host_id IN (SELECT host_id FROM holdfast.checkpoints) SETTINGS max_threads = 1, max_insert_threads = 1`, i))
+	}
+	for f.server.MustExec(b, "SELECT count() FROM system.merges") != "0" {
+		time.Sleep(100 * time.Millisecond)
+	}
+	f.rows *= *times
+	fmt.Println(f.server.MustExec(b, "SELECT concat(toString(sum(rows)), ' rows in ', toString(count()), ' parts, ', toString(round(sum(bytes_on_disk) / sum(rows))), ' bytes a row') FROM system.parts WHERE active AND table = 'records'"))
+	return f
+}
+
+// percentiles reports the median and the 95th percentile in ms.
+func percentiles(b *testing.B, took []time.Duration) {
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*95/100].Microseconds())/1000, "p95-ms")
+}
 
 // drawn is what draw/ draws: the answers of a dashboard as it opens, by panel.
 type drawn struct {
@@ -22,18 +55,9 @@ type drawn struct {
 	Panels   map[int]answer
 }
 
-// BenchmarkPanels asks what each panel asks when its dashboard opens, and tells the median and the 95th percentile in ms.
+// BenchmarkPanels asks what each panel asks when its dashboard opens.
 func BenchmarkPanels(b *testing.B) {
-	f := &fleet{http: *serverURL, from: time.Now().AddDate(0, 0, -14)}
-	if *serverURL == "" {
-		f = newFleet(b, "toDateTime(greatest(time, time_end), 'UTC') + INTERVAL 1 + seq % 3 SECOND")
-	} else {
-		a, err := f.ask("SELECT count() FROM records")
-		if err != nil {
-			b.Fatal(err)
-		}
-		f.rows = int(a.Data[0][0].(float64))
-	}
+	f := large(b)
 	answers := map[string]drawn{}
 	for name, d := range load(b) {
 		_, opening, _ := f.screens(b, &d)
@@ -54,13 +78,12 @@ func BenchmarkPanels(b *testing.B) {
 					took = append(took, time.Since(began))
 					answers[name].Panels[p.ID] = a
 				}
-				slices.Sort(took)
-				b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
-				b.ReportMetric(float64(took[len(took)*95/100].Microseconds())/1000, "p95-ms")
+				percentiles(b, took)
 				b.ReportMetric(float64(answers[name].Panels[p.ID].Statistics.RowsRead), "rows")
 			})
 		}
 	}
+	f.questions(b)
 	if *answersTo == "" {
 		return
 	}
@@ -71,5 +94,58 @@ func BenchmarkPanels(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Log(strconv.Itoa(len(out)), "bytes")
+}
+
+// questions asks what a person asks about a fleet. What is asked for is taken from a refused attempt on the first host.
+func (f *fleet) questions(b *testing.B) {
+	some := strings.Split(f.server.MustExec(b, `SELECT host, path, actor_user, source, actor_session, process_exec_id, process_exe, toUnixTimestamp64Nano(time), id
+		FROM holdfast.records WHERE kind = 'attempt' AND source != '' ORDER BY host_id, seq LIMIT 1`), "\t")
+	at, err := strconv.ParseInt(some[7], 10, 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	host, minute := some[0], int64(time.Minute)
+	for name, q := range map[string]query.Filter{
+		"newest 100":                      {Limit: 100},
+		"newest 100 of a host":            {Host: host, Limit: 100},
+		"path of a host":                  {Host: host, Path: some[1], Limit: 100},
+		"path, all hosts":                 {Path: some[1], Limit: 100},
+		"prefix of a host":                {Host: host, Path: "/etc/", Limit: 100},
+		"glob, all hosts":                 {Path: "**authorized_keys**", Limit: 100},
+		"person of a host":                {Host: host, User: some[2], Limit: 100},
+		"person, all hosts":               {User: some[2], Limit: 100},
+		"address, all hosts":              {Source: some[3], Limit: 100},
+		"timeline of a session of a host": {Host: host, Session: some[4]},
+		"execution of a host":             {Host: host, Exec: some[5]},
+		"executable, all hosts":           {Exe: some[6], Limit: 100},
+		"kind and verdict, all hosts":     {Kind: event.RecAttempt, Verdict: event.VerdictBlocked, Limit: 100},
+		"a minute, all hosts":             {Since: event.Time(at - minute), Until: event.Time(at), Limit: 100},
+		"words of a command, all hosts":   {Command: "useradd", Limit: 100},
+	} {
+		b.Run("questions/"+name, func(b *testing.B) {
+			var took []time.Duration
+			n := 0
+			for b.Loop() {
+				began := time.Now()
+				n = 0
+				if err := f.db.Records(context.Background(), q, func(*event.Record) error { n++; return nil }); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(began))
+			}
+			percentiles(b, took)
+			b.ReportMetric(float64(n), "records")
+		})
+	}
+	b.Run("questions/who", func(b *testing.B) {
+		var took []time.Duration
+		for b.Loop() {
+			began := time.Now()
+			if _, err := query.Who(context.Background(), f.db, some[1]); err != nil {
+				b.Fatal(err)
+			}
+			took = append(took, time.Since(began))
+		}
+		percentiles(b, took)
+	})
 }

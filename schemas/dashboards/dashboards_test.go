@@ -52,7 +52,6 @@ type panel struct {
 // fleet is a server with a history in it.
 type fleet struct {
 	server *clickhousetest.Server
-	http   string // its URL
 	db     *clickhouse.DB
 	rows   int
 	from   time.Time
@@ -62,13 +61,13 @@ type fleet struct {
 // rows are then read like 2 million.
 const granule = 256
 
-// newFleet fills a server by the code that ships. The history ends where the present
-// hour began. Everything arrived in this minute, or, as received says, by that expression of a record's columns.
-func newFleet(t testing.TB, received string) *fleet {
+// newFleet fills a server by the code that ships, with records of 8 hosts and 14 days, busy ordinary writes a day and host.
+// The history ends where the present hour began. Everything arrived in this minute, or, as received says, by that
+// expression of a record's columns.
+func newFleet(t testing.TB, busy, granule int, received string) *fleet {
 	t.Helper()
 	ctx := context.Background()
 	f := &fleet{server: clickhousetest.New(t, "")}
-	f.http = f.server.HTTPURL("")
 	var ddl strings.Builder
 	if err := clickhouse.PrintSchema(&ddl, clickhouse.Config{URL: f.server.URL("holdfast")}); err != nil {
 		t.Fatal(err)
@@ -88,25 +87,29 @@ func newFleet(t testing.TB, received string) *fleet {
 	}
 	f.db = db
 	t.Cleanup(func() { _ = db.Close() })
-	o := fleettest.Options{Seed: 1, Hosts: 8, Days: 14, Busy: 100, Until: time.Now().UTC().Truncate(time.Hour)}
+	o := fleettest.Options{Seed: 1, Hosts: 8, Days: 14, Busy: busy, Until: time.Now().UTC().Truncate(time.Hour)}
 	f.from = o.Start()
 	for i, id := range o.HostIDs() {
 		var batch [][]byte
+		n := 0
 		err := o.Records(i, func(r *event.Record) error {
 			b, err := journal.Encode(r)
-			batch = append(batch, b)
+			if batch = append(batch, b); err == nil && len(batch) == 10_000 {
+				err = db.Send(ctx, id+strconv.Itoa(n), batch)
+				n, batch = n+len(batch), nil
+			}
 			return err
 		})
-		if err == nil {
+		if n += len(batch); err == nil && len(batch) > 0 {
 			err = db.Send(ctx, id, batch)
 		}
 		if err == nil {
-			err = db.SendCheckpoint(ctx, id, uint64(len(batch)), []byte("holdfast\n"+strconv.Itoa(len(batch))+"\nroot\n"))
+			err = db.SendCheckpoint(ctx, id, uint64(n), []byte("holdfast\n"+strconv.Itoa(n)+"\nroot\n"))
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.rows += len(batch)
+		f.rows += n
 	}
 	return f
 }
@@ -122,7 +125,7 @@ type answer struct {
 
 // ask runs one query as a user who may only read.
 func (f *fleet) ask(sql string) (a answer, err error) {
-	u := f.http
+	u := f.server.HTTPURL("")
 	u += "?" + url.Values{"database": {"holdfast"}, "readonly": {"2"}, "default_format": {"JSONCompact"}, "output_format_json_quote_64bit_integers": {"0"}, "use_query_condition_cache": {"0"}}.Encode()
 	res, err := http.Post(u, "text/plain", strings.NewReader(sql))
 	if err != nil {
@@ -233,7 +236,7 @@ func (f *fleet) screens(t testing.TB, d *dashboard) (whole, opening, chosen *scr
 }
 
 func TestPanelsAnswerWithinTheirBudgets(t *testing.T) {
-	f := newFleet(t, "")
+	f := newFleet(t, 100, granule, "")
 	all := load(t)
 	vars := map[string][]string{}
 	for _, d := range all {
