@@ -190,6 +190,10 @@ func (k *check) look() Finding {
 	if after.Any || l.err != nil && !l.state.Exists {
 		return f
 	}
+	if replaced(k.c, &e, &l.state) { // who gave the name to another file, or took it, is about to be told
+		f.After, f.Again = e.State, true
+		return f
+	}
 	if l.state.Same(&e.State) {
 		e.ctime = l.ctime
 		k.r.putEntry(path, Entry{State: l.state, At: l.at, ctime: l.ctime, ours: e.ours, fresh: e.fresh})

@@ -335,6 +335,25 @@ func TestALookTellsWhatAnOperationWouldHave(t *testing.T) {
 	b.settled()
 }
 
+// A program opens a file for writing, writes nothing and closes it; another file is renamed
+// over it before the look, and that is told of afterwards.
+func TestWhoHadAFileOpenDidNotDoWhatAnotherFileBrought(t *testing.T) {
+	b := newBench(t)
+	e, _ := b.Known().Get(b.at("f"))
+	first := boot()
+	b.write("new", "other")
+	do(t, os.Rename(b.at("new"), b.at("f")))
+	f := b.check(&event.Change{Path: b.at("f"), Op: event.OpOpen, Ino: e.State.Ino, First: first, Last: first})
+	if f.Changed || !f.Again {
+		t.Errorf("the look: %+v", f)
+	}
+	f = b.check(&event.Change{Path: b.at("new"), PathTo: b.at("f"), Op: event.OpRename, First: first, Last: first})
+	if !f.Changed || f.Before.Hash != e.State.Hash || f.After.Hash.IsZero() || f.After.Hash == e.State.Hash {
+		t.Errorf("the rename: %+v", f)
+	}
+	b.settled()
+}
+
 func TestAGlanceAnswersForAFileThatWasLeftAlone(t *testing.T) {
 	b := newBench(t)
 	time.Sleep(time.Duration(2 * settled))
