@@ -136,7 +136,11 @@ func identify(fd int) (id rootID, dir bool, err error) {
 	return rootID{dev: st.Dev, ino: st.Ino}, dir, nil
 }
 
-// fdPath returns the present path of what fd refers to.
+// gone is what the kernel appends to the path of what has none any more (linux
+// v6.1 fs/d_path.c:d_path).
+const gone = " (deleted)"
+
+// fdPath returns the present path of what fd refers to, ENOENT if it has none.
 func fdPath(fd int) (string, error) {
 	var buf [maxPath]byte
 	n, err := unix.Readlink("/proc/self/fd/"+strconv.Itoa(fd), buf[:])
@@ -146,7 +150,14 @@ func fdPath(fd int) (string, error) {
 	if n == 0 || n >= len(buf) || buf[0] != '/' {
 		return "", unix.ENOENT
 	}
-	return string(buf[:n]), nil
+	at := string(buf[:n])
+	if strings.HasSuffix(at, gone) { // or that is its name
+		var own, named unix.Stat_t
+		if unix.Fstat(fd, &own) != nil || unix.Lstat(at, &named) != nil || own.Dev != named.Dev || own.Ino != named.Ino {
+			return "", unix.ENOENT
+		}
+	}
+	return at, nil
 }
 
 // mounts is the mount table, read again when the kernel says that it changed.

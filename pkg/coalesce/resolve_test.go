@@ -184,6 +184,27 @@ func TestANameThatNothingIsLeftOfIsUnresolved(t *testing.T) {
 	}
 }
 
+// git gc takes a directory away while events about what was in it are placed.
+func TestADirectoryThatIsRemovedWhileANameIsPlacedHasNoPathButThatOne(t *testing.T) {
+	dir := t.TempDir()
+	top, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	do(t, err)
+	defer closeFD(top)
+	for name, want := range map[string]string{"d": "", "d (deleted)": "/watched/d (deleted)/f"} {
+		do(t, os.Mkdir(filepath.Join(dir, name), 0o755))
+		fd, err := unix.Open(filepath.Join(dir, name), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		do(t, err)
+		defer closeFD(fd)
+		if want == "" {
+			do(t, os.Remove(filepath.Join(dir, name)))
+		}
+		p, found, err := down(Root{Path: "/watched", Anchor: 1}, fd, top, "f")
+		if p.Path != want || found != (want != "") || errors.Is(err, unix.ENOENT) == found {
+			t.Errorf("%s: %+v, %v, %v", name, p, found, err)
+		}
+	}
+}
+
 func TestARootThatWasRenamedIsStillFound(t *testing.T) {
 	w := newWorld(t)
 	do(t, os.Rename(w.dir+"/w", w.dir+"/elsewhere"))
