@@ -91,6 +91,7 @@ func (d *Daemon) settle(ctx context.Context) error {
 	again := false
 	if appeared || len(changes) > 0 {
 		if moved, err = d.arm(ctx, "found when its tree appeared"); err != nil {
+			d.beneath.table, d.beneath.ahead = before, told
 			return err
 		}
 		linked = true
@@ -344,7 +345,13 @@ func (d *Daemon) armAgain(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			d.degrade("arm", fmt.Sprintf("rules could not be armed again: %v", err))
+			d.degrade("arm", fmt.Sprintf("rules could not be armed again, which is tried until they are: %v", err))
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(tellTime):
+			}
+			d.beneath.appear()
 			continue
 		}
 		d.recover("arm")

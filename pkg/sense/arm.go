@@ -88,9 +88,13 @@ func (s *Sensor) Arm(rules []Rule) ([]Unarmed, error) {
 	held := a.files()
 	k, err := a.resolve()
 	if err == nil {
+		was := s.armed
 		s.armed = a.anchors
 		s.publish()
-		err = s.write(k, a.block, a.movable())
+		if err = s.write(k, a.block, a.movable()); err != nil {
+			s.armed = was
+			s.publish()
+		}
 	}
 	if err != nil {
 		closeAll(held)

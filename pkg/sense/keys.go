@@ -81,7 +81,7 @@ func (a *arming) resolve() (keys, error) {
 			k.marks[row.Inode] = merge(k.marks[row.Inode], bpf.TracerMark{Flags: markNames})
 		default:
 			k.marks[row.Inode] = merge(k.marks[row.Inode], w.mark)
-			if anchor, ok := a.anchors[w.mark.Anchor]; ok {
+			if anchor, ok := a.anchors[w.mark.Anchor]; ok && w.mark.Flags&markBelow == 0 { // what the device below is made of is not the place
 				anchor.Inode = row.Inode
 				a.anchors[anchor.ID] = anchor
 			}
