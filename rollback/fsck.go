@@ -11,7 +11,6 @@ import (
 
 	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/pkg/event"
-	"github.com/holdfast/holdfast/rollback/cas"
 )
 
 // The kinds of problems.
@@ -259,22 +258,11 @@ func (s *Store) fsckObjects(ctx context.Context, repair bool, report func(Proble
 		}
 		report(p)
 	}
-	keep := make(map[event.Hash]bool, len(needed))
-	for h, n := range needed {
-		keep[h] = true
-		if n.size <= cas.SmallSize {
-			continue
-		}
-		parts, err := s.objects.Parts(h)
-		if err != nil && !errors.Is(err, ErrMissing) {
-			keep = nil // what was reported above may need any of them
-			break
-		}
-		for _, c := range parts {
-			keep[c] = true
-		}
+	keep, err := s.needed()
+	if err != nil {
+		keep = nil // what was reported above may need any of them
 	}
-	err := s.fsckStray(ctx, func(h event.Hash) bool { return keep == nil || keep[h] }, repair, report)
+	err = s.fsckStray(ctx, func(h event.Hash) bool { return keep == nil || keep[h] }, repair, report)
 	if err == nil && repair {
 		err = s.Sync()
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/rollback/storetest"
@@ -341,4 +342,49 @@ func TestABegunPlanThatIsDamagedIsReportedAndRepaired(t *testing.T) {
 		t.Errorf("%+v", found)
 	}
 	clean(t, s)
+}
+
+func TestWhatABegunPlanNeedsIsNotPruned(t *testing.T) {
+	p := places(t)[1]
+	now := newClock()
+	s := open1(t, p.vault, Options{Now: func() time.Time { return now.now }})
+	file := filepath.Join(p.dir, "f")
+	content := string(longText(3 << 20)) // in chunks
+	write(t, file, content)
+	old := capture(t, s, file)
+	write(t, file, "newer")
+	capture(t, s, file)
+	plan, err := s.PlanRestore(t.Context(), []string{file}, RestoreOptions{Version: old.ID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := s.Begin(plan, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prune := func() {
+		for range 2 { // marked, then swept
+			now.now = now.now.Add(400 * 24 * time.Hour)
+			if _, err := s.Prune(t.Context(), Keep{Age: day}, Provenance{}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	prune()
+	if _, ok := s.Version(file, old.ID); ok {
+		t.Fatal("the version is still there")
+	}
+	if err := s.Fsck(t.Context(), true, func(p Problem) { t.Error(p) }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := continueAll(s); err != nil {
+		t.Fatal(err)
+	}
+	if read(t, file) != content {
+		t.Error("the plan did not bring it back")
+	}
+	prune()
+	if s.Has(old.State.Hash) {
+		t.Errorf("plan %s has ended, and its content is kept", id)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/rollback/cas"
 )
 
 // Keep says which versions Prune leaves. A version goes only if no rule keeps it.
@@ -248,7 +249,7 @@ func (s *Store) sweep(ctx context.Context, grace time.Duration, done *Pruned) er
 	return s.writeDoomed(was, doomed)
 }
 
-// needed is every object that a version needs. A list that cannot be read may
+// needed is every object that a version or a begun plan needs. A list that cannot be read may
 // need any chunk: then nothing can be said.
 func (s *Store) needed() (map[event.Hash]bool, error) {
 	needed := map[event.Hash]bool{}
@@ -261,6 +262,19 @@ func (s *Store) needed() (map[event.Hash]bool, error) {
 		}
 	}
 	s.mu.RUnlock()
+	err := s.readPlans(func(p Pending) {
+		for i := range p.Plan.Steps {
+			if w := &p.Plan.Steps[i].Want; w.Type == event.TypeRegular && !w.Hash.IsZero() {
+				needed[w.Hash] = true
+				if w.Size > cas.SmallSize {
+					long = append(long, w.Hash)
+				}
+			}
+		}
+	}, func(string, error) error { return nil }) // Fsck tells of it
+	if err != nil {
+		return nil, err
+	}
 	for _, h := range long {
 		parts, err := s.objects.Parts(h)
 		if err != nil && !errors.Is(err, ErrMissing) {
