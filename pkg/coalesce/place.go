@@ -36,6 +36,9 @@ func (t *Table) place(ev *event.Event) (from, to Place, err error) {
 		if at := string(ev.Base); ev.Op.Beneath() && from.Path != "" && at != from.Path {
 			from.Seen = at
 		}
+		if rootRenamed(ev) {
+			ev.Flags |= event.FlagAppeared // what is below it is elsewhere now, and another may have its place
+		}
 		return from, to, err
 	}
 	if t.o.Resolver == nil {
@@ -76,6 +79,14 @@ func (t *Table) place(ev *event.Event) (from, to Place, err error) {
 		to = Place{}
 	}
 	return t.watched(from), t.watched(to), nil
+}
+
+// rootRenamed reports whether a directory that is a root lost its name to a rename, or
+// another one got it. The kernel side finds such a root by its inode, and tells of
+// names that rules wait for only where there is none.
+func rootRenamed(ev *event.Event) bool {
+	return ev.Op == event.OpRename && ev.Flags&(event.FlagDir|event.FlagBlocked) == event.FlagDir &&
+		(ev.Anchor != 0 && len(ev.Path) == 0 || ev.Anchor2 != 0 && len(ev.Path2) == 0)
 }
 
 // astray places a file of which the kernel knew the inode only.

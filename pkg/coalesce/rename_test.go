@@ -61,3 +61,28 @@ func TestANameThatCannotBeFollowedMayBeTheOneThatIsWaitedFor(t *testing.T) {
 		}
 	}
 }
+
+func TestARenameOfARootThatTheKernelSideFoundByItsInodeHasTheRulesArmedAgain(t *testing.T) {
+	tree := "/w"
+	for what, c := range map[string]struct {
+		anchor, anchor2 uint32
+		path, path2     string
+		flags           uint16
+		want            bool
+	}{
+		"a root goes":                      {anchor: 1, flags: event.FlagDir, want: true},
+		"another gets its name":            {anchor2: 1, flags: event.FlagDir, want: true},
+		"a root goes into another tree":    {anchor: 1, anchor2: 2, path2: "d", flags: event.FlagDir, want: true},
+		"a directory in a tree":            {anchor: 1, anchor2: 1, path: "a", path2: "b", flags: event.FlagDir},
+		"a file that is watched by itself": {anchor2: 1},
+		"it was refused":                   {anchor: 1, flags: event.FlagDir | event.FlagBlocked},
+	} {
+		tab := New(Options{Anchors: anchors{1: tree, 2: "/v"}, Emit: func(*event.Change) {}, Watched: func(string) bool { return true }})
+		e := ev(1, event.OpRename, "", flags(c.flags))
+		e.Anchor, e.Anchor2, e.Path, e.Path2 = c.anchor, c.anchor2, []byte(c.path), []byte(c.path2)
+		do(t, tab.Add(e, nil))
+		if got := e.Flags&event.FlagAppeared != 0; got != c.want {
+			t.Errorf("%s: the rules are to be armed again: %v", what, got)
+		}
+	}
+}
