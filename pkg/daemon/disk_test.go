@@ -34,6 +34,35 @@ func fill(t testing.TB, dir string) string {
 	return name
 }
 
+// onDisk is a configuration with the state on a disk of its own, and two watched trees: one with an observed number of
+// files, name(0) and so on, one with a service's configuration that is put back.
+func onDisk(t *testing.T, disk, tree string, files int) (cfg config.Config, name func(int) string, service string) {
+	t.Helper()
+	guarded, seen := filepath.Join(tree, "guarded"), filepath.Join(tree, "seen")
+	name = func(i int) string { return filepath.Join(seen, fmt.Sprint("file", i)) }
+	service = filepath.Join(guarded, "service.conf")
+	try := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	try(os.MkdirAll(guarded, 0o755))
+	try(os.MkdirAll(seen, 0o755))
+	for i := range files {
+		try(os.WriteFile(name(i), fmt.Appendf(nil, "first content of %d\n", i), 0o640))
+	}
+	try(os.WriteFile(service, []byte("require_login yes\n"), 0o640))
+	cfg = config.Default()
+	cfg.State, cfg.Socket = filepath.Join(disk, "state"), filepath.Join(t.TempDir(), "socket")
+	for _, w := range []string{guarded + "=restore", seen + "=observe"} {
+		r, err := policy.ParseWatch(w)
+		try(err)
+		cfg.Rules = append(cfg.Rules, r)
+	}
+	return cfg, name, service
+}
+
 // The state directory lies on a disk of its own that somebody fills. The daemon lives and restores; what was not
 // recorded is declared, and once there is room the records tell the tree as it is.
 func TestAFullDiskUnderTheStateLosesNothingUnsaid(t *testing.T) {
@@ -46,33 +75,9 @@ func TestAFullDiskUnderTheStateLosesNothingUnsaid(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	guarded, seen := filepath.Join(tree, "guarded"), filepath.Join(tree, "seen")
-	for _, d := range []string{guarded, seen} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
 	const files = 2000
-	name := func(i int) string { return filepath.Join(seen, fmt.Sprint("file", i)) }
-	for i := range files {
-		if err := os.WriteFile(name(i), fmt.Appendf(nil, "first content of %d\n", i), 0o640); err != nil {
-			t.Fatal(err)
-		}
-	}
-	service := filepath.Join(guarded, "service.conf")
-	if err := os.WriteFile(service, []byte("require_login yes\n"), 0o640); err != nil {
-		t.Fatal(err)
-	}
-	cfg := config.Default()
-	cfg.State, cfg.Socket = filepath.Join(disk, "state"), filepath.Join(t.TempDir(), "socket")
+	cfg, name, service := onDisk(t, disk, tree, files)
 	cfg.Limits.Segment, cfg.Limits.Reserve = 1<<20, 4<<20
-	for _, w := range []string{guarded + "=restore", seen + "=observe"} {
-		r, err := policy.ParseWatch(w)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg.Rules = append(cfg.Rules, r)
-	}
 	d := startWith(t, cfg)
 
 	filler := fill(t, disk)
