@@ -97,6 +97,9 @@ func (d *Daemon) settle(ctx context.Context) error {
 		linked = true
 	}
 	for wait := time.Duration(0); ; wait += tellStep {
+		caught := d.pipe.CaughtUp() >= read // asked first: what was told until then is taken
+		a, l, more := d.beneath.take()
+		again, linked, told = again || a, linked || l, append(told, more...)
 		missing := false
 		for i := range changes {
 			shows := table
@@ -106,7 +109,7 @@ func (d *Daemon) settle(ctx context.Context) error {
 			changes[i].by = madeBy(&changes[i], told, shows)
 			missing = missing || changes[i].by == nil && !changes[i].renamed()
 		}
-		if !missing && (len(changes) == 0 || d.pipe.CaughtUp() >= read) || wait >= tellTime {
+		if !missing && (len(changes) == 0 || caught) || wait >= tellTime {
 			break
 		}
 		select {
@@ -114,8 +117,6 @@ func (d *Daemon) settle(ctx context.Context) error {
 			return ctx.Err()
 		case <-time.After(tellStep):
 		}
-		a, l, more := d.beneath.take()
-		again, linked, told = again || a, linked || l, append(told, more...)
 	}
 	for i := range changes {
 		if c := &changes[i]; c.by != nil || !c.renamed() {
