@@ -132,6 +132,7 @@ func (d *Daemon) settle(ctx context.Context) error {
 		}
 		d.noteBrief(&b, roots, table)
 	}
+	d.beneath.ahead = append(d.beneath.ahead, unshown(told, changes, read)...)
 	for i := range told {
 		switch b := &told[i]; {
 		case b.Op == event.OpRawWrite:

@@ -129,6 +129,20 @@ func brief(told []pipeline.Beneath, changes []mountChange, roots []string, watch
 	return out
 }
 
+// unshown lists the calls for other options of a mount that no change of the table was
+// put down to, and that it may show the next time it is read: they are told of before
+// they are done. read is when it was read, in ns since boot.
+func unshown(told []pipeline.Beneath, changes []mountChange, read uint64) []pipeline.Beneath {
+	var out []pipeline.Beneath
+	for i := range told {
+		b := &told[i]
+		if b.Op == event.OpRemount && b.Path == "" && b.Time+uint64(tellTime) > read && !slices.ContainsFunc(changes, func(c mountChange) bool { return c.by == b }) {
+			out = append(out, *b)
+		}
+	}
+	return out
+}
+
 // noteBrief records a call that the table of mounts does not show.
 func (d *Daemon) noteBrief(b *pipeline.Beneath, roots []string, table []sense.Mount) {
 	path, _ := concerned(&mountChange{op: b.Op, at: b.At}, roots, d.rules.watched, table)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/pipeline"
@@ -110,6 +111,26 @@ func TestPathsThatLeadElsewhereAreFound(t *testing.T) {
 	before := []sense.Anchor{{Path: "/a", Inode: 1}, {Path: "/b", Inode: 2}, {Path: "/c", Inode: 3}, {Path: "/l", Inode: 4, Link: true}}
 	after := []sense.Anchor{{Path: "/a", Inode: 1}, {Path: "/b", Inode: 9}, {Path: "/d", Inode: 5}}
 	if got, want := movedAnchors(before, after), []string{"/b", "/c", "/d"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// The event about a call may be taken before its effect is in the table.
+func TestACallWhoseEffectDoesNotShowYetIsKept(t *testing.T) {
+	const second = uint64(time.Second)
+	told := []pipeline.Beneath{
+		{Op: event.OpRemount, At: "/late", Time: 9 * second},
+		{Op: event.OpRemount, At: "/after", Time: 11 * second},
+		{Op: event.OpRemount, At: "/shown", Time: 9 * second},
+		{Op: event.OpRemount, At: "/old", Time: 5 * second},
+		{Op: event.OpMount, At: "/mount", Time: 9 * second},
+	}
+	changes := []mountChange{{op: event.OpRemount, at: "/shown", by: &told[2]}}
+	var got []string
+	for _, b := range unshown(told, changes, 10*second) {
+		got = append(got, b.At)
+	}
+	if want := []string{"/late", "/after"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
