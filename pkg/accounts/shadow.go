@@ -76,7 +76,7 @@ func (t *told) passwordChange(who, a, b string) {
 }
 
 func (t *told) shadow(before, after []byte) {
-	t.records(shadow, before, after, sayings{
+	t.records(rowsOf(shadow, before), rowsOf(shadow, after), sayings{
 		same: func(a, b *row) bool {
 			_, hash, _ := password(a.f[1])
 			return hash != "" && a.f[1] == b.f[1]
@@ -132,7 +132,7 @@ func day(f string) string {
 }
 
 func (t *told) gshadow(before, after []byte) {
-	t.records(gshadow, before, after, sayings{
+	t.records(rowsOf(gshadow, before), rowsOf(gshadow, after), sayings{
 		gone: func(r *row) { t.say("group %s removed from gshadow", quote(r.f[0])) },
 		come: func(r *row) {
 			s := "group " + quote(r.f[0]) + " added to gshadow"

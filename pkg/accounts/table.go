@@ -140,8 +140,8 @@ type sayings struct {
 }
 
 // records tells of each record that differs.
-func (t *told) records(k kind, before, after []byte, w sayings) {
-	rest := pairs(rowsOf(k, before), rowsOf(k, after))
+func (t *told) records(old, now []row, w sayings) {
+	rest := pairs(old, now)
 	if w.same != nil {
 		var moved []pair
 		moved, rest = renames(rest, w.same)
@@ -164,7 +164,8 @@ func (t *told) records(k kind, before, after []byte, w sayings) {
 }
 
 func (t *told) passwd(before, after []byte) {
-	t.records(passwd, before, after, sayings{
+	now := rowsOf(passwd, after)
+	t.records(rowsOf(passwd, before), now, sayings{
 		same:    func(a, b *row) bool { return a.f[2] == b.f[2] && a.f[3] == b.f[3] && a.f[6] == b.f[6] },
 		renamed: "user %s renamed to %s",
 		gone:    func(r *row) { t.say("user %s removed, who had uid %s", quote(r.f[0]), text(r.f[2])) },
@@ -175,7 +176,7 @@ func (t *told) passwd(before, after []byte) {
 				what = "another line for user"
 			}
 			s := what + " " + quote(f[0]) + " added with uid " + text(f[2])
-			if as := sameUID(rowsOf(passwd, after), r); as != "" {
+			if as := sameUID(now, r); as != "" {
 				s += ", the same as " + quote(as)
 			}
 			s += ", gid " + text(f[3]) + ", home " + or(text(f[5]), "none") + ", shell " + or(text(f[6]), "/bin/sh")
@@ -228,7 +229,7 @@ func (t *told) user(a, b *row) {
 }
 
 func (t *told) group(before, after []byte) {
-	t.records(group, before, after, sayings{
+	t.records(rowsOf(group, before), rowsOf(group, after), sayings{
 		same:    func(a, b *row) bool { return a.f[2] == b.f[2] },
 		renamed: "group %s renamed to %s",
 		gone:    func(r *row) { t.say("group %s removed, which had gid %s", quote(r.f[0]), text(r.f[2])) },
@@ -280,7 +281,7 @@ func (t *told) subids(f *file, before, after []byte) {
 	got := func(r *row) {
 		t.say("%s got %s subordinate %s ids from %s on", quote(r.f[0]), text(r.f[2]), what, text(r.f[1]))
 	}
-	t.records(subids, before, after, sayings{
+	t.records(rowsOf(subids, before), rowsOf(subids, after), sayings{
 		gone: func(r *row) {
 			t.say("%s lost %s subordinate %s ids from %s on", quote(r.f[0]), text(r.f[2]), what, text(r.f[1]))
 		},
