@@ -110,6 +110,11 @@ func madeBy(c *mountChange, told []pipeline.Beneath, table []sense.Mount) *pipel
 	return nil
 }
 
+// putDown reports whether a change of mounts was put down to a call.
+func putDown(changes []mountChange, b *pipeline.Beneath) bool {
+	return slices.ContainsFunc(changes, func(c mountChange) bool { return c.by == b })
+}
+
 // brief lists the calls that changed mounts on the way to watched paths, and that no
 // change of the table was put down to: what they did was undone before it was read.
 func brief(told []pipeline.Beneath, changes []mountChange, roots []string, watched func(string) bool, table []sense.Mount) []pipeline.Beneath {
@@ -119,7 +124,7 @@ func brief(told []pipeline.Beneath, changes []mountChange, roots []string, watch
 		if b.Op != event.OpMount && b.Op != event.OpUmount || b.Other || b.Path != "" || b.At == "" {
 			continue
 		}
-		if slices.ContainsFunc(changes, func(c mountChange) bool { return c.by == b }) {
+		if putDown(changes, b) {
 			continue
 		}
 		if _, ok := concerned(&mountChange{op: b.Op, at: b.At}, roots, watched, table); ok {
@@ -136,7 +141,7 @@ func unshown(told []pipeline.Beneath, changes []mountChange, read uint64) []pipe
 	var out []pipeline.Beneath
 	for i := range told {
 		b := &told[i]
-		if b.Op == event.OpRemount && b.Path == "" && b.Time+uint64(tellTime) > read && !slices.ContainsFunc(changes, func(c mountChange) bool { return c.by == b }) {
+		if b.Op == event.OpRemount && b.Path == "" && b.Time+uint64(tellTime) > read && !putDown(changes, b) {
 			out = append(out, *b)
 		}
 	}
