@@ -120,10 +120,10 @@ struct settings {
 	u32 learn;	/* tgid whose descriptors the learning iterator prints */
 	u32 remember;	/* places of directories may be remembered: every rename is seen */
 	u32 rules;	/* grows with each change of the marks */
-	u32 lone;	/* a mark is on a file that has one name */
+	u32 lone;	/* bit i: on super[i] a mark is on a file that has one name; as strict */
 	u32 supers;	/* file systems in super; more than fit: ask the map */
 	u64 super[SUPERS];	/* the keys of filesystems, at hand */
-	u32 strict;	/* bit i: on super[i] something may be refused */
+	u32 strict;	/* bit i: on super[i] something may be refused; all, if not all are at hand */
 	u32 arming;	/* the scan asks what was there before the rules */
 	u64 scan;	/* number of the scan for what is held (hooks/held.h) */
 	u32 links;	/* files with MARK_LINK or MARK_BELOW */
@@ -557,16 +557,22 @@ static __always_inline bool holds_mark(struct settings *c, u64 super)
 	return false;
 }
 
+/* Is the bit of a super block set? */
+static __always_inline bool has_bit(struct settings *c, u64 super, u32 bits)
+{
+	if (!bits || c->supers > SUPERS)
+		return bits;
+#pragma clang loop unroll(full)
+	for (u32 i = 0; i < SUPERS; i++)
+		if (c->super[i] == super && bits & 1 << i)
+			return true;
+	return false;
+}
+
 /* May something be refused on this super block? Asked of what names a file, before its place is. */
 static __always_inline bool is_strict(struct settings *c, u64 super)
 {
-	if (!c->blocking || c->supers > SUPERS)
-		return c->blocking;
-#pragma clang loop unroll(full)
-	for (u32 i = 0; i < SUPERS; i++)
-		if (c->super[i] == super && c->strict & 1 << i)
-			return true;
-	return false;
+	return c->blocking && has_bit(c, super, c->strict);
 }
 
 static __always_inline struct counters *counters(u32 hook)

@@ -291,7 +291,7 @@ static __always_inline struct near nearby(struct dentry *d, struct inode *in)
 	if (*(volatile u32 *)&n->turn != turn)
 		return p;
 	/* a mark on the object itself: on a directory, or a file with another name elsewhere */
-	if (in && (c->lone || in->i_nlink != 1 || is_dir(in)) && mark_of(in))
+	if (in && (in->i_nlink != 1 || is_dir(in) || has_bit(c, (u64)d->d_sb, c->lone)) && mark_of(in))
 		return p;
 	if (!p.anchor)
 		p.where = in && in->i_nlink > 1 && !is_dir(in) ? ASK : AWAY;	/* another name may be watched: other_name */

@@ -34,7 +34,7 @@ type keys struct {
 	fs        map[uint64]bpf.TracerMark
 	devices   map[uint64]bpf.TracerMark
 	allowed   map[bpf.TracerExeKey]uint32
-	lone      bool            // a mark is on a file with one name
+	lone      map[uint64]bool // of fs: with a mark on a file that has one name
 	strict    map[uint64]bool // of fs: with marks of mode block
 }
 
@@ -43,7 +43,7 @@ func newKeys() keys {
 		marks: make(map[uint64]bpf.TracerMark), names: make(map[bpf.TracerNameKey]bpf.TracerMark),
 		ancestors: make(map[uint64]bpf.TracerMark), mounts: make(map[uint64]bpf.TracerMark),
 		fs: make(map[uint64]bpf.TracerMark), devices: make(map[uint64]bpf.TracerMark),
-		allowed: make(map[bpf.TracerExeKey]uint32), strict: make(map[uint64]bool),
+		allowed: make(map[bpf.TracerExeKey]uint32), lone: make(map[uint64]bool), strict: make(map[uint64]bool),
 	}
 }
 
@@ -85,8 +85,12 @@ func (a *arming) resolve() (keys, error) {
 				anchor.Inode = row.Inode
 				a.anchors[anchor.ID] = anchor
 			}
-			if err := k.lonely(w.file.File); err != nil {
+			alone, err := oneName(w.file.File)
+			if err != nil {
 				return keys{}, err
+			}
+			if alone {
+				k.lone[row.Sb] = true
 			}
 		}
 		mark := w.mark
@@ -156,15 +160,29 @@ func (a *arming) loop(k *keys, l loop) {
 // mountGroup is set in the key of a peer group (bpf/maps.h, MOUNT_GROUP).
 const mountGroup = 1 << 32
 
-// lonely notes a mark on a file that has one name: the kernel side looks for a
-// mark at every object then, not only at directories and files of several names.
-func (k *keys) lonely(f *os.File) error {
+// oneName tells whether a mark is on a file that has one name: the kernel side looks
+// for a mark at every object of such a file system, not only at directories and files
+// of several names.
+func oneName(f *os.File) (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return fmt.Errorf("stat %s: %w", f.Name(), err)
+		return false, fmt.Errorf("stat %s: %w", f.Name(), err)
 	}
-	k.lone = k.lone || st.Mode&unix.S_IFMT != unix.S_IFDIR && st.Nlink == 1
-	return nil
+	return st.Mode&unix.S_IFMT != unix.S_IFDIR && st.Nlink == 1, nil
+}
+
+// bits sets the bit of each of the file systems at hand that is in of; if not all are
+// at hand (TracerSettings.Super), every bit.
+func bits(c *bpf.TracerSettings, of map[uint64]bool) (b uint32) {
+	if int(c.Supers) > len(c.Super) && len(of) > 0 {
+		return ^uint32(0)
+	}
+	for i, sb := range c.Super {
+		if of[sb] {
+			b |= 1 << i
+		}
+	}
+	return b
 }
 
 func merge(old, add bpf.TracerMark) bpf.TracerMark {
@@ -187,19 +205,11 @@ func (s *Sensor) write(k keys, blocking, movable bool) error {
 		return fmt.Errorf("write rules to the kernel: %w", err)
 	}
 	err = s.settings(func(c *bpf.TracerSettings) {
-		c.Armed, c.Blocking, c.Remember, c.Moves, c.Lone = 1, 0, 0, 0, 0
+		c.Armed, c.Blocking, c.Remember, c.Moves = 1, 0, 0, 0
 		c.Rules++
-		if k.lone {
-			c.Lone = 1
-		}
 		c.Supers = uint32(len(k.fs))
 		copy(c.Super[:], slices.Sorted(maps.Keys(k.fs)))
-		c.Strict = 0
-		for i, sb := range c.Super {
-			if k.strict[sb] {
-				c.Strict |= 1 << i
-			}
-		}
+		c.Strict, c.Lone = bits(c, k.strict), bits(c, k.lone)
 		if blocking {
 			c.Blocking = 1
 		}
