@@ -195,7 +195,7 @@ func TestARestartedDaemonGivesTheSameAnswers(t *testing.T) {
 	for _, p := range all {
 		proc[p.key.PID] = p
 	}
-	for _, order := range []string{"parents first", "children first", "sockets between"} {
+	for _, order := range []string{"parents first", "children first", "sockets between", "somebody asks between"} {
 		t.Run(order, func(t *testing.T) {
 			m.restart()
 			switch order {
@@ -211,6 +211,15 @@ func TestARestartedDaemonGivesTheSameAnswers(t *testing.T) {
 				}
 				user.holds(addr)
 				mon.holds(addr)
+			case "somebody asks between":
+				for _, p := range all {
+					p.scan()
+				}
+				if a, _ := sh.writes(); a.Origin != event.OriginSSH || a.SourceIP != "" {
+					t.Errorf("%s from %s, and no connection was told of", a.Origin, a.SourceIP)
+				}
+				mon.holds(addr)
+				user.holds(addr)
 			case "sockets between":
 				mon.holds(addr)
 				user.holds(addr)

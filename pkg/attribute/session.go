@@ -352,8 +352,21 @@ func (t *Table) socket(ev *event.Event) {
 		h.peers = append(h.peers, peer)
 	}
 	if n.sess != nil {
+		t.reopen(n.sess, p)
 		t.candidate(n)
 	}
+}
+
+// reopen has the origin of s looked for again if that was done before it was told that
+// p, which opened s, holds a connection: processes are told of first.
+func (t *Table) reopen(s *session, p proc) {
+	if s.opener != p || s.origin != event.OriginSSH || s.peer.IsValid() {
+		return
+	}
+	t.mu.Lock()
+	s.opener, s.found = proc{}, true
+	t.mu.Unlock()
+	t.turn++
 }
 
 // candidate keeps n in mind as the process that may have opened its session.
