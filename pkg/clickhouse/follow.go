@@ -61,7 +61,7 @@ func (db *DB) Follow(ctx context.Context, f query.Filter, fn func(*event.Record)
 
 // named is the host's name that a filter wants, "" if it wants the id or nothing.
 func named(want, hostID string) string {
-	if want == hostID {
+	if want == hostID || want == event.Machine(hostID) {
 		return ""
 	}
 	return want

@@ -126,7 +126,7 @@ func (db *DB) hosts(ctx context.Context, name string) (ids []string, err error) 
 		return ids, db.explain("ask", err)
 	}
 	var byID, byName conditions
-	byID.is("host_id", name)
+	byID.and("(host_id = ? OR startsWith(host_id, ?))", name, name+event.Again)
 	byName.is("host", name)
 	ids, err = db.hostIDs(ctx, byID)
 	if err != nil {

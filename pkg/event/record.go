@@ -1,5 +1,7 @@
 package event
 
+import "strings"
+
 // The kinds of records.
 const (
 	RecChange     = "change"
@@ -94,6 +96,15 @@ const (
 
 // Unknown is the value of a field that was looked for and could not be told.
 const Unknown = "unknown"
+
+// Again stands between the machine id and the number in the host id of a log that was begun again.
+const Again = "~"
+
+// Machine returns the machine id of a host id.
+func Machine(hostID string) string {
+	m, _, _ := strings.Cut(hostID, Again)
+	return m
+}
 
 // Record is one entry of the journal. The journal assigns ID, Boot, HostID, Host
 // and Seq when it appends; all else is the writer's. JSON is what log --json

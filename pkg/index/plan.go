@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/query"
@@ -88,12 +89,9 @@ func makePlan(ctx context.Context, tx *sql.Tx, f *query.Filter, indexed uint64) 
 		p.conds, p.args = append(p.conds, "+r.port = ?"), append(p.args, int64(port))
 	}
 	if f.Host != "" {
-		id, ok, err := lookup(ctx, tx, "names", f.Host)
-		if err != nil || !ok {
-			p.none = !ok
-			return p, err
-		}
-		p.conds, p.args = append(p.conds, "(r.host = ? OR r.host_id = ?)"), append(p.args, id, id)
+		p.conds = append(p.conds, "(r.host = (SELECT id FROM names WHERE s = ?) OR r.host_id IN (SELECT id FROM names WHERE s = ? OR substr(s, 1, ?) = ?))")
+		of := f.Host + event.Again
+		p.args = append(p.args, f.Host, f.Host, utf8.RuneCountInString(of), of)
 	}
 	return p, p.byTime(ctx, tx, f.Since, f.Until)
 }

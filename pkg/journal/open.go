@@ -243,7 +243,7 @@ func (r *recovery) identify() (fresh bool, err error) {
 func (r *recovery) checkHosts() error {
 	for _, first := range r.segs {
 		h, err := readSegmentHead(r.dir, first)
-		if err == nil && h.HostID != r.machine && !strings.HasPrefix(h.HostID, r.machine+again) {
+		if err == nil && h.HostID != r.machine && !strings.HasPrefix(h.HostID, r.machine+event.Again) {
 			return fmt.Errorf("%w: %s is of host %s, this is %s", ErrOtherHost, segmentName(first), h.HostID, r.machine)
 		}
 	}

@@ -99,7 +99,7 @@ func (r *recovery) linkKeys(newest []byte, notes [][]byte) error {
 func (r *recovery) begin() error {
 	now := r.o.Now()
 	if r.signer != nil || r.wiped {
-		r.o.HostID = r.machine + again + strconv.FormatInt(now.UnixNano(), 36)
+		r.o.HostID = r.machine + event.Again + strconv.FormatInt(now.UnixNano(), 36)
 		r.w.o.HostID = r.o.HostID
 	}
 	var err error
@@ -152,10 +152,6 @@ func (r *recovery) keepKeys(now time.Time) error {
 	return destroyKey(r.keyDir, keyName, nextName)
 }
 
-// again stands between the machine id and what tells a log that was begun again from the one that was wiped, so that no
-// id is given twice and copies elsewhere keep the two apart.
-const again = "~"
-
 // named takes the name of the log from its checkpoint or its key, each "" where there is none: the machine id, or that of a log
 // that was begun again.
 func (r *recovery) named(checkpoint, key string) error {
@@ -164,7 +160,7 @@ func (r *recovery) named(checkpoint, key string) error {
 		more, ok := strings.CutPrefix(name, own)
 		switch {
 		case name == "":
-		case !ok || more != "" && !strings.HasPrefix(more, again):
+		case !ok || more != "" && !strings.HasPrefix(more, event.Again):
 			return fmt.Errorf("%w: the log in %s with the keys in %s is %s, this is %s", ErrOtherHost, r.dir, r.keyDir, name, own)
 		default:
 			r.o.HostID = r.machine + more

@@ -33,7 +33,7 @@ type Filter struct {
 	Verdict string
 	Rule    string
 	Found   string // how a change was found that no event told of
-	Host    string // host or host_id
+	Host    string // host, host_id, or the machine id of all logs of a host
 
 	AfterSeq uint64 // Seq is above this
 	Limit    int    // only the newest N of what matches; 0 is all
@@ -52,7 +52,7 @@ func (f *Filter) matchRecord(r *event.Record) bool {
 		return false
 	case !is(f.Op, r.Op), !is(f.Kind, r.Kind), !is(f.Verdict, r.Verdict), !is(f.Rule, r.Rule), !is(f.Found, r.Found):
 		return false
-	case f.Host != "" && f.Host != r.Host && f.Host != r.HostID:
+	case f.Host != "" && f.Host != r.Host && f.Host != r.HostID && f.Host != event.Machine(r.HostID):
 		return false
 	case f.Meaning != "" && !slices.ContainsFunc(r.Meaning, func(s string) bool { return strings.Contains(s, f.Meaning) }):
 		return false

@@ -32,7 +32,7 @@ func answer(records []*event.Record, f query.Filter) []*event.Record {
 	var out []*event.Record
 	hosts := map[string]bool{}
 	for _, r := range records {
-		if f.Host == "" || f.Host == r.Host || f.Host == r.HostID {
+		if f.Host == "" || f.Host == r.Host || f.Host == r.HostID || f.Host == event.Machine(r.HostID) {
 			hosts[r.HostID] = true
 		}
 		if f.Match(r) {

@@ -9,9 +9,10 @@ import (
 
 // What the records are made of. Names repeat so that each filter selects some.
 const (
-	host   = "web-1"
-	hostID = "3f1b6c0d9e2a47b8a5c4d3e2f1a09b8c"
-	start  = event.Time(1_780_000_000_000_000_000)
+	host    = "web-1"
+	machine = "3f1b6c0d9e2a47b8a5c4d3e2f1a09b8c"
+	hostID  = machine + event.Again + "1"
+	start   = event.Time(1_780_000_000_000_000_000)
 )
 
 func choose[T any](r *rand.Rand, v ...T) T { return v[r.IntN(len(v))] }

@@ -108,7 +108,7 @@ func values() map[string][]query.Filter {
 		"verdict": set(func(f *query.Filter, v string) { f.Verdict = v }, event.VerdictObserved, event.VerdictUnauthorized, event.VerdictBlocked, event.VerdictRestored),
 		"rule":    set(func(f *query.Filter, v string) { f.Rule = v }, "etc", "www", "none"),
 		"found":   set(func(f *query.Filter, v string) { f.Found = v }, event.FoundAfterGap, event.FoundWhileDown, "nothing"),
-		"host":    set(func(f *query.Filter, v string) { f.Host = v }, host, hostID, "web-2"),
+		"host":    set(func(f *query.Filter, v string) { f.Host = v }, host, hostID, machine, "web-2", machine[:8], machine+event.Again),
 		"since":   {{Since: start + 100_000_000_000}, {Since: start + 100_000_000_001}, {Since: start - 1e12}, {Since: start + 1e15}},
 		"until":   {{Until: start + 100_000_000_000}, {Until: start + 100_000_000_001}, {Until: 1}, {Until: start + 1e15}},
 		"after":   {{AfterSeq: 1}, {AfterSeq: 300}, {AfterSeq: 599}, {AfterSeq: 600}, {AfterSeq: 1 << 62}},
