@@ -203,8 +203,12 @@ func once(l []string) []string {
 }
 
 // about tells whether r is about what w speaks of: the file, or for the file of a case
-// everything in its directory that no other want names.
+// everything in its directory that no other want names. What another case mounts over
+// the file, where it alone sees it, changes nothing.
 func (w whoWant) about(r object, c whoCase) bool {
+	if r.text("op") == "mount" {
+		return false
+	}
 	path, to := r.text("path"), r.text("path_to")
 	if path == w.path || to == w.path {
 		return true
