@@ -34,7 +34,7 @@ func child(what, dir string) error {
 		return err
 	}
 	var f storetest.Faults
-	s, err := Open(filepath.Join(dir, "state", "vault"), Options{Disk: cas.Disk{Before: f.Before}})
+	s, err := Open(filepath.Join(dir, "state", "vault"), sealed(Options{Disk: cas.Disk{Before: f.Before}}))
 	if err != nil {
 		return err
 	}

@@ -35,6 +35,18 @@
 //   - Prune never takes the trusted or the newest version of a path, one under a
 //     hold, or one that a record which is still kept refers to; what was there at a
 //     time whose version it took is unknown, never taken for what was there before.
+//   - With Options.Sealer, contents are sealed before they are written to the vault:
+//     objects, lists of chunks and the contents of begun plans. Each tells the id of
+//     its key, and the log tells that the vault is sealed: without the key it is not
+//     opened for writing, and what cannot be opened is ErrSealed and ProblemSealed,
+//     which no repair, capture or prune removes or replaces. Contents from before
+//     there was a Sealer stay as they are.
+//
+// A Sealer seals contents alone: the log has paths, metadata, times and the hashes of
+// the contents in the clear, begun plans too, and so has each object the BLAKE3 of
+// its content as its name (see cas). Evidence is the displaced inodes themselves, in
+// the clear, as are files that a restore is about to put in place. There is room for
+// records of the log that are sealed: one is ErrSealed to this version.
 //
 // The daemon and the command line call it. One process at a time may write
 // (ErrLocked); OpenReadOnly works beside it and sees what Sync made durable.

@@ -22,6 +22,7 @@ const (
 	ProblemStray    = "stray"    // a file in objects/ that is no object; harmless
 	ProblemLeftover = "leftover" // what an interrupted restore left cannot be moved to the evidence
 	ProblemPlan     = "plan"     // a plan that was begun cannot be read: it does not go on
+	ProblemSealed   = "sealed"   // what is sealed and cannot be opened here, damaged or not; no repair touches it
 )
 
 // Problem is something that Fsck or Open found.
@@ -50,15 +51,19 @@ func (p Problem) String() string {
 }
 
 func (d damage) problem() Problem {
-	return Problem{Kind: ProblemLog, Object: "versions/" + d.segment,
+	p := Problem{Kind: ProblemLog, Object: "versions/" + d.segment,
 		Detail: fmt.Sprintf("bytes %d to %d: %s", d.off, d.off+d.len, d.cause)}
+	if d.sealed {
+		p.Kind = ProblemSealed
+	}
+	return p
 }
 
 // Fsck reads every version and every content and reports what is wrong. With
 // repair it takes a damaged or missing content from a live file that has it still,
 // removes what no version needs, and writes the log anew without its damaged
-// parts. No version that can be read is thrown away. The error is about the check
-// itself: problems are no error.
+// parts. No version that can be read is thrown away, and nothing that is sealed and
+// cannot be opened. The error is about the check itself: problems are no error.
 func (s *Store) Fsck(ctx context.Context, repair bool, report func(Problem)) error {
 	if repair && s.readOnly {
 		return fmt.Errorf("fsck: repair: %w", ErrReadOnly)
@@ -89,11 +94,12 @@ func (s *Store) fsckLog(repair bool, report func(Problem)) error {
 		return err
 	}
 	if torn > 0 {
-		bad = append(bad, damage{l.name, int(l.good), int(torn), "the end is torn"})
+		bad = append(bad, damage{segment: l.name, off: int(l.good), len: int(torn), cause: "the end is torn"})
 	}
 	if len(bad) == 0 {
 		return nil
 	}
+	repair = repair && !anySealed(bad)
 	if repair {
 		if err := s.rewriteLog(); err != nil {
 			return err
@@ -173,6 +179,11 @@ func (s *Store) allFrames() ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.catalog.sealed != nil {
+		if b, err = appendFrame(b, s.enc, &entry{Kind: entrySealed, Time: event.TimeOf(s.now()), Sealed: s.catalog.sealed}); err != nil {
+			return nil, err
+		}
+	}
 	for _, h := range s.catalog.holds {
 		e := entry{Kind: entryHold, Path: []byte(h.Path), ID: h.ID, Time: h.Time, Reason: h.Reason, Record: h.Record}
 		if b, err = appendFrame(b, s.enc, &e); err == nil && h.Released != 0 {
@@ -249,11 +260,14 @@ func (s *Store) fsckObjects(ctx context.Context, repair bool, report func(Proble
 			continue
 		}
 		p := Problem{Kind: ProblemCorrupt, Object: h.String(), Paths: n.paths, Detail: err.Error()}
-		if errors.Is(err, ErrMissing) {
+		switch {
+		case errors.Is(err, ErrMissing):
 			p.Kind = ProblemMissing
+		case errors.Is(err, ErrSealed):
+			p.Kind = ProblemSealed
 		}
 		sort.Strings(p.Paths)
-		if repair {
+		if repair && p.Kind != ProblemSealed {
 			p.Repaired = s.repairContent(ctx, h, p.Paths)
 		}
 		report(p)

@@ -37,6 +37,7 @@ type damage struct {
 	segment  string
 	off, len int
 	cause    string
+	sealed   bool // it is valid, and sealed: it is not thrown away
 }
 
 func castagnoli(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
@@ -102,8 +103,11 @@ func readFrames(b []byte, each func(off int, body []byte), bad func(off, n int))
 	return end
 }
 
-// decodeEntry reads one entry.
+// decodeEntry reads one entry. None is sealed today: a later version may do that.
 func decodeEntry(body []byte) (*entry, error) {
+	if cas.Sealed(body) {
+		return nil, ErrSealed
+	}
 	var e entry
 	if err := cbor.Unmarshal(body, &e); err != nil {
 		return nil, err
@@ -146,7 +150,9 @@ func openLog(dir string, disk cas.Disk, readOnly bool, c *catalog) (l *versionLo
 		if err != nil {
 			return l, bad, 0, fmt.Errorf("read versions: %w", err)
 		}
-		report := func(off, n int, cause string) { bad = append(bad, damage{name, off, n, cause}) }
+		report := func(off, n int, cause string) {
+			bad = append(bad, damage{segment: name, off: off, len: n, cause: cause})
+		}
 		end := readFrames(b, func(off int, body []byte) {
 			e, err := decodeEntry(body)
 			if err == nil {
@@ -157,6 +163,7 @@ func openLog(dir string, disk cas.Disk, readOnly bool, c *catalog) (l *versionLo
 			}
 			if err != nil {
 				report(off, frameHead+len(body), err.Error())
+				bad[len(bad)-1].sealed = errors.Is(err, ErrSealed)
 			}
 		}, func(off, n int) { report(off, n, "no valid record") })
 		if last := i == len(segments)-1; last {

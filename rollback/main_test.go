@@ -80,11 +80,24 @@ func mkdirs(t testing.TB, dirs ...string) {
 	}
 }
 
+// sealedEnv has the tests seal the vaults that they open with open1.
+const sealedEnv = "HOLDFAST_ROLLBACK_SEALED"
+
+func sealed(o Options) Options {
+	if os.Getenv(sealedEnv) != "" {
+		o.Sealer = storetest.NewKeys("the tests'")
+	}
+	return o
+}
+
 func open1(t testing.TB, vault string, o Options) *Store {
 	t.Helper()
-	s, err := Open(vault, o)
+	s, err := Open(vault, sealed(o))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if os.Getenv(sealedEnv) != "" && s.catalog.sealed == nil {
+		t.Fatal("the vault is not sealed")
 	}
 	t.Cleanup(func() {
 		if s.lock >= 0 {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/rollback/cas"
 )
 
 // A plan that is being carried out is kept in plans/, from before its first step
@@ -53,6 +54,7 @@ type pendingStep struct {
 	From    []byte      `cbor:"7,keyasint,omitempty"`
 	Reason  string      `cbor:"8,keyasint,omitempty"`
 	Content []byte      `cbor:"9,keyasint,omitempty"`
+	Sealed  []byte      `cbor:"10,keyasint,omitempty"` // an envelope in place of Content
 }
 
 func (s *Store) plansDir() string { return filepath.Join(s.dir, "plans") }
@@ -120,8 +122,15 @@ func (s *Store) begun(id string, p Plan, note []byte) error {
 	text := frame(b)
 	for i := range p.Steps {
 		st := &p.Steps[i]
-		b, err := s.enc.Marshal(pendingStep{Path: []byte(st.Path), Action: st.Action, Want: st.Want, Have: st.Have, Version: st.Version,
-			Source: []byte(st.Source), From: []byte(st.From), Reason: st.Reason, Content: st.Content})
+		ps := pendingStep{Path: []byte(st.Path), Action: st.Action, Want: st.Want, Have: st.Have, Version: st.Version,
+			Source: []byte(st.Source), From: []byte(st.From), Reason: st.Reason, Content: st.Content}
+		if s.sealer != nil && st.Content != nil {
+			if ps.Sealed, err = cas.Seal(s.sealer, sealedStep(id, i), st.Content); err != nil {
+				return err
+			}
+			ps.Content = nil
+		}
+		b, err := s.enc.Marshal(ps)
 		if err != nil {
 			return err
 		}
@@ -206,7 +215,7 @@ func (s *Store) readPlans(each func(Pending), bad func(name string, err error) e
 		if strings.HasSuffix(name, ".new") {
 			continue
 		}
-		p, err := readPending(s.plansDir(), name)
+		p, err := readPending(s.plansDir(), name, s.sealer)
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // it has ended meanwhile
 		case err != nil:
@@ -220,21 +229,28 @@ func (s *Store) readPlans(each func(Pending), bad func(name string, err error) e
 	return nil
 }
 
-// fsckPlans reports begun plans that cannot be read. A repair removes them: what
-// they did is whole, and what caused them can be asked for again.
+// fsckPlans reports begun plans that cannot be read. A repair removes those that are
+// damaged: what they did is whole, and what caused them can be asked for again.
 func (s *Store) fsckPlans(repair bool, report func(Problem)) error {
 	return s.readPlans(func(Pending) {}, func(name string, err error) error {
+		kind, repair := ProblemPlan, repair
+		if errors.Is(err, ErrSealed) {
+			kind, repair = ProblemSealed, false
+		}
 		if repair {
 			if err := s.disk.Unlink(s.plans, name, 0); err != nil {
 				return err
 			}
 		}
-		report(Problem{Kind: ProblemPlan, Object: "plans/" + name, Detail: err.Error(), Repaired: repair})
+		report(Problem{Kind: kind, Object: "plans/" + name, Detail: err.Error(), Repaired: repair})
 		return nil
 	})
 }
 
-func readPending(dir, name string) (p Pending, err error) {
+// sealedStep is what the sealed content of a step is of.
+func sealedStep(id string, step int) string { return fmt.Sprintf("plan %s %d", id, step) }
+
+func readPending(dir, name string, sealer Sealer) (p Pending, err error) {
 	b, err := os.ReadFile(filepath.Join(dir, name))
 	if err != nil {
 		return p, err
@@ -253,6 +269,14 @@ func readPending(dir, name string) (p Pending, err error) {
 		}
 		var st pendingStep
 		err = errors.Join(err, cbor.Unmarshal(body, &st))
+		if st.Sealed != nil {
+			var serr error
+			st.Content, serr = cas.Unseal(sealer, sealedStep(id, len(p.Plan.Steps)), []byte{}, st.Sealed)
+			if serr == nil && digest.Sum(st.Content) != st.Want.Hash {
+				serr = ErrCorrupt
+			}
+			err = errors.Join(err, serr)
+		}
 		p.Plan.Steps = append(p.Plan.Steps, Step{Path: string(st.Path), Action: st.Action, Want: st.Want, Have: st.Have, Version: st.Version,
 			Source: string(st.Source), From: string(st.From), Reason: st.Reason, Content: st.Content})
 	}, func(int, int) { err = ErrCorrupt })
@@ -267,14 +291,14 @@ func readPending(dir, name string) (p Pending, err error) {
 }
 
 // Passing reports whether an error of Apply or Continue has a cause that may pass, a
-// full disk for one: a plan that ended with it may go on later.
+// full disk or keys that are out of reach: a plan that ended with it may go on later.
 func Passing(err error) bool {
 	for _, e := range []error{unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.ENOMEM, unix.EMFILE, unix.ENFILE, context.Canceled} {
 		if errors.Is(err, e) {
 			return true
 		}
 	}
-	return false
+	return errors.Is(err, ErrSealed) // where the keys are, may answer again
 }
 
 // Continue goes on with a plan that another process began: as Apply, but a step that

@@ -271,7 +271,12 @@ func (s *Store) needed() (map[event.Hash]bool, error) {
 				}
 			}
 		}
-	}, func(string, error) error { return nil }) // Fsck tells of it
+	}, func(_ string, err error) error {
+		if errors.Is(err, ErrSealed) {
+			return fmt.Errorf("what a begun plan needs is not known: %w", err)
+		}
+		return nil // Fsck tells of it
+	})
 	if err != nil {
 		return nil, err
 	}

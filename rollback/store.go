@@ -26,6 +26,7 @@ var (
 	ErrNoVersion = errors.New("there is no such version")
 	ErrMissing   = cas.ErrMissing
 	ErrCorrupt   = cas.ErrCorrupt
+	ErrSealed    = cas.ErrSealed
 )
 
 // DefaultEvidenceMax is how much evidence is kept unless Options say otherwise.
@@ -46,10 +47,18 @@ type Options struct {
 	// less they end in ErrNoRoom. Default none.
 	FreeFloor int64
 	Disk      cas.Disk // tests inject faults here
+	// Sealer encrypts the contents that are written from now on, and decrypts those
+	// that were sealed before. Nil: they are written as they are. A vault that was
+	// once opened for writing with one is opened for writing with it alone.
+	Sealer   Sealer
+	ReadOnly bool // as OpenReadOnly does it
 	// Before is called before versions become durable: the records that they name
 	// must be durable when it returns, or a crash would leave versions of nothing.
 	Before func() error
 }
+
+// Sealer is the key provider of a vault: cas.Sealer says what it has to guarantee.
+type Sealer = cas.Sealer
 
 // Store is an open vault. Its methods may be called from several goroutines.
 type Store struct {
@@ -62,6 +71,7 @@ type Store struct {
 	objects  *cas.Store
 	lock     int // descriptor that holds the lock
 	before   func() error
+	sealer   Sealer
 	floor    int64
 	reserve  *reserve
 	evidence *evidence
@@ -87,9 +97,10 @@ type Opened struct {
 	Leftovers []string  // evidence made of restores that a crash interrupted
 }
 
-// Open opens the vault in dir for writing and makes it if it is missing.
+// Open opens the vault in dir for writing and makes it if it is missing. The error
+// wraps ErrSealed if the vault is sealed and the Sealer has not the key.
 func Open(dir string, o Options) (*Store, error) {
-	s, err := open(dir, o, false)
+	s, err := open(dir, o)
 	if err != nil {
 		return nil, fmt.Errorf("open vault %s: %w", dir, err)
 	}
@@ -97,16 +108,14 @@ func Open(dir string, o Options) (*Store, error) {
 }
 
 // OpenReadOnly opens the vault in dir for reading, beside a writer or without
-// one. It shows what was durable when it was opened.
+// one. It shows what was durable when it was opened. Without a Sealer, contents
+// that are sealed are errors that wrap ErrSealed.
 func OpenReadOnly(dir string) (*Store, error) {
-	s, err := open(dir, Options{}, true)
-	if err != nil {
-		return nil, fmt.Errorf("open vault %s: %w", dir, err)
-	}
-	return s, nil
+	return Open(dir, Options{ReadOnly: true})
 }
 
-func open(dir string, o Options, readOnly bool) (_ *Store, err error) {
+func open(dir string, o Options) (_ *Store, err error) {
+	readOnly := o.ReadOnly
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
@@ -122,7 +131,7 @@ func open(dir string, o Options, readOnly bool) (_ *Store, err error) {
 	if o.EvidenceMax == 0 {
 		o.EvidenceMax = DefaultEvidenceMax
 	}
-	s := &Store{dir: dir, readOnly: readOnly, now: o.Now, rand: o.Rand, disk: o.Disk, before: o.Before, floor: o.FreeFloor, lock: -1, intents: -1, plans: -1,
+	s := &Store{dir: dir, readOnly: readOnly, now: o.Now, rand: o.Rand, disk: o.Disk, before: o.Before, sealer: o.Sealer, floor: o.FreeFloor, lock: -1, intents: -1, plans: -1,
 		catalog: newCatalog()}
 	defer func() {
 		if err != nil {
@@ -137,7 +146,7 @@ func open(dir string, o Options, readOnly bool) (_ *Store, err error) {
 			return nil, err
 		}
 	}
-	if s.objects, err = cas.Open(dir, cas.Options{Disk: s.disk, ReadOnly: readOnly}); err != nil {
+	if s.objects, err = cas.Open(dir, cas.Options{Disk: s.disk, ReadOnly: readOnly, Sealer: s.sealer}); err != nil {
 		return nil, err
 	}
 	var bad []damage
@@ -159,6 +168,9 @@ func open(dir string, o Options, readOnly bool) (_ *Store, err error) {
 	s.opened.TornBytes = torn
 	for _, d := range bad {
 		s.opened.Damage = append(s.opened.Damage, d.problem())
+	}
+	if err := s.openSeal(bad); err != nil {
+		return nil, err
 	}
 	if readOnly {
 		return s, nil
@@ -263,7 +275,8 @@ func (s *Store) Sync() error {
 }
 
 // Content returns the content of h. It is verified before the first byte: a
-// damaged object is an error that wraps ErrCorrupt, a missing one ErrMissing.
+// damaged object is an error that wraps ErrCorrupt, a missing one ErrMissing, one
+// that cannot be opened ErrSealed.
 func (s *Store) Content(h event.Hash) (io.ReadCloser, error) { return s.objects.Open(h) }
 
 // Has reports whether the content of h is in the vault.

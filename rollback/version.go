@@ -69,6 +69,7 @@ const (
 	entryHold    = 4 // hold ID of Path
 	entryRelease = 5 // hold ID is released
 	entryAnew    = 6 // what came before it is told again behind it
+	entrySealed  = 7 // contents are sealed from here on, with the key that Sealed tells
 )
 
 // entry is one record of the log of versions, as it is on disk.
@@ -84,6 +85,7 @@ type entry struct {
 	Reason  string          `cbor:"9,keyasint,omitempty"`
 	IDs     []uint64        `cbor:"10,keyasint,omitempty"`
 	Until   event.Time      `cbor:"11,keyasint,omitempty"`
+	Sealed  []byte          `cbor:"12,keyasint,omitempty"`
 }
 
 // catalog is the versions of all paths, built from the log.
@@ -98,6 +100,7 @@ type catalog struct {
 	holds    []Hold                // by ID, from 1
 	links    map[linkKey][]string  // paths of files with several names
 	entries  map[string]event.Time // directory → when a name in it came or went with leave, last
+	sealed   []byte                // of the newest entrySealed
 }
 
 // content is what versions name by one hash.
@@ -216,6 +219,8 @@ func (c *catalog) apply(e *entry) error {
 		}
 	case entryHold, entryRelease:
 		return c.applyHold(e)
+	case entrySealed:
+		c.sealed = e.Sealed
 	case entryAnew:
 		*c = *newCatalog()
 	default:

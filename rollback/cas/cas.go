@@ -29,7 +29,8 @@ const window = 1 << 20
 // Options are the choices of Open.
 type Options struct {
 	Disk     Disk
-	ReadOnly bool // nothing on disk is changed; leftovers stay
+	ReadOnly bool   // nothing on disk is changed; leftovers stay
+	Sealer   Sealer // nil: objects are written unsealed, and sealed ones cannot be read
 }
 
 // Store is an open directory of objects. It may be used from several goroutines.
@@ -43,6 +44,7 @@ type Store struct {
 	enc     *zstd.Encoder // for whole buffers; safe for concurrent use
 	dec     *zstd.Decoder // the same
 	gear    *gear
+	sealer  Sealer
 
 	flush sync.Mutex // one Flush at a time
 	sizes sizes
@@ -66,7 +68,7 @@ type temp struct {
 // Open opens the store in dir and makes it if it is missing. What an earlier
 // process left in tmp/ is removed: nothing refers to it.
 func Open(dir string, o Options) (*Store, error) {
-	s := &Store{dir: dir, disk: o.Disk, objects: -1, tmp: -1, gear: newGear(), pending: map[event.Hash]*temp{},
+	s := &Store{dir: dir, disk: o.Disk, objects: -1, tmp: -1, gear: newGear(), sealer: o.Sealer, pending: map[event.Hash]*temp{},
 		dirty: map[string]bool{}, sound: map[event.Hash]struct{}{}, held: map[event.Hash]int{}}
 	var err error
 	s.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2),
@@ -159,12 +161,17 @@ func (s *Store) tempName() string {
 	return strconv.FormatUint(s.next, 16)
 }
 
-// Put stores b, whose digest is h, unless it is stored already and can be read.
+// Put stores b, whose digest is h, unless it is stored already and can be read. What
+// is stored and cannot be opened stays and is an error.
 func (s *Store) Put(h event.Hash, b []byte) error {
-	if s.intact(h) {
+	ok, err := s.intact(h)
+	if ok {
 		return nil
 	}
-	name, err := s.stage(b)
+	var name string
+	if err == nil {
+		name, err = s.stage(h, b)
+	}
 	if err == nil {
 		err = s.adopt(h, &temp{name: name})
 	}
@@ -176,8 +183,9 @@ func (s *Store) Put(h event.Hash, b []byte) error {
 
 // intact reports whether the content of h is stored and can be read: what an
 // earlier process stored is read back once. What is damaged is to be stored
-// again: Flush then replaces it.
-func (s *Store) intact(h event.Hash) bool {
+// again: Flush then replaces it. What is sealed and cannot be opened is not known
+// to be damaged: it is an error, so that nothing replaces it.
+func (s *Store) intact(h event.Hash) (bool, error) {
 	s.mu.Lock()
 	_, sound := s.sound[h]
 	if s.claimed != nil {
@@ -185,13 +193,16 @@ func (s *Store) intact(h event.Hash) bool {
 	}
 	s.mu.Unlock()
 	if !s.Has(h) {
-		return false
+		return false, nil
 	}
 	if !sound {
 		_, err := s.Check(h)
+		if errors.Is(err, ErrSealed) {
+			return false, err
+		}
 		sound = err == nil
 	}
-	return sound
+	return sound, nil
 }
 
 func (s *Store) note(h event.Hash, sound bool) {

@@ -42,11 +42,14 @@ func corrupt(h event.Hash, cause error) error {
 	return fmt.Errorf("read object %s: %w: %w", h.Hex(), ErrCorrupt, cause)
 }
 
-var errDigest = errors.New("its bytes have another digest")
+var (
+	errDigest = errors.New("its bytes have another digest")
+	errFrame  = errors.New("a sealed frame without its length, or a long one")
+)
 
 // content is an object, opened: one of bytes, parts and frame is what it is.
 type content struct {
-	raw   []byte // the file, unless it is long and no list
+	raw   []byte // the file as it is, unless it is long and no list
 	bytes []byte // a short content, verified
 	parts []part // a long one; its chunks are not verified
 	frame bool   // one long frame, as stores held before there were chunks
@@ -57,20 +60,20 @@ func (s *Store) take(h event.Hash, f *os.File) (content, error) { return s.takeI
 
 // scratch is memory that is used again for the next object: what was taken into
 // it before is overwritten.
-type scratch struct{ raw, bytes []byte }
+type scratch struct{ raw, plain, bytes []byte }
 
 func (s *Store) takeInto(h event.Hash, f *os.File, mem *scratch) (content, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return content{}, fmt.Errorf("stat object %s: %w", h.Hex(), err)
 	}
-	// A frame is never much longer than its content.
+	// A frame is never much longer than its content; one that is long is never sealed.
 	if st.Size > SmallSize+SmallSize/16 {
 		magic := make([]byte, len(listMagic))
 		if _, err := f.ReadAt(magic, 0); err != nil {
 			return content{}, fmt.Errorf("read object %s: %w", h.Hex(), err)
 		}
-		if string(magic) != listMagic {
+		if string(magic) != listMagic && !Sealed(magic) {
 			return content{frame: true}, nil
 		}
 	}
@@ -82,6 +85,14 @@ func (s *Store) takeInto(h event.Hash, f *os.File, mem *scratch) (content, error
 		return content{}, fmt.Errorf("read object %s: %w", h.Hex(), err)
 	}
 	c := content{raw: raw}
+	sealed := Sealed(raw)
+	if sealed {
+		var err error
+		if raw, err = Unseal(s.sealer, objectName(h), mem.plain[:0], raw); err != nil {
+			return content{}, fmt.Errorf("read object %s: %w", h.Hex(), err)
+		}
+		mem.plain = raw
+	}
 	if len(raw) >= len(listMagic) && string(raw[:len(listMagic)]) == listMagic {
 		var err error
 		if c.parts, err = decodeList(raw); err != nil {
@@ -94,6 +105,9 @@ func (s *Store) takeInto(h event.Hash, f *os.File, mem *scratch) (content, error
 		return content{}, corrupt(h, err)
 	}
 	if !head.HasFCS || head.FrameContentSize > SmallSize {
+		if sealed {
+			return content{}, corrupt(h, errFrame)
+		}
 		c.frame = true
 		return c, nil
 	}
@@ -136,7 +150,7 @@ func (s *Store) Parts(h event.Hash) ([]event.Hash, error) {
 	if _, err := io.ReadFull(f, magic); err != nil {
 		return nil, corrupt(h, err)
 	}
-	if string(magic) != listMagic {
+	if string(magic) != listMagic && !Sealed(magic) {
 		return nil, nil
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {

@@ -115,7 +115,7 @@ func (v *verifier) Read(p []byte) (int, error) {
 	switch {
 	case err == io.EOF && v.sum.Sum() != v.h:
 		return n, corrupt(v.h, errDigest)
-	case err != nil && err != io.EOF && !errors.Is(err, ErrMissing):
+	case err != nil && err != io.EOF && !errors.Is(err, ErrMissing) && !errors.Is(err, ErrSealed):
 		return n, corrupt(v.h, err)
 	case err != nil && err != io.EOF:
 		return n, fmt.Errorf("read object %s: %w", v.h.Hex(), err)

@@ -64,10 +64,17 @@ func (w *Writer) chunk(b []byte) error {
 	h := digest.Sum(b)
 	w.parts = append(w.parts, part{h, uint32(len(b))})
 	w.s.hold(h)
-	if _, ok := w.own[h]; ok || w.s.intact(h) {
+	if _, ok := w.own[h]; ok {
 		return nil
 	}
-	name, err := w.s.stage(b)
+	ok, err := w.s.intact(h)
+	if ok {
+		return nil
+	}
+	var name string
+	if err == nil {
+		name, err = w.s.stage(h, b)
+	}
 	if err != nil {
 		return fmt.Errorf("store chunk %s: %w", h.Hex(), err)
 	}
@@ -84,10 +91,18 @@ func (w *Writer) Commit(h event.Hash) error {
 	if err == nil {
 		err = w.chunks(0)
 	}
-	if err != nil || w.s.intact(h) {
+	stored := false
+	if err == nil {
+		stored, err = w.s.intact(h)
+	}
+	if err != nil || stored {
 		return errors.Join(err, w.drop())
 	}
-	list, err := w.s.create(encodeList(w.parts))
+	var list string
+	b, err := w.s.seal(h, encodeList(w.parts))
+	if err == nil {
+		list, err = w.s.create(b)
+	}
 	if err != nil {
 		return fmt.Errorf("store object %s: %w", h.Hex(), errors.Join(err, w.drop()))
 	}
@@ -114,9 +129,13 @@ func (w *Writer) drop() error {
 	return err
 }
 
-// stage compresses b into a new file in tmp/.
-func (s *Store) stage(b []byte) (name string, err error) {
-	return s.create(s.enc.EncodeAll(b, make([]byte, 0, len(b)/2+64)))
+// stage compresses b, whose digest is h, into a new file in tmp/.
+func (s *Store) stage(h event.Hash, b []byte) (name string, err error) {
+	b, err = s.seal(h, s.enc.EncodeAll(b, make([]byte, 0, len(b)/2+64)))
+	if err != nil {
+		return "", err
+	}
+	return s.create(b)
 }
 
 // create makes a file in tmp/.
