@@ -7,7 +7,6 @@ import (
 	"errors"
 	"math"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/query"
@@ -89,9 +88,9 @@ func makePlan(ctx context.Context, tx *sql.Tx, f *query.Filter, indexed uint64) 
 		p.conds, p.args = append(p.conds, "+r.port = ?"), append(p.args, int64(port))
 	}
 	if f.Host != "" {
-		p.conds = append(p.conds, "(r.host = (SELECT id FROM names WHERE s = ?) OR r.host_id IN (SELECT id FROM names WHERE s = ? OR substr(s, 1, ?) = ?))")
-		of := f.Host + event.Again
-		p.args = append(p.args, f.Host, f.Host, utf8.RuneCountInString(of), of)
+		p.conds = append(p.conds, "(r.host = (SELECT id FROM names WHERE s = ?) OR r.host_id IN (SELECT id FROM names WHERE s = ? OR s >= ? AND s < ?))")
+		first := f.Host + event.Again
+		p.args = append(p.args, f.Host, f.Host, first, first[:len(first)-1]+string(event.Again[0]+1)) // all that begin with first
 	}
 	return p, p.byTime(ctx, tx, f.Since, f.Until)
 }
