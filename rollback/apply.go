@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,9 +16,13 @@ import (
 	"github.com/holdfast/holdfast/pkg/event"
 )
 
-// batch is how many new files are staged before one syncfs makes all of them
-// durable; each holds two or three descriptors.
-const batch = 128
+// batch is how many new inodes are staged before one syncfs makes all of them
+// durable; each holds two or three descriptors. inFlight is how many batches are under
+// way at once, so that the processors work while one waits for the disk.
+const (
+	batch    = 64
+	inFlight = 3
+)
 
 // grouped is from how many files on that is worth it.
 const grouped = 8
@@ -60,13 +65,10 @@ func (s *Store) Apply(ctx context.Context, p Plan, each func(Result)) error {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, fmt.Errorf("apply plan: %w", err))...)
 		}
-		n := 0
-		for i+n < len(p.Steps) && n < batch && p.Steps[i+n].Action == ActionWrite {
-			n++
-		}
+		n := together(p.Steps[i:])
 		switch {
 		case n >= grouped:
-			s.applyGroup(ctx, p.Steps[i:i+n], report)
+			n = s.applyGroups(ctx, p.Steps[i:i+n], report)
 		case p.Steps[i].Action == ActionRename:
 			n = 1
 			report(s.renameBack(ctx, p.Steps[i]))
@@ -97,9 +99,54 @@ func (s *Store) holes(st *Step) []digest.Extent {
 	return nil
 }
 
-// applyGroup stages many files, makes them durable together, and swaps them in
+// together is how many steps from the first on make new inodes that need none of the
+// others: directories of one depth, or what is no directory.
+func together(steps []Step) (n int) {
+	dirs := steps[0].Action == ActionMkdir
+	depth := strings.Count(steps[0].Path, "/")
+	for n < len(steps) {
+		switch steps[n].Action {
+		case ActionMkdir:
+			if !dirs || strings.Count(steps[n].Path, "/") != depth {
+				return n
+			}
+		case ActionWrite, ActionLink, ActionMknod:
+			if dirs {
+				return n
+			}
+		default:
+			return n
+		}
+		n++
+	}
+	return n
+}
+
+// applyGroups carries out steps that do not need each other, reports each in order, and
+// returns how many it began: fewer than all only if ctx is done.
+func (s *Store) applyGroups(ctx context.Context, steps []Step, report func(Result)) (begun int) {
+	var flying []chan []Result
+	for {
+		for len(flying) < inFlight && begun < len(steps) && ctx.Err() == nil {
+			group := steps[begun:min(begun+batch, len(steps))]
+			begun += len(group)
+			c := make(chan []Result, 1)
+			go func() { c <- s.applyGroup(ctx, group) }()
+			flying = append(flying, c)
+		}
+		if len(flying) == 0 {
+			return begun
+		}
+		for _, r := range <-flying[0] {
+			report(r)
+		}
+		flying = flying[1:]
+	}
+}
+
+// applyGroup stages many inodes, makes them durable together, and swaps them in
 // one by one. Those that did not go through at once are tried again alone.
-func (s *Store) applyGroup(ctx context.Context, steps []Step, report func(Result)) {
+func (s *Store) applyGroup(ctx context.Context, steps []Step) []Result {
 	jobs := make([]*job, len(steps))
 	errs := make([]error, len(steps))
 	for i := range steps {
@@ -142,16 +189,17 @@ func (s *Store) applyGroup(ctx context.Context, steps []Step, report func(Result
 			errs[i] = j.conclude(errs[i])
 		}
 	})
+	results := make([]Result, len(jobs))
 	for i, j := range jobs {
 		if errors.Is(errs[i], errRaced) {
 			j.close()
-			report(s.restore(ctx, steps[i], j.holes, true))
+			results[i] = s.restore(ctx, steps[i], j.holes, true)
 			continue
 		}
-		r := j.result(errs[i])
+		results[i] = j.result(errs[i])
 		j.close()
-		report(r)
 	}
+	return results
 }
 
 // settleParents makes the names durable that were swapped in, each directory once,

@@ -3,6 +3,7 @@ package rollback
 import (
 	"context"
 	"fmt"
+	"math"
 	"path"
 	"slices"
 	"sort"
@@ -291,12 +292,27 @@ func (p *planner) intoParents(into string) error {
 }
 
 // plan orders the steps: renames as they were added, then what goes, deepest
-// first, then what comes, highest first, then further names, then times.
+// first, then the directories that come, highest first, and what comes into them, then
+// further names, then times.
 func (p *planner) plan() Plan {
 	sort.SliceStable(p.removes, func(i, j int) bool { return p.removes[i].Path > p.removes[j].Path })
-	sort.SliceStable(p.makes, func(i, j int) bool { return p.makes[i].Path < p.makes[j].Path })
+	sort.SliceStable(p.makes, func(i, j int) bool {
+		a, b := &p.makes[i], &p.makes[j]
+		if x, y := height(a), height(b); x != y {
+			return x < y
+		}
+		return a.Path < b.Path
+	})
 	sort.SliceStable(p.last, func(i, j int) bool { return p.last[i].Path > p.last[j].Path })
 	sort.SliceStable(p.conflicts, func(i, j int) bool { return p.conflicts[i].Path < p.conflicts[j].Path })
 	steps := slices.Concat(p.first, p.removes, p.makes, p.relinks, p.last)
 	return Plan{Steps: steps, Conflicts: p.conflicts}
+}
+
+// height orders what comes: directories by their depth, then all else.
+func height(st *Step) int {
+	if st.Action != ActionMkdir {
+		return math.MaxInt
+	}
+	return strings.Count(st.Path, "/")
 }

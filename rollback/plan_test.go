@@ -109,7 +109,7 @@ func TestAPlanOfManyFilesIsAppliedInGroups(t *testing.T) {
 				}
 			}
 			syncs := strings.Count(strings.Join(f.Steps(), "\n"), "syncfs ")
-			if n != 300 || syncs != 3 {
+			if n != 300 || syncs != (300+batch-1)/batch {
 				t.Errorf("%d results, %d syncfs", n, syncs)
 			}
 			if again := planAll(t, s, p.dir); len(again.Steps) > 0 {
@@ -117,6 +117,57 @@ func TestAPlanOfManyFilesIsAppliedInGroups(t *testing.T) {
 			}
 			noLeftovers(t, p.dir)
 		})
+	}
+}
+
+func TestARemovedTreeComesBackInGroupsOfDirectoriesAndOfTheRest(t *testing.T) {
+	for _, p := range places(t) {
+		t.Run(p.name, func(t *testing.T) {
+			s, f := openFaulty(t, p.vault)
+			tree := filepath.Join(p.dir, "tree")
+			storetest.Sh(t, `mkdir -m 750 "$1"; cd "$1"; for i in 1 2 3 4 5 6 7 8 9; do mkdir -p $i/a/b $i/c; chmod 71$((i%8)) $i/a; ln -s a $i/l; mkfifo $i/a/q
+				for j in $(seq 6); do echo $i $j > $i/a/b/f$j; done; done; setfattr -n user.x -v y 3/c; find . -depth -type d -exec touch -d @1234567.123456789 {} +`, tree)
+			captureBoth(t, s, p.dir)
+			want := storetest.Tree(t, tree)
+			storetest.Run(t, "rm", "-rf", tree)
+			plan := planAll(t, s, p.dir)
+			f.Fail(0, nil)
+			var paths []string
+			if err := s.Apply(t.Context(), plan, func(r Result) { paths = append(paths, r.Step.Path) }); err != nil {
+				t.Fatal(err)
+			}
+			if got := storetest.Tree(t, tree); got != want {
+				t.Errorf("before:\n%s\nafter:\n%s", want, got)
+			}
+			for i, st := range plan.Steps {
+				if i >= len(paths) || paths[i] != st.Path {
+					t.Fatalf("%d steps, told of %q", len(plan.Steps), paths)
+				}
+			}
+			// 9, 18 and 9 directories of one depth, and 72 others; each time their names besides
+			if syncs := strings.Count(strings.Join(f.Steps(), "\n"), "syncfs "); syncs > 2*(3+(72+batch-1)/batch) {
+				t.Errorf("%d syncfs", syncs)
+			}
+			noLeftovers(t, p.dir)
+		})
+	}
+}
+
+func TestManyFilesInAnImmutableDirectoryComeBack(t *testing.T) {
+	dir := storetest.Disk(t)
+	s := open1(t, filepath.Join(dir, "vault"), Options{})
+	files := filepath.Join(dir, "files")
+	storetest.Sh(t, `mkdir "$1"; cd "$1"; for i in $(seq 400); do echo good $i > f$i; done; chattr +i .`, files)
+	captureBoth(t, s, files)
+	want := states(t, files)
+	for range 3 {
+		storetest.Sh(t, `cd "$1"; chattr -i .; for i in $(seq 400); do echo evil > f$i; done; rm f1*; chattr +i .`, files)
+		if err := s.Apply(t.Context(), planAll(t, s, files), nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := states(t, files); got != want {
+			t.Errorf("before:\n%s\nafter:\n%s", want, got)
+		}
 	}
 }
 

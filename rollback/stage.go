@@ -157,33 +157,45 @@ func (j *job) dropPrivate() error {
 	return err
 }
 
-// inParent calls f, which changes names in the parent, and once more without
-// the parent's held flags if these forbid it.
+// inParent calls f, which changes names in the parent, and again without the
+// parent's held flags if these forbid it. Other restores in the same directory take
+// them off and put them back as well: so it may have to be done more than once.
 func (j *job) inParent(f func() error) error {
 	err := f()
-	if !errors.Is(err, unix.EPERM) || j.loose != 0 {
-		return err
-	}
-	flags, gerr := unix.IoctlGetUint32(j.parent, unix.FS_IOC_GETFLAGS)
-	if gerr != nil || flags&held == 0 {
-		return err
-	}
-	j.loose = flags & held
-	if j.marked { // the mark lacks the flags: write it again
-		if err := j.s.end(j.token); err != nil {
+	for try := 1; errors.Is(err, unix.EPERM) && try < attempts; try++ {
+		loosened, lerr := j.loosenParent()
+		if lerr != nil {
+			return lerr
+		}
+		if !loosened && try > 1 {
 			return err
 		}
-		j.marked = false
+		err = f()
 	}
-	if err := j.mark(); err != nil {
-		j.loose = 0
-		return err
+	return err
+}
+
+// loosenParent takes the held flags off the parent and reports whether it had some.
+func (j *job) loosenParent() (bool, error) {
+	flags, err := unix.IoctlGetUint32(j.parent, unix.FS_IOC_GETFLAGS)
+	if err != nil || flags&held == 0 {
+		return false, nil // what has no flags forbids nothing by them
+	}
+	if off := flags & held; j.loose|off != j.loose {
+		j.loose |= off
+		if j.marked { // the mark lacks the flags: write it again
+			if err := j.s.end(j.token); err != nil {
+				return false, err
+			}
+			j.marked = false
+		}
+		if err := j.mark(); err != nil {
+			j.loose = 0
+			return false, err
+		}
 	}
 	i := &inode{disk: j.s.disk, object: j.step.Path, at: j.parent, read: j.parent}
-	if err := i.setFlags(flags & event.FlagsMask &^ held); err != nil {
-		return err
-	}
-	return f()
+	return true, i.setFlags(flags & event.FlagsMask &^ held)
 }
 
 // addFlags sets flags beside those that are set.
