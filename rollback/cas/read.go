@@ -55,12 +55,16 @@ type content struct {
 	frame bool   // one long frame, as stores held before there were chunks
 }
 
+// slack is the room behind a content that lets the decoder copy in whole words
+// (klauspost/compress zstd/seqdec_asm.go), in bytes.
+const slack = 16
+
 // take reads an object as far as it fits into memory.
 func (s *Store) take(h event.Hash, f *os.File) (content, error) { return s.takeInto(h, f, &scratch{}) }
 
 // scratch is memory that is used again for the next object: what was taken into
 // it before is overwritten.
-type scratch struct{ raw, plain, bytes []byte }
+type scratch struct{ raw, plain, bytes, piece []byte }
 
 func (s *Store) takeInto(h event.Hash, f *os.File, mem *scratch) (content, error) {
 	var st unix.Stat_t
@@ -111,8 +115,8 @@ func (s *Store) takeInto(h event.Hash, f *os.File, mem *scratch) (content, error
 		c.frame = true
 		return c, nil
 	}
-	if uint64(cap(mem.bytes)) < head.FrameContentSize || mem.bytes == nil {
-		mem.bytes = make([]byte, 0, head.FrameContentSize)
+	if uint64(cap(mem.bytes)) < head.FrameContentSize+slack || mem.bytes == nil {
+		mem.bytes = make([]byte, 0, head.FrameContentSize+slack)
 	}
 	var err error
 	if c.bytes, err = s.dec.DecodeAll(raw, mem.bytes[:0]); err != nil {

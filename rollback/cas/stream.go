@@ -21,7 +21,12 @@ func (s *Store) Stream(h event.Hash, w io.Writer) (n int64, err error) {
 		return 0, err
 	}
 	defer f.Close()
-	c, err := s.take(h, f)
+	mem, _ := s.scratches.Get().(*scratch)
+	if mem == nil {
+		mem = &scratch{}
+	}
+	defer s.scratches.Put(mem)
+	c, err := s.takeInto(h, f, mem)
 	if err != nil {
 		return 0, err
 	}
@@ -29,19 +34,22 @@ func (s *Store) Stream(h event.Hash, w io.Writer) (n int64, err error) {
 		n, err := w.Write(c.bytes)
 		return int64(n), err
 	}
-	r, err := s.source(h, f, c)
+	r, err := s.source(h, f, c, mem)
 	if err != nil {
 		return 0, err
 	}
 	defer r.release()
-	return io.CopyBuffer(struct{ io.Writer }{w}, r, make([]byte, 128<<10))
+	if mem.piece == nil {
+		mem.piece = make([]byte, 128<<10)
+	}
+	return io.CopyBuffer(struct{ io.Writer }{w}, r, mem.piece)
 }
 
-// source reads a long content from its beginning.
-func (s *Store) source(h event.Hash, f *os.File, c content) (*verifier, error) {
+// source reads a long content from its beginning, its chunks into mem.
+func (s *Store) source(h event.Hash, f *os.File, c content, mem *scratch) (*verifier, error) {
 	v := &verifier{h: h, sum: digest.NewHasher()}
 	if !c.frame {
-		v.r = &chunks{s: s, left: c.parts}
+		v.r = &chunks{s: s, left: c.parts, mem: mem}
 		return v, nil
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -61,7 +69,7 @@ type chunks struct {
 	s    *Store
 	left []part
 	now  []byte // in mem
-	mem  scratch
+	mem  *scratch
 }
 
 func (c *chunks) Read(p []byte) (int, error) {
@@ -88,7 +96,7 @@ func (c *chunks) read(p part) ([]byte, error) {
 		return nil, fmt.Errorf("chunk: %w", err)
 	}
 	defer f.Close()
-	piece, err := c.s.takeInto(p.hash, f, &c.mem)
+	piece, err := c.s.takeInto(p.hash, f, c.mem)
 	if err != nil {
 		return nil, fmt.Errorf("chunk: %w", err)
 	}
@@ -141,13 +149,14 @@ func (s *Store) Open(h event.Hash) (io.ReadCloser, error) {
 		f.Close()
 		return io.NopCloser(bytes.NewReader(c.bytes)), err
 	}
-	v, err := s.source(h, f, c)
+	mem := &scratch{}
+	v, err := s.source(h, f, c, mem)
 	if err == nil {
 		_, err = io.Copy(io.Discard, v)
 		v.release()
 	}
 	if err == nil {
-		v, err = s.source(h, f, c)
+		v, err = s.source(h, f, c, mem)
 	}
 	if err != nil {
 		f.Close()
