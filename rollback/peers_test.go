@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func sampleOf(b *testing.B, from, to string) (bytes int64) {
 
 // captureBoth keeps all paths, by as many goroutines as there are processors, as
 // the daemon does, and makes them durable.
-func captureBoth(b *testing.B, s *Store, dir string) {
+func captureBoth(b testing.TB, s *Store, dir string) {
 	b.Helper()
 	paths := make(chan string, 64)
 	var wg sync.WaitGroup
@@ -111,25 +112,20 @@ func processor(b *testing.B) time.Duration {
 }
 
 // BenchmarkPeers enrols and puts back the same 1,000 files of /usr with the
-// vault, with restic, and with cp, in turns; each has the best of its rounds. The
-// vault's are durable, restic's as restic leaves them. It needs restic.
+// vault, with restic, and with cp, in turns; each has the median of its rounds. The
+// vault's are durable, restic's as restic leaves them, and with a sync. It needs restic.
 func BenchmarkPeers(b *testing.B) {
-	const rounds = 2
+	const rounds = 5
 	base := storetest.Disk(b)
 	files := filepath.Join(base, "files")
 	bytes := sampleOf(b, "/usr", files)
-	best, spent := map[string]time.Duration{}, map[string]time.Duration{}
+	took, spent := map[string][]time.Duration{}, map[string][]time.Duration{}
 	timed := func(what string, f func()) {
 		unix.Sync() // what others left is not counted
 		cpu, start := processor(b), time.Now()
 		f()
-		took := time.Since(start)
-		if best[what] == 0 || took < best[what] {
-			best[what] = took
-		}
-		if cpu = processor(b) - cpu; spent[what] == 0 || cpu < spent[what] {
-			spent[what] = cpu
-		}
+		took[what] = append(took[what], time.Since(start))
+		spent[what] = append(spent[what], processor(b)-cpu)
 	}
 	restic := func(arg ...string) {
 		c := exec.Command("restic", append([]string{"-q", "--no-cache"}, arg...)...)
@@ -158,6 +154,11 @@ func BenchmarkPeers(b *testing.B) {
 			truth := storetest.Sh(b, `cd "$1"; find . -type f -print0 | sort -z | xargs -0 b3sum`, files)
 			empty()
 			timed("restic restore", func() { restic("restore", "latest", "--target", "/") })
+			empty()
+			timed("restic restore, sync", func() {
+				restic("restore", "latest", "--target", "/")
+				storetest.Run(b, "sync", "-f", base)
+			})
 			empty()
 			timed("restore", func() {
 				plan, err := s.PlanRestore(b.Context(), []string{files}, RestoreOptions{Recursive: true})
@@ -195,18 +196,25 @@ func BenchmarkPeers(b *testing.B) {
 			storetest.Run(b, "rm", "-rf", filepath.Dir(vault))
 		}
 	}
-	for what, took := range best {
-		b.Logf("%-24s %8.1f ms, %8.1f ms of a processor", what, float64(took.Microseconds())/1000, float64(spent[what].Microseconds())/1000)
+	median := func(of []time.Duration) float64 {
+		slices.Sort(of)
+		return of[len(of)/2].Seconds()
+	}
+	for what, times := range took {
+		b.Logf("%-24s %8.1f ms (%.1f to %.1f), %8.1f ms of a processor", what, 1e3*median(times), 1e3*times[0].Seconds(),
+			1e3*times[len(times)-1].Seconds(), 1e3*median(spent[what]))
 	}
 	ratio := func(of, by string, name string) {
-		b.ReportMetric(float64(best[of])/float64(best[by]), name)
-		b.ReportMetric(float64(spent[of])/float64(spent[by]), name+"-cpu")
+		b.ReportMetric(median(took[of])/median(took[by]), name)
+		b.ReportMetric(median(spent[of])/median(spent[by]), name+"-cpu")
 	}
 	ratio("restic backup", "enrol", "restic/enrol")
 	ratio("enrol", "cp", "enrol/cp")
 	ratio("restic restore", "restore", "restic/restore")
+	ratio("restic restore, sync", "restore", "restic+sync/restore")
+	ratio("restore", "cp", "restore/cp")
 	ratio("restic restore of one", "restore of one", "restic/restore-one")
 	b.ReportMetric(float64(sizes[0])/float64(sizes[1]), "size/restic")
 	b.ReportMetric(float64(bytes)/1e6, "MB")
-	b.ReportMetric(float64(bytes)/best["enrol"].Seconds()/1e6, "enrol-MB/s")
+	b.ReportMetric(float64(bytes)/median(took["enrol"])/1e6, "enrol-MB/s")
 }
