@@ -134,7 +134,9 @@ func (t Target) TTL(column string) string {
 
 // Retained lists the tables whose rows have an end. A migration that makes one more
 // names it here.
-func Retained() []string { return []string{"records", "checkpoints", "hourly", "sessions", "roots"} }
+func Retained() []string {
+	return []string{"records", "checkpoints", "hourly", "sessions", "roots", "notable"}
+}
 
 // Retain is the statement that gives a table of Retained the retention of t.
 func (t Target) Retain(table string) string {

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holdfast/holdfast/pkg/clickhouse"
+	"github.com/holdfast/holdfast/pkg/clickhouse/clickhousetest"
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/query"
 )
@@ -19,6 +21,7 @@ import (
 var (
 	busy      = flag.Int("busy", 100, "ordinary writes a day on each of 8 hosts, for the benchmarks; 9900 are a million records")
 	times     = flag.Int("times", 1, "how many such fleets there are: the others are copies under other ids, a second apart")
+	keep      = flag.String("keep", "", "directory for the server's data: it stays there, and the next run with it makes no fleet")
 	answersTo = flag.String("answers", "", "file to which BenchmarkPanels writes what the panels answered, for draw/draw.sh")
 )
 
@@ -27,18 +30,68 @@ const arrived = "toDateTime(greatest(time, time_end), 'UTC') + INTERVAL 1 + seq 
 
 // large makes the fleet that the flags ask for.
 func large(b *testing.B) *fleet {
+	if f := kept(b); f != nil {
+		return f
+	}
 	f := newFleet(b, *busy, 8192, arrived)
+	f.server.MustExec(b, "ALTER TABLE holdfast.records MODIFY SETTING max_bytes_to_merge_at_max_space_in_pool = 4000000000")
 	for i := 1; i < *times; i++ {
 		f.server.MustExec(b, fmt.Sprintf(`INSERT INTO holdfast.records SELECT * REPLACE (lower(hex(MD5(concat(host_id, '%d')))) AS host_id,
 			replaceOne(host, '.', '-%[1]d.') AS host, time + INTERVAL %[1]d SECOND AS time, time_end + INTERVAL %[1]d SECOND AS time_end)
-			FROM holdfast.records WHERE host_id IN (SELECT host_id FROM holdfast.checkpoints) SETTINGS max_threads = 1, max_insert_threads = 1`, i))
+			FROM (SELECT * FROM holdfast.records WHERE host_id IN (SELECT host_id FROM holdfast.checkpoints)) SETTINGS max_threads = 1, max_insert_threads = 1`, i))
 	}
 	for f.server.MustExec(b, "SELECT count() FROM system.merges") != "0" {
 		time.Sleep(100 * time.Millisecond)
 	}
 	f.rows *= *times
-	fmt.Println(f.server.MustExec(b, "SELECT concat(toString(sum(rows)), ' rows in ', toString(count()), ' parts, ', toString(round(sum(bytes_on_disk) / sum(rows))), ' bytes a row') FROM system.parts WHERE active AND table = 'records'"))
+	f.tell(b)
 	return f
+}
+
+// kept is the fleet that an earlier run left, or nil.
+func kept(b *testing.B) *fleet {
+	if *keep == "" {
+		return nil
+	}
+	if _, err := os.Stat(*keep + "/data"); err != nil {
+		return nil
+	}
+	ctx := context.Background()
+	f := &fleet{server: serve(b)}
+	db, err := clickhouse.Open(ctx, clickhouse.Config{URL: f.server.URL("holdfast")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	f.db = db
+	b.Cleanup(func() { _ = db.Close() })
+	f.rows, err = strconv.Atoi(f.server.MustExec(b, "SELECT count() FROM holdfast.records"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	f.from = time.Now().AddDate(0, 0, -14)
+	f.tell(b)
+	return f
+}
+
+// serve starts a server whose data stay if -keep says so.
+func serve(t testing.TB) *clickhousetest.Server {
+	if *keep == "" {
+		return clickhousetest.New(t, "")
+	}
+	if err := os.MkdirAll(*keep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s, err := clickhousetest.Launch(context.Background(), clickhousetest.Options{Dir: *keep})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Kill)
+	return s
+}
+
+// tell prints how large the fleet is.
+func (f *fleet) tell(b *testing.B) {
+	fmt.Println(f.server.MustExec(b, "SELECT concat(toString(sum(rows)), ' rows in ', toString(count()), ' parts, ', toString(round(sum(bytes_on_disk) / sum(rows))), ' bytes a row') FROM system.parts WHERE active AND table = 'records'"))
 }
 
 // percentiles reports the median and the 95th percentile in ms.

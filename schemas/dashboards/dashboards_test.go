@@ -67,7 +67,7 @@ const granule = 256
 func newFleet(t testing.TB, busy, granule int, received string) *fleet {
 	t.Helper()
 	ctx := context.Background()
-	f := &fleet{server: clickhousetest.New(t, "")}
+	f := &fleet{server: serve(t)}
 	var ddl strings.Builder
 	if err := clickhouse.PrintSchema(&ddl, clickhouse.Config{URL: f.server.URL("holdfast")}); err != nil {
 		t.Fatal(err)
@@ -266,6 +266,7 @@ func TestPanelsAnswerWithinTheirBudgets(t *testing.T) {
 			}
 		})
 	}
+	t.Run("copies", func(t *testing.T) { copies(t, f, all) })
 	t.Run("alerts", func(t *testing.T) { alerts(t, f) })
 }
 
