@@ -28,7 +28,8 @@ type powerPhase struct {
 func (p *powerPhase) told() bool { return p.good == p.bad && p.good != "" }
 
 const powerTree = `cd "$1"; for i in $(seq 20); do head -c $((i*3001)) /bin/bash > f$i; echo good $i >> f$i; chmod 640 f$i; done
-	mkdir -m 710 d; echo x > d/x; echo y > d/y; setfattr -n user.x -v y d/x; ln d/x d/link; ln -s x d/sym; head -c 1500000 /bin/bash > d/long`
+	mkdir -m 710 d; echo x > d/x; echo y > d/y; setfattr -n user.x -v y d/x; ln d/x d/link; ln -s x d/sym; head -c 1500000 /bin/bash > d/long
+	for i in 1 2 3 4 5 6 7 8 9; do mkdir -p -m 71$((i%8)) p/p$i; echo $i > p/p$i/x; ln -s x p/p$i/l; done`
 
 // TestAPowerCutLeavesOldOrNewAndPlansGoOn works on ext4 on a disk that remembers its
 // writes and flushes, cuts the power after some of them, at random, and looks at what is
@@ -117,7 +118,7 @@ func powerRun(t *testing.T, disk *storetest.PowerDisk) ([]powerPhase, powerKept)
 	mark("captured", good, good, nil)
 	for round := range 3 {
 		mark("damage", "", "", nil)
-		storetest.Sh(t, `cd "$1"; for i in $(seq 1 2 20); do echo "evil $2" > t; chmod 666 t; mv t f$i; done; for i in 2 4 6; do rm f$i; done; chmod 777 f8; echo "$2" >> d/x; rm d/sym d/long`,
+		storetest.Sh(t, `cd "$1"; for i in $(seq 1 2 20); do echo "evil $2" > t; chmod 666 t; mv t f$i; done; for i in 2 4 6; do rm f$i; done; chmod 777 f8; echo "$2" >> d/x; rm -r d/sym d/long p`,
 			k.files, fmt.Sprint(round))
 		storetest.Run(t, "sync", "-f", k.dir)
 		mark("restore", good, powerStates(t, k.files), nil)
