@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 
 	"github.com/holdfast/holdfast/pkg/event"
 )
@@ -123,3 +124,38 @@ func (p *Policy) walk(at string, visit func(Candidate) bool) {
 }
 
 func text(s string) string { return event.Text([]byte(s)) }
+
+// Covers reports whether p, an absolute clean path, is or lies below what pattern
+// names: a path, or one with * ? [ ] in any component, none of which matches a slash.
+func Covers(pattern, p string) bool {
+	if !strings.ContainsAny(pattern, "*?[") {
+		return Within(pattern, p)
+	}
+	depth := strings.Count(pattern, "/") // of what the pattern names: all below goes with it
+	end := 0
+	for range depth {
+		i := strings.IndexByte(p[min(end+1, len(p)):], '/')
+		if i < 0 {
+			end = len(p)
+			break
+		}
+		end += 1 + i
+	}
+	ok, err := path.Match(pattern, p[:end])
+	return ok && err == nil
+}
+
+// Pattern checks what Covers is to be asked with and returns it clean, or what is
+// wrong with it and what to do.
+func Pattern(p string) (clean, msg, hint string) {
+	if clean, msg, hint = cleanPath(p, true); msg != "" {
+		return "", msg, hint
+	}
+	if strings.Contains(p, "**") {
+		return "", "contains **", "a path covers all that is below it: end it at the directory"
+	}
+	if _, err := path.Match(clean, "/"); err != nil {
+		return "", "is no valid pattern", `write [[] for the character [, and \\ for \`
+	}
+	return clean, "", ""
+}

@@ -361,3 +361,23 @@ func TestHeldIsReportUnlessTheRuleSaysOtherwise(t *testing.T) {
 		}
 	}
 }
+
+func TestAPatternCoversWhatItNamesAndAllBelow(t *testing.T) {
+	for _, tt := range []struct {
+		pattern, path string
+		want          bool
+	}{
+		{"/", "/a", true}, {"/a", "/a", true}, {"/a", "/a/b/c", true}, {"/a", "/ab", false}, {"/a/b", "/a", false},
+		{"/a/*", "/a", false}, {"/a/*", "/a/b", true}, {"/a/*", "/a/b/c", true}, {"/a/*.c", "/a/b/x.c", false}, {"/a/?", "/a/bb", false},
+		{"/*/c", "/b/c/d", true}, {"/*/c", "/b/d", false}, {"/a/[bc]", "/a/c", true}, {"/a/[bc]", "/a/d/b", false}, {`/a/\*?`, "/a/*x", true}, {`/a/\*?`, "/a/xx", false},
+	} {
+		if got := policy.Covers(tt.pattern, tt.path); got != tt.want {
+			t.Errorf("%s covers %s: %v", tt.pattern, tt.path, got)
+		}
+	}
+	for in, want := range map[string]string{"/a//b/": "/a/b", "/a/*": "/a/*", "a": "", "/a/../b": "", "/a/**": "", "/a/[": "", "/": "/"} {
+		if got, msg, hint := policy.Pattern(in); got != want || (want == "") != (msg != "" && hint != "") {
+			t.Errorf("%q: %q, %q, %q", in, got, msg, hint)
+		}
+	}
+}
