@@ -49,6 +49,7 @@ func allowed() map[string][]string {
 		"pkg/clickhouse": {event, journal, query, "schemas"},
 
 		"pkg/publish": {},
+		"pkg/window":  {event, policy},
 
 		// the vault: usable without all of the above
 		"rollback":     {event, digest, "rollback/cas"},
@@ -56,7 +57,7 @@ func allowed() map[string][]string {
 
 		// wiring
 		"pkg/vault":    {event, digest, "pkg/accounts", "pkg/pipeline", "pkg/rehash", "pkg/respond", "rollback"},
-		"pkg/pipeline": {event, policy, "pkg/accounts", "pkg/decode", "pkg/attribute", "pkg/coalesce", "pkg/rehash", "pkg/judge", "pkg/respond", journal},
+		"pkg/pipeline": {event, policy, "pkg/accounts", "pkg/decode", "pkg/attribute", "pkg/coalesce", "pkg/rehash", "pkg/judge", "pkg/respond", journal, "pkg/window"},
 		"pkg/daemon":   {"/..."},
 		"cmd/holdfast": {event, digest, policy, "pkg/accounts", "pkg/config", "pkg/control", "pkg/kernel", "pkg/daemon", journal, "pkg/index", query, "pkg/clickhouse", "pkg/ship", "rollback"},
 	}
