@@ -152,7 +152,8 @@ type Record struct {
 	Credential *Credential `json:"credential,omitempty"` // of credential records
 	Target     *Target     `json:"target,omitempty"`     // the process that was reached into
 
-	// Detail holds facts of agent and policy records: key and value, for people.
+	// Detail holds facts of agent and policy records, and of approved windows: of the records
+	// of these, and of changes that one covers. Key and value, for people.
 	Detail map[string]string `json:"detail,omitempty"`
 }
 
@@ -293,7 +294,7 @@ type Target struct {
 
 // Response is what Holdfast did about another record.
 type Response struct {
-	Action   string `json:"action"`             // restore, remove, quarantine, undo, trust, hold, release, destroy, prune
+	Action   string `json:"action"`             // restore, remove, quarantine, undo, trust, hold, release, destroy, prune, window_open, window_close, window_end
 	Outcome  string `json:"outcome"`            // intended, done, failed, skipped
 	TookNS   uint64 `json:"took_ns,omitempty"`  // from the kernel event to the outcome
 	Of       string `json:"of,omitempty"`       // id of the record that it answers

@@ -21,9 +21,10 @@ type Case struct {
 	Rule    string // name of the rule
 	Mode    string // of the rule, as far as this tier can keep it
 	Op      event.Op
-	Blocked bool // a hook refused it
-	Allowed bool // the kernel found the executable on the rule's list
-	Self    bool // done under Holdfast's own pid
+	Blocked bool   // a hook refused it
+	Allowed bool   // the kernel found the executable on the rule's list
+	Window  string // names the approved window that covers it, "" if none does; a rule that blocks has none
+	Self    bool   // done under Holdfast's own pid
 	Before  event.State
 	After   event.State
 	Trusted *event.State // what a restore would bring back, nil if nothing is kept
@@ -44,12 +45,12 @@ func Judge(c Case) Verdict {
 		return Verdict{Verdict: event.VerdictBlocked, Reason: fmt.Sprintf("refused in the kernel: rule %s blocks changes", c.Rule)}
 	case c.Mode != event.ModeRestore && c.Mode != event.ModeBlock:
 		v := Verdict{Verdict: event.VerdictObserved, Reason: fmt.Sprintf("rule %s observes", c.Rule)}
-		if c.Allowed {
-			v.Verdict, v.Reason, v.Promote = event.VerdictExpected, allowed(c), true
+		if approved(c) {
+			v.Verdict, v.Reason, v.Promote = event.VerdictExpected, approval(c), true
 		}
 		return v
-	case c.Allowed:
-		return Verdict{Verdict: event.VerdictExpected, Reason: allowed(c), Promote: true}
+	case approved(c):
+		return Verdict{Verdict: event.VerdictExpected, Reason: approval(c), Promote: true}
 	case c.Op == event.OpLink && c.Before.Exists && c.Before.Same(&c.After):
 		return Verdict{Verdict: event.VerdictObserved, Reason: "a name outside the watched trees was given to it: nothing inside them differs"}
 	case back(c):
@@ -66,7 +67,14 @@ func Judge(c Case) Verdict {
 	return v
 }
 
-func allowed(c Case) string {
+// approved reports whether the change was wanted: by the rule, or for a time. The kernel
+// side knows of no windows, so that one lets nothing through where a rule blocks.
+func approved(c Case) bool { return c.Allowed || c.Window != "" && c.Mode != event.ModeBlock }
+
+func approval(c Case) string {
+	if !c.Allowed {
+		return "approved: " + c.Window
+	}
 	return fmt.Sprintf("the executable is on the list of rule %s", c.Rule)
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/rehash"
 	"github.com/holdfast/holdfast/pkg/respond"
+	"github.com/holdfast/holdfast/pkg/window"
 )
 
 // Attributor is stage 3 (pkg/attribute).
@@ -62,6 +63,14 @@ type Provenance struct {
 	Trust  bool
 }
 
+// Windows are the approved change windows (pkg/window).
+type Windows interface {
+	// May reports whether a window could cover a change of path by somebody.
+	May(path string) bool
+	// Covering returns the window that covers a change.
+	Covering(c *window.Change) (window.Window, bool)
+}
+
 // KernelLosses is what the kernel side counted since it was loaded.
 type KernelLosses struct {
 	Ring   []uint64 // by CPU: events that found no room in the ring
@@ -95,6 +104,8 @@ type Options struct {
 	Stuck func() bool
 	Clock Clock
 	Vault Vault // nil: nothing is kept and nothing put back
+	// Windows are the approved change windows; nil: there are none.
+	Windows Windows
 
 	Kernel  func() (KernelLosses, error) // nil: events alone tell of losses
 	Waiting func() bool                  // events are on their way to Feed; nil: they are in Feed at once

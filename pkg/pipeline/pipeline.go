@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/judge"
 	"github.com/holdfast/holdfast/pkg/rehash"
 	"github.com/holdfast/holdfast/pkg/respond"
+	"github.com/holdfast/holdfast/pkg/window"
 )
 
 // Pipeline carries events through the stages. Feed may be called before Run:
@@ -407,5 +408,6 @@ func (p *Pipeline) later(path string) rehash.Later {
 type judgement struct {
 	judge.Verdict
 	rule    Rule
+	window  *window.Window // the approved window that made it expected, nil if none did
 	targets []respond.Target
 }

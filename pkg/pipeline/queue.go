@@ -21,10 +21,11 @@ type item struct {
 	seen   glance
 	at     uint64 // when it was seen, ns since boot
 	looks  int
-	ready  bool   // nothing more is waited for
-	self   bool   // a second look at what our own events left, or one at a mapped file
-	of     uint64 // inode that a second look is about, 0 if that is not known
-	late   bool   // a look at a mapped file that had to wait for its turn
+	ready  bool     // nothing more is waited for
+	self   bool     // a second look at what our own events left, or one at a mapped file
+	of     uint64   // inode that a second look is about, 0 if that is not known
+	late   bool     // a look at a mapped file that had to wait for its turn
+	names  []string // all names of the file that is changed, if these are several
 
 	// again is an answer to be tried once more.
 	again *again

@@ -41,6 +41,9 @@ func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Reco
 			r.Op = event.OpWrite.String()
 		}
 	}
+	if j.window != nil {
+		r.Detail = j.window.Mark()
+	}
 	if len(r.Ops) == 0 {
 		r.Ops = []string{r.Op}
 	}
@@ -119,12 +122,19 @@ func (p *Pipeline) foreign(it *item, f *rehash.Finding) bool {
 // by the time of the inode's last change, which cannot be set: of a name that is gone,
 // its directory's.
 func changedSince(f *rehash.Finding, t event.Time) bool {
+	at, ok := changedAt(f)
+	return ok && at > t+event.Time(clockSlack)
+}
+
+// changedAt returns that time.
+func changedAt(f *rehash.Finding) (t event.Time, ok bool) {
 	path := f.Path
 	if !f.After.Exists {
 		path = filepath.Dir(path)
 	}
 	var st unix.Stat_t
-	return unix.Lstat(path, &st) == nil && st.Ctim.Nano() > int64(t)+int64(clockSlack)
+	err := unix.Lstat(path, &st)
+	return event.Time(st.Ctim.Nano()), err == nil
 }
 
 // clockSlack is more than what turning moments since boot into times of the wall clock

@@ -14,6 +14,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/judge"
 	"github.com/holdfast/holdfast/pkg/rehash"
 	"github.com/holdfast/holdfast/pkg/respond"
+	"github.com/holdfast/holdfast/pkg/window"
 )
 
 // runBack works off the queue until the fast side has ended and nothing is left.
@@ -220,6 +221,9 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 		p.n.unchanged.Add(1)
 	}
 	for _, a := range f.Aliases {
+		it.names = append(it.names, a.Path)
+	}
+	for _, a := range f.Aliases {
 		o := *it
 		l := *c
 		l.Path, l.PathTo = a.Path, ""
@@ -237,7 +241,7 @@ func (p *Pipeline) keeps(c *event.Change) bool {
 		path = c.PathTo
 	}
 	rule, ok := p.o.Rule(path)
-	return p.o.Vault != nil && ok && (rule.Mode == event.ModeObserve || c.Allowed || accounts.Known(path))
+	return p.o.Vault != nil && ok && (rule.Mode == event.ModeObserve || c.Allowed || accounts.Known(path) || p.o.Windows != nil && p.o.Windows.May(path))
 }
 
 // ownWork is about a change that our own process made: if it left what we know,
@@ -347,15 +351,16 @@ func (p *Pipeline) outermost(trees []string) []string {
 // judge is stage 6. A rename is judged at both of its names.
 func (p *Pipeline) judge(f *find) judgement {
 	c := f.change
-	j := p.judgeOne(c, &f.Finding)
+	w := p.window(f)
+	j := p.judgeOne(c, &f.Finding, w)
 	if f.From == nil {
 		return j
 	}
-	from := p.judgeOne(c, f.From)
+	from := p.judgeOne(c, f.From, w)
 	// Where the name that was given up lacks nothing, only the other one counts.
 	if len(from.targets) > 0 && p.lacks(f.From.Path) {
 		if !j.Respond {
-			j.Verdict, j.rule = from.Verdict, from.rule
+			j.Verdict, j.rule, j.window = from.Verdict, from.rule, nil
 		}
 		j.targets = append(from.targets, j.targets...)
 	}
@@ -368,7 +373,7 @@ func (p *Pipeline) lacks(path string) bool {
 	return ok && want.Exists
 }
 
-func (p *Pipeline) judgeOne(c *event.Change, f *rehash.Finding) judgement {
+func (p *Pipeline) judgeOne(c *event.Change, f *rehash.Finding, w *window.Window) judgement {
 	rule, ok := p.o.Rule(f.Path)
 	if !ok {
 		rule = Rule{Mode: event.ModeObserve}
@@ -383,12 +388,19 @@ func (p *Pipeline) judgeOne(c *event.Change, f *rehash.Finding) judgement {
 			trusted = &event.State{}
 		}
 	}
+	name := ""
+	if w != nil {
+		name = w.Name()
+	}
 	v := judge.Judge(judge.Case{
-		Rule: rule.Name, Mode: rule.Mode, Op: f.Op, Blocked: c.Blocked, Allowed: c.Allowed,
+		Rule: rule.Name, Mode: rule.Mode, Op: f.Op, Blocked: c.Blocked, Allowed: c.Allowed, Window: name,
 		Self: c.Key.PID == p.o.Self && p.o.Self != 0, Before: f.Before, After: f.After, Trusted: trusted,
 	})
 	v.Respond = v.Respond && !rule.Own // nothing of it is kept
 	j := judgement{Verdict: v, rule: rule}
+	if v.Promote && !c.Allowed {
+		j.window = w
+	}
 	if v.Respond {
 		whole := f.Before.Type == event.TypeDir && !f.After.Exists
 		j.targets = []respond.Target{{Path: f.Path, Rule: rule.Name, Mode: rule.Mode, Foreign: foreign, Whole: whole}}
