@@ -84,7 +84,7 @@ func (a *app) commands() *cli.App {
 			a.runCommand(), a.stopCommand(), a.statusCommand(), a.doctorCommand(),
 			a.logCommand(), a.whoCommand(), a.showCommand(), a.sessionsCommand(), a.treeCommand(), a.sqlCommand(),
 			a.versionsCommand(), a.diffCommand(), a.restoreCommand(), a.undoCommand(), a.trustCommand(),
-			a.holdCommand(), a.pruneCommand(),
+			a.windowCommand(), a.holdCommand(), a.pruneCommand(),
 			a.policyCommand(), a.verifyCommand(), a.indexCommand(), a.fsckCommand(), a.schemaCommand(), a.versionCommand(),
 		},
 	}

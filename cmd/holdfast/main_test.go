@@ -223,6 +223,10 @@ func (f *fake) Hold(_ context.Context, r control.HoldRequest) (control.Outcome, 
 	return f.answer(r)
 }
 
+func (f *fake) Window(_ context.Context, r control.WindowRequest) (control.Outcome, error) {
+	return f.answer(r)
+}
+
 func (f *fake) Prune(_ context.Context, r control.PruneRequest) (control.Outcome, error) {
 	return f.answer(r)
 }

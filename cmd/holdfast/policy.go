@@ -118,6 +118,9 @@ type explained struct {
 	Version    uint64          `json:"version,omitempty"` // that a restore brings back
 	Detail     string          `json:"detail,omitempty"`  // why it is in that state
 	Considered []consideration `json:"considered,omitempty"`
+
+	Windows     []control.Window `json:"windows,omitempty"`      // open ones that cover the path
+	WindowsNote string           `json:"windows_note,omitempty"` // why that is not known, or what they do not do
 }
 
 type consideration struct {
@@ -147,6 +150,9 @@ func (a *app) policyExplain(c *cli.Context) error {
 		if err := a.stateOf(c.Context, cfg, path, &x); err != nil {
 			return err
 		}
+	}
+	if e.Match != nil {
+		a.windowsOf(c, cfg, path, &x)
 	}
 	for _, cand := range e.Candidates {
 		x.Considered = append(x.Considered, consideration{cand.Rule.Name, cand.Rule.Mode, event.Text([]byte(cand.Root)), event.Text([]byte(cand.Except))})
@@ -184,6 +190,12 @@ func (a *app) printExplained(path string, x *explained, e policy.Explanation) {
 		if x.Held != "" && x.Held != policy.HeldReport {
 			a.linef("  held: %s: who had it open or mapped for writing before it was watched is %s", x.Held, map[string]string{policy.HeldFreeze: "stopped (SIGSTOP)", policy.HeldKill: "ended (SIGKILL)"}[x.Held])
 		}
+	}
+	for i := range x.Windows {
+		a.linef("  window %s", windowLine(&x.Windows[i]))
+	}
+	if x.WindowsNote != "" {
+		a.linef("  %s", printableText(x.WindowsNote))
 	}
 	for _, k := range x.Considered {
 		switch {

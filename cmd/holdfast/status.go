@@ -282,6 +282,9 @@ func (a *app) printStores(st *control.Status) {
 	if j.Errors > 0 {
 		a.linef("        %s", a.color(red, plural(j.Errors, "write error")+", last: "+printableText(j.LastError)))
 	}
+	for i := range st.Windows {
+		a.linef("window  %s", windowLine(&st.Windows[i]))
+	}
 	for _, p := range st.Plans {
 		line := fmt.Sprintf("%s of %s, begun %s: %s", p.Action, plural(uint64(p.Steps), "path"), when(p.Begun), p.State)
 		if p.State == control.PlanWentOn {

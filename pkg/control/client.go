@@ -68,6 +68,11 @@ func (c *Client) Hold(ctx context.Context, r HoldRequest) (Outcome, error) {
 	return c.post(ctx, "/v1/hold", r)
 }
 
+// Window implements Handler.
+func (c *Client) Window(ctx context.Context, r WindowRequest) (Outcome, error) {
+	return c.post(ctx, "/v1/window", r)
+}
+
 // Prune implements Handler.
 func (c *Client) Prune(ctx context.Context, r PruneRequest) (Outcome, error) {
 	return c.post(ctx, "/v1/prune", r)

@@ -27,6 +27,7 @@ type fake struct {
 	undo   control.UndoRequest
 	stop   control.StopRequest
 	hold   control.HoldRequest
+	window control.WindowRequest
 
 	reindexed int
 }
@@ -56,6 +57,11 @@ func (f *fake) Trust(_ context.Context, r control.TrustRequest) (control.Outcome
 func (f *fake) Hold(_ context.Context, r control.HoldRequest) (control.Outcome, error) {
 	f.hold = r
 	return control.Outcome{}, f.err
+}
+
+func (f *fake) Window(_ context.Context, r control.WindowRequest) (control.Outcome, error) {
+	f.window = r
+	return control.Outcome{Windows: []control.Window{{Number: 3, Path: r.Path}}, Notes: []string{"n"}}, f.err
 }
 
 func (f *fake) Prune(_ context.Context, r control.PruneRequest) (control.Outcome, error) {
@@ -117,6 +123,10 @@ func TestRequestsAndAnswersSurviveTheSocket(t *testing.T) {
 	}
 	if o, err := c.Prune(context.Background(), control.PruneRequest{DryRun: true}); err != nil || !o.DryRun {
 		t.Errorf("prune %+v, %v", o, err)
+	}
+	window := control.WindowRequest{Ticket: "t", ForNS: 1, Path: "/\xfe*", User: "u", Exe: "/e", Host: "h", Close: 2, CloseTicket: "c"}
+	if o, err := c.Window(context.Background(), window); err != nil || f.window != window || len(o.Notes) != 1 || len(o.Windows) != 1 || o.Windows[0].Path != window.Path {
+		t.Errorf("window %+v, %+v, %v", f.window, o, err)
 	}
 	want := control.UndoRequest{Session: "s", User: "u", Source: "::1", Exec: "e", Record: "r", Since: 1, Until: 2, Path: "/p\x80", DryRun: true, Force: true}
 	if _, err := c.Undo(context.Background(), want); err != nil || f.undo != want {

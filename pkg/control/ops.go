@@ -18,6 +18,8 @@ type Handler interface {
 	Hold(context.Context, HoldRequest) (Outcome, error)
 	// Prune destroys the versions that no rule keeps.
 	Prune(context.Context, PruneRequest) (Outcome, error)
+	// Window opens an approved change window, or closes some.
+	Window(context.Context, WindowRequest) (Outcome, error)
 	// Stop ends the daemon after its answer.
 	Stop(context.Context, StopRequest) (Outcome, error)
 	// Reindex has the index built anew from the journal, behind its answer.
@@ -80,6 +82,36 @@ type HoldRequest struct {
 	Reason  string `json:"reason"`
 }
 
+// WindowRequest asks to open a change window, or to close those that Close or
+// CloseTicket names. What is not given of Path, User and Exe matches all.
+type WindowRequest struct {
+	Close       uint64 `json:"close,omitempty"` // number of a window
+	CloseTicket string `json:"close_ticket,omitempty"`
+
+	Ticket string `json:"ticket,omitempty"`
+	ForNS  int64  `json:"for_ns,omitempty"`
+	Path   Path   `json:"path,omitempty"` // covers itself and all below it; * ? [ ] match within a component
+	User   string `json:"user,omitempty"` // the person who logged in
+	Exe    Path   `json:"exe,omitempty"`
+	Host   string `json:"host,omitempty"` // must be this one
+}
+
+// Window is an approved change window.
+type Window struct {
+	Number uint64     `json:"number"`
+	Ticket string     `json:"ticket"`
+	Path   Path       `json:"path,omitempty"`
+	User   string     `json:"user,omitempty"`
+	Exe    Path       `json:"exe,omitempty"`
+	Opened event.Time `json:"opened"`
+	Until  event.Time `json:"until"`   // by the clock at its opening
+	LeftNS int64      `json:"left_ns"` // until it ends, whatever was done to the clock since
+	By     string     `json:"by"`      // who opened it
+	Record string     `json:"record"`  // of its opening
+	// Unopened are the rules that block where it reaches: there it lets nothing through.
+	Unopened []string `json:"unopened,omitempty"`
+}
+
 // PruneRequest asks to destroy the versions that no rule keeps any more.
 type PruneRequest struct {
 	DryRun bool `json:"dry_run,omitempty"`
@@ -132,6 +164,8 @@ type Outcome struct {
 	Record    string     `json:"record,omitempty"`
 	Steps     []Step     `json:"steps"`
 	Conflicts []Conflict `json:"conflicts"`
+	Windows   []Window   `json:"windows,omitempty"` // that were opened or closed
+	Notes     []string   `json:"notes,omitempty"`   // what a person should know of it
 }
 
 // Count returns how many steps have the outcome.

@@ -160,6 +160,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/undo", post(s, s.handler.Undo))
 	mux.HandleFunc("POST /v1/trust", post(s, s.handler.Trust))
 	mux.HandleFunc("POST /v1/hold", post(s, s.handler.Hold))
+	mux.HandleFunc("POST /v1/window", post(s, s.handler.Window))
 	mux.HandleFunc("POST /v1/prune", post(s, s.handler.Prune))
 	mux.HandleFunc("POST /v1/stop", post(s, s.handler.Stop))
 	mux.HandleFunc("POST /v1/reindex", post(s, s.handler.Reindex))

@@ -39,7 +39,8 @@ type Status struct {
 	Published []Published `json:"published,omitempty"` // copies of checkpoints, besides ClickHouse
 
 	Vault    Vault     `json:"vault"`
-	Plans    []Plan    `json:"plans,omitempty"` // restores and undos that are not ended, and the last ten that were cut off and went on
+	Windows  []Window  `json:"windows,omitempty"` // approved change windows that are open
+	Plans    []Plan    `json:"plans,omitempty"`   // restores and undos that are not ended, and the last ten that were cut off and went on
 	Limits   []Limit   `json:"limits"`
 	Held     []Held    `json:"held,omitempty"` // the first hundred
 	OnDemand []Program `json:"on_demand,omitempty"`

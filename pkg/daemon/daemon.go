@@ -44,7 +44,6 @@ type Daemon struct {
 	log     *slog.Logger
 	started time.Time
 	report  kernel.Report
-	tier    string
 	sensor  *sense.Sensor
 	table   *attribute.Table
 	pipe    *pipeline.Pipeline
@@ -154,6 +153,9 @@ func (d *Daemon) build() error {
 	if d.rules, err = newRules(d.cfg, d.tier); err != nil {
 		return err
 	}
+	if err := d.windowsErr; err != nil {
+		d.degrade("windows", "approved windows are not in force: "+err.Error())
+	}
 	for name, reason := range d.rules.weakened {
 		d.degrade("rule "+name, reason)
 	}
@@ -188,7 +190,7 @@ func (d *Daemon) build() error {
 	var dec decode.Decoder
 	d.pipe = pipeline.New(pipeline.Options{
 		Decode: dec.Decode, Attribute: d.table, Anchors: d.sensor, Resolver: d.names,
-		Rule: d.rules.rule, Trees: d.rules.trees, Journal: d.journal, Stuck: d.journal.Failing, Clock: d.clock, Vault: d.keeper, Told: d.before.told,
+		Rule: d.rules.rule, Trees: d.rules.trees, Journal: d.journal, Stuck: d.journal.Failing, Clock: d.clock, Vault: d.keeper, Windows: d.windows, Told: d.before.told,
 		Kernel: d.lost, Waiting: d.sensor.Waiting,
 		Self: self, Exe: exe, Reads: filepath.Dir(d.cfg.IndexFile()), Tier: d.tier, Hook: sense.HookName, Appeared: d.beneath.appear, Log: d.log,
 		Beneath: d.beneath.tell, Linked: d.beneath.link, Mount: d.mounted,
@@ -305,6 +307,7 @@ func (d *Daemon) run(ctx context.Context, serve func(context.Context) error) err
 		start(&front, senseCtx, "demand", d.demand)
 		start(&front, senseCtx, "alive", d.sayAlive)
 		start(&front, senseCtx, "retention", d.retain)
+		start(&front, senseCtx, "windows", d.watchWindows)
 		start(&front, senseCtx, "enrol", d.enrolLater)
 		start(&front, senseCtx, "read back", d.readBack)
 		select {

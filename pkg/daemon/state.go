@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/pipeline"
 	"github.com/holdfast/holdfast/pkg/ship"
 	"github.com/holdfast/holdfast/pkg/vault"
+	"github.com/holdfast/holdfast/pkg/window"
 	"github.com/holdfast/holdfast/rollback"
 )
 
@@ -36,6 +38,11 @@ type state struct {
 	keeper  pipeline.Vault
 	log     *slog.Logger
 	plans   plans
+	tier    string // of the kernel side; "" without a daemon
+
+	windowing  sync.Mutex // windows are opened and ended one after the other
+	windows    *window.Set
+	windowsErr error // why windows of the file are not in force
 }
 
 // freeFloor is how much of the disk, in bytes, the vault and the index leave to the journal: three times its reserve, so
@@ -79,6 +86,9 @@ func openState(cfg config.Config, log *slog.Logger) (*state, error) {
 		return nil, errors.Join(err, s.journal.Close())
 	}
 	s.keeper = vault.Over(s.vault)
+	if err := s.openWindows(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
 	return s, nil
 }
 
