@@ -208,6 +208,9 @@ func object(r *event.Record) string {
 			s += ": " + printableText(resp.Error)
 		}
 	}
+	if t := r.Detail["ticket"]; t != "" {
+		s += "  ticket " + printableText(t)
+	}
 	if g := r.Gap; g != nil && r.Kind == event.RecGap {
 		s += gapText(g)
 	}

@@ -95,7 +95,7 @@ func (o ops) openWindow(ctx context.Context, r control.WindowRequest) (control.O
 	if err != nil {
 		return out, fmt.Errorf("open window: %w: %w", control.ErrInvalid, err)
 	}
-	rec := answer(asked, window.ActionOpen, w.Path, w.Name()+": "+w.Scope()+" is expected until "+w.Until.String())
+	rec := answer(asked, window.ActionOpen, w.At(), w.Name()+": "+w.Scope()+" is expected until "+w.Until.String())
 	rec.Response.Outcome, rec.Detail = "intended", w.Detail()
 	if _, err := o.journal.AppendDurable(ctx, rec); err != nil {
 		return out, fmt.Errorf("record the window: %w", err)
@@ -123,7 +123,7 @@ func (o ops) openWindow(ctx context.Context, r control.WindowRequest) (control.O
 
 // done records what became of what was intended for a window.
 func (o ops) done(ctx context.Context, asked by, action string, w *window.Window, reason string, failed error) error {
-	rec := answer(asked, action, w.Path, reason)
+	rec := answer(asked, action, w.At(), reason)
 	rec.Response.Of, rec.Detail = w.Record, w.Detail()
 	if failed != nil {
 		rec.Response.Outcome, rec.Response.Error = control.StepFailed, failed.Error()
@@ -143,7 +143,7 @@ func (o ops) closeWindows(ctx context.Context, r control.WindowRequest) (control
 			continue
 		}
 		reason := w.Name() + " is closed"
-		rec := answer(asked, window.ActionClose, w.Path, reason)
+		rec := answer(asked, window.ActionClose, w.At(), reason)
 		rec.Response.Outcome, rec.Response.Of, rec.Detail = "intended", w.Record, w.Detail()
 		if _, err := o.journal.AppendDurable(ctx, rec); err != nil {
 			return out, fmt.Errorf("record the end of %s: %w", w.Name(), err)
@@ -168,7 +168,7 @@ func (o ops) closeWindows(ctx context.Context, r control.WindowRequest) (control
 func (o ops) endWindows(ctx context.Context) error {
 	for _, w := range o.windows.Due() {
 		// nobody asks for it: this process is who ends it
-		rec := answer(o.asker(context.Background()), window.ActionEnd, w.Path, w.Name()+" has ended: its time is over")
+		rec := answer(o.asker(context.Background()), window.ActionEnd, w.At(), w.Name()+" has ended: its time is over")
 		rec.Response.Of, rec.Detail = w.Record, w.Detail()
 		if _, err := o.journal.AppendDurable(ctx, rec); err != nil {
 			return fmt.Errorf("record the end of %s: %w", w.Name(), err)

@@ -110,6 +110,14 @@ func (w *Window) Scope() string {
 	return strings.Join(parts, " ")
 }
 
+// At is the path that the records of the window are of: "" for any, and for a pattern.
+func (w *Window) At() string {
+	if strings.ContainsAny(w.Path, "*?[") {
+		return ""
+	}
+	return w.Path
+}
+
 // Mark is what the record of a change keeps of the window that covers it.
 func (w *Window) Mark() map[string]string {
 	return map[string]string{"window": strconv.FormatUint(w.Number, 10), "ticket": w.Ticket, "window_record": w.Record}
