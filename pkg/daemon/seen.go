@@ -89,6 +89,8 @@ type before struct {
 	from event.Time       // since when nothing was seen, 0 if there was no earlier run
 	open []pipeline.Prior // gaps that were not closed
 	told []rehash.Told    // what its last records tell
+
+	storm bool // a mass change was under way: nothing became trusted
 }
 
 // readBefore reads the end of the log of the earlier run.
@@ -124,6 +126,9 @@ func readBefore(ctx context.Context, dir string, m mark) (before, error) {
 	if b.from == 0 {
 		b.from = newest
 	}
+	for i := range b.told {
+		b.told[i].Expected = b.told[i].Expected && !b.storm
+	}
 	return b, nil
 }
 
@@ -131,10 +136,13 @@ func (b *before) note(r *event.Record) {
 	switch {
 	case r.Kind == event.RecGap && r.Gap != nil:
 		b.gap(r)
+	case r.Kind == event.RecAgent && r.Op == "storm":
+		b.storm = true
 	case r.After != nil && (r.Kind == event.RecChange || r.Kind == event.RecResponse):
 		b.told = append(b.told, rehash.Told{
 			Path: string(event.Untext(r.Path)), To: string(event.Untext(r.PathTo)), After: *r.After, ID: r.ID,
 			Moved: r.Op == event.OpRename.String(), Exchanged: slices.Contains(r.Ops, "exchange"),
+			Expected: r.Kind == event.RecChange && r.Verdict == event.VerdictExpected,
 		})
 	}
 }

@@ -82,7 +82,6 @@ func TestInAWindowAPersonsChangeBecomesTrustedAndAfterItTheSameIsPutBack(t *test
 		t.Errorf("%s %v by %s", r.Reason, r.Detail, r.Actor.User)
 	}
 	d.refused(t, bob, tree, "second")
-	time.Sleep(1500 * time.Millisecond) // versions are made durable each second
 	kill(t, process)
 	process = spawn(t, cfg)
 	st, err := d.client.Status(t.Context())

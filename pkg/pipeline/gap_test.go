@@ -211,6 +211,47 @@ func TestAGapThatAnEarlierRunLeftOpenIsClosedAtStart(t *testing.T) {
 	}
 }
 
+// A run was killed after it recorded an expected change and before its vault was durable:
+// the next one trusts what the record tells of, where it is there still, and nothing else.
+func TestWhatAKilledRunExpectedIsTrusted(t *testing.T) {
+	s := pipelinetest.NewScene(t, event.ModeRestore)
+	plant(s)
+	s.Start()
+	s.Stop()
+	told := func(path string) {
+		st, err := digest.ReadPath(t.Context(), s.At(path), nil)
+		s.Do(err)
+		x := s.Told(path, st)
+		x.Expected = true
+		s.Options.Told = append(s.Options.Told, x)
+	}
+	s.Do(os.WriteFile(s.At("f"), []byte("approved"), 0o644))
+	s.Do(os.WriteFile(s.At("new"), []byte("approved, too"), 0o600))
+	s.Do(os.WriteFile(s.At("d/x"), []byte("approved, and then"), 0o600))
+	s.Do(os.Remove(s.At("d/y")))
+	for _, path := range []string{"f", "new", "d/x", "d/y"} {
+		told(path)
+	}
+	s.Do(os.WriteFile(s.At("d/x"), []byte("evil"), 0o600))
+	s.Start()
+	s.Wait("the gap's end", closed)
+	s.Wait("one restore", func(r []event.Record) bool { return len(outcomes(r)) == 1 })
+	s.Stop()
+	trusts(s, "f", "approved")
+	trusts(s, "new", "approved, too")
+	trusts(s, "d/x", "x")
+	content(s, "f", "approved")
+	content(s, "d/x", "x")
+	if v, ok := s.Store.Trusted(s.At("d/y")); !ok || v.State.Exists {
+		t.Errorf("what was removed: %+v, %v", v.State, ok)
+	}
+	all, _ := s.Journal.Records()
+	if c := changes(all); len(c) != 1 || c[0].Path != s.At("d/x") {
+		t.Errorf("%d changes", len(c))
+	}
+	known(s)
+}
+
 // What the records of a killed run tell, and its vault does not, was no change
 // while the daemon was down; and what was taken back since is one.
 func TestTheLastRecordsOfAKilledRunAreFollowed(t *testing.T) {

@@ -475,6 +475,9 @@ func (p *Pipeline) learn(root string) (Enrolled, bool) {
 	if !ok {
 		return e, false
 	}
+	for i := range p.told {
+		p.trustTold(root, &p.told[i])
+	}
 	t := p.tree(root)
 	for _, path := range append([]string{root}, p.o.Vault.Below(root)...) {
 		if t.Skip(path) {
@@ -522,6 +525,34 @@ func (p *Pipeline) catchUp(told []rehash.Told) {
 		if t.To != "" {
 			keep(t.To, t.ID)
 		}
+	}
+}
+
+// trustTold lets what an expected change in a tree left be trusted, if it is there still
+// and the vault did not come to it before the end: else it would be put back. It is read
+// anew, so that nothing else is trusted.
+func (p *Pipeline) trustTold(root string, t *rehash.Told) {
+	path := t.Path
+	if t.To != "" {
+		path = t.To
+	}
+	rule, watched := p.o.Rule(path)
+	trusted, _, ok := p.o.Vault.Trusted(path)
+	if !t.Expected || !coalesce.Within(root, path) || !watched || rule.Own || t.After.Unread != "" || ok && trusted.Same(&t.After) || !ok && !t.After.Exists {
+		return
+	}
+	if v, kept := p.o.Vault.Latest(path); kept && v.Same(&t.After) {
+		return // it was kept, and was not to be trusted yet
+	}
+	in := p.o.Vault.Intake()
+	s, err := p.states.Read(context.Background(), path, in)
+	same := err == nil && s.Unread == "" && s.Same(&t.After)
+	if !same || !s.Exists || s.Type != event.TypeRegular {
+		p.kept(path, in.Discard())
+		in = nil
+	}
+	if same {
+		p.kept(path, p.keepVersion(path, s, in, Provenance{Record: t.ID, Reason: "was not kept when it was recorded", Trust: true}))
 	}
 }
 

@@ -258,6 +258,7 @@ type Told struct {
 	Exchanged bool   // and the other way round
 	After     event.State
 	ID        string // of the record
+	Expected  bool   // the change was expected: what it left is to be trusted
 }
 
 // Follow lets what was learned follow a record that may be newer.
