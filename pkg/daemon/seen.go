@@ -19,8 +19,8 @@ import (
 )
 
 // mark says how far everything was seen to its end: changes before Time have their
-// records, up to Seq of the log, the vault knows what these tell of, and no gap
-// among them is open. What is behind it is looked through at the next start.
+// records, up to Seq of the log, the vault knows what these tell of, and no gap or mass
+// change among them is open. What is behind it is looked through at the next start.
 type mark struct {
 	Time event.Time
 	Seq  uint64
@@ -73,7 +73,7 @@ func (d *Daemon) settled() mark {
 // durable; next is taken before the vault was synced.
 func (d *Daemon) moveMark(next mark) error {
 	at := d.marked
-	if !d.pipe.Quiet() || d.journal.Stats().Durable < at.Seq {
+	if !d.pipe.Quiet() || d.pipe.Storm().On || d.journal.Stats().Durable < at.Seq {
 		return nil
 	}
 	d.marked = next

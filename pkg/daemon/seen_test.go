@@ -59,9 +59,17 @@ func TestWhatAnEarlierRunLeftIsReadFromTheEndOfItsLog(t *testing.T) {
 	put(gap("", event.RescanPending))    // 3: stays open, though its rescan failed once
 	put(gap(ids[1], event.RescanDone))   // 4
 	put(gap(ids[2], event.RescanFailed)) // 5
-	put(event.Record{Kind: event.RecChange, Time: 50, TimeEnd: 60, Path: `/t/\xFF`, PathTo: "/t/new", Op: "rename", Ops: []string{"rename", "exchange"}, After: &event.State{Exists: true}})
+	put(event.Record{Kind: event.RecChange, Time: 50, TimeEnd: 60, Path: `/t/\xFF`, PathTo: "/t/new", Op: "rename", Ops: []string{"rename", "exchange"}, Verdict: event.VerdictExpected, After: &event.State{Exists: true}})
 	put(event.Record{Kind: event.RecAttempt, Time: 55, Path: "/t/not"})
 	put(event.Record{Kind: event.RecResponse, Time: 56, Path: "/t/back", After: &event.State{}})
+	if err := j.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	calm, err := readBefore(t.Context(), filepath.Join(dir, "journal"), mark{Seq: 1})
+	if err != nil || len(calm.told) != 2 || !calm.told[0].Expected || calm.told[1].Expected {
+		t.Errorf("%+v, %v: want the first to be trusted", calm.told, err)
+	}
+	put(event.Record{Kind: event.RecAgent, Time: 57, Op: "storm"})
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -76,10 +84,10 @@ func TestWhatAnEarlierRunLeftIsReadFromTheEndOfItsLog(t *testing.T) {
 	for _, told := range b.told {
 		paths = append(paths, told.Path+">"+told.To)
 	}
-	if !slices.Equal(paths, []string{"/t/\xff>/t/new", "/t/back>"}) || !b.told[0].Moved || !b.told[0].Exchanged || b.told[0].ID != ids[5] {
+	if !slices.Equal(paths, []string{"/t/\xff>/t/new", "/t/back>"}) || !b.told[0].Moved || !b.told[0].Exchanged || b.told[0].Expected || b.told[0].ID != ids[5] {
 		t.Errorf("told %q, %+v", paths, b.told)
 	}
-	if b, err = readBefore(t.Context(), filepath.Join(dir, "journal"), mark{Time: 77, Seq: 8}); err != nil || b.from != 77 || len(b.told)+len(b.open) != 0 {
+	if b, err = readBefore(t.Context(), filepath.Join(dir, "journal"), mark{Time: 77, Seq: 9}); err != nil || b.from != 77 || len(b.told)+len(b.open) != 0 {
 		t.Errorf("behind the end: %+v, %v", b, err)
 	}
 }

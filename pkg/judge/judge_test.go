@@ -24,10 +24,16 @@ func TestEveryCaseOfTheTableGetsItsVerdict(t *testing.T) {
 
 func TestAVerdictThatRespondsIsUnauthorizedAndNeverPromotes(t *testing.T) {
 	for _, mode := range []string{event.ModeObserve, event.ModeRestore, event.ModeBlock, ""} {
-		for bits := range 16 {
+		for bits := range 32 {
 			c := judge.Case{Rule: "r", Mode: mode, Op: event.OpWrite,
 				Blocked: bits&1 != 0, Allowed: bits&2 != 0, Self: bits&4 != 0, Before: event.State{Exists: bits&8 != 0}}
+			if bits&16 != 0 {
+				c.Window = "window 1"
+			}
 			v := judge.Judge(c)
+			if v.Promote && !c.Allowed && (c.Window == "" || mode == event.ModeBlock) {
+				t.Errorf("%+v: trusted without leave", c)
+			}
 			if v.Respond && (v.Verdict != event.VerdictUnauthorized || v.Promote) {
 				t.Errorf("%+v: %+v", c, v)
 			}
