@@ -232,6 +232,10 @@ func TestWhatAKilledRunExpectedIsTrusted(t *testing.T) {
 	for _, path := range []string{"f", "new", "d/x", "d/y"} {
 		told(path)
 	}
+	s.Do(os.Rename(s.At("ln"), s.At("ln2")))
+	told("ln2")
+	moved := &s.Options.Told[len(s.Options.Told)-1]
+	moved.Path, moved.To, moved.Moved = s.At("ln"), s.At("ln2"), true
 	s.Do(os.WriteFile(s.At("d/x"), []byte("evil"), 0o600))
 	s.Start()
 	s.Wait("the gap's end", closed)

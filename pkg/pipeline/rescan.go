@@ -535,6 +535,9 @@ func (p *Pipeline) trustTold(root string, t *rehash.Told) {
 	path := t.Path
 	if t.To != "" {
 		path = t.To
+		if t.Moved && !t.Exchanged { // and nothing is left at the old name
+			p.trustTold(root, &rehash.Told{Path: t.Path, ID: t.ID, Expected: t.Expected})
+		}
 	}
 	rule, watched := p.o.Rule(path)
 	trusted, _, ok := p.o.Vault.Trusted(path)
