@@ -208,7 +208,7 @@ func object(r *event.Record) string {
 			s += ": " + printableText(resp.Error)
 		}
 	}
-	if t := r.Detail["ticket"]; t != "" {
+	if t := r.Detail["ticket"]; t != "" && r.Kind == event.RecResponse { // the reason of a change names it
 		s += "  ticket " + printableText(t)
 	}
 	if g := r.Gap; g != nil && r.Kind == event.RecGap {

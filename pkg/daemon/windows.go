@@ -329,5 +329,9 @@ func nameOf(asked by) string {
 	case asked.actor.User != "" && asked.actor.User != event.Unknown:
 		return asked.actor.User
 	}
-	return fmt.Sprintf("uid %d", asked.actor.UID)
+	name := fmt.Sprintf("uid %d", asked.actor.UID)
+	if asked.actor.UID == 0 {
+		name = "root"
+	}
+	return name + " outside any login"
 }
