@@ -21,7 +21,7 @@ func filterFlags() []cli.Flag {
 		&cli.StringFlag{Name: "since", Usage: "since `TIME`: RFC 3339, 15:04, or an age such as 2h or 3d"},
 		&cli.StringFlag{Name: "until", Usage: "before `TIME`"},
 		&cli.StringFlag{Name: "path", Usage: "of `PATH`: exact, prefix/ or a glob; **TEXT** is a text anywhere in it"},
-		&cli.StringFlag{Name: "user", Usage: "by the person `NAME`"},
+		&cli.StringFlag{Name: "user", Usage: "by the person who logged in as `NAME`, through sudo and su; unknown: outside any login"},
 		&cli.StringFlag{Name: "source", Usage: "from the address `IP`"},
 		&cli.StringFlag{Name: "session", Usage: "of session `ID`"},
 		&cli.StringFlag{Name: "exec", Usage: "by the process with exec id `ID`"},
