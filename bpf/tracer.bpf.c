@@ -24,6 +24,8 @@
 #include "hooks/device.h"
 #include "hooks/held.h"
 #include "hooks/ioctl.h"
+#include "hooks/calls.h"
+#include "hooks/passed.h"
 #include "hooks/syscall.h"
 #include "hooks/ring.h"
 #include "hooks/lsm.h"

@@ -22,6 +22,8 @@
 #include "hooks/process.h"
 #include "hooks/device.h"
 #include "hooks/ioctl.h"
+#include "hooks/calls.h"
+#include "hooks/passed.h"
 #include "hooks/syscall.h"
 
 char LICENSE[] SEC("license") = "GPL";

@@ -17,7 +17,7 @@
 #ifndef HOLDFAST_MAPPING_H
 #define HOLDFAST_MAPPING_H
 
-/* Numbers of x86-64, as in calls[] (hooks/syscall.h). */
+/* Numbers of x86-64, as in calls[] (hooks/calls.h). */
 #define NR_FAULT ((u64)-1)	/* no system call: the processor trapped (linux v6.1 arch/x86/entry/entry_64.S:idtentry_body) */
 #define NR_IOCTL 16
 #define NR_PTRACE 101
