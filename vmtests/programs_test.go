@@ -27,7 +27,7 @@ func programs(t *testing.T) map[string]string {
 
 func build(t *testing.T, pkg, file string) string {
 	t.Helper()
-	cmd := exec.Command("go", "build", "-trimpath", "-o", file, pkg)
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", file, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", pkg, err, out)
