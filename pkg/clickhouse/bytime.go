@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"slices"
+	"strconv"
 
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/query"
@@ -10,26 +11,22 @@ import (
 
 // byTime answers over several hosts, by time, host and sequence. The table is in the
 // order of the hosts' logs, so that the server has to sort: it is asked for one
-// window of time after the other, and sorts what lies in one. Windows become wider
-// while they are nearly empty, and as wide as a page where they are not.
-func (db *DB) byTime(ctx context.Context, f *query.Filter, w conditions, fn func(*event.Record) error) error {
-	var lo, hi int64
-	var n uint64
-	err := db.conn.QueryRow(ctx, "SELECT toUnixTimestamp64Nano(min(time)), toUnixTimestamp64Nano(max(time)), count() FROM "+
-		db.target.Database+".records"+w.clause(), w.args...).Scan(&lo, &hi, &n)
+// window of time after the other, and sorts what lies in one. hosts is how many there are.
+func (db *DB) byTime(ctx context.Context, f *query.Filter, w conditions, hosts int, fn func(*event.Record) error) error {
+	x := walk{db: db, f: f, w: w, size: lastPage}
+	if f.Limit > 0 {
+		x.size = min(f.Limit, lastPage)
+		found, err := x.down(ctx, hosts)
+		if err != nil {
+			return err
+		}
+		return backward(found, fn)
+	}
+	n, err := x.bounds(ctx, w)
 	if err != nil || n == 0 {
-		return db.explain("ask", err)
-	}
-	x := walk{db: db, f: f, w: w, lo: lo, hi: hi, size: lastPage}
-	if f.Limit <= 0 {
-		return x.up(ctx, n, fn)
-	}
-	x.size = min(max(f.Limit, firstPage), lastPage)
-	found, err := x.down(ctx, n)
-	if err != nil {
 		return err
 	}
-	return backward(found, fn)
+	return x.up(ctx, n, fn)
 }
 
 // walk goes over the rows that w selects, whose times are from lo to hi.
@@ -39,6 +36,14 @@ type walk struct {
 	w      conditions
 	lo, hi int64 // ns, inclusive
 	size   int   // rows of a page
+}
+
+// bounds sets lo and hi to the times of the rows that w selects, and returns how many these are. Where w
+// selects all, the server knows it without looking at a row.
+func (x *walk) bounds(ctx context.Context, w conditions) (n uint64, err error) {
+	err = x.db.conn.QueryRow(ctx, "SELECT toUnixTimestamp64Nano(min(time)), toUnixTimestamp64Nano(max(time)), count() FROM "+
+		x.db.target.Database+".records"+w.clause(), w.args...).Scan(&x.lo, &x.hi, &n)
+	return n, x.db.explain("ask", err)
 }
 
 // width is a window that would hold about a page if the n rows lay evenly.
@@ -85,29 +90,66 @@ func (x *walk) up(ctx context.Context, n uint64, fn func(*event.Record) error) e
 	return nil
 }
 
-// down returns the newest f.Limit records, newest first.
-func (x *walk) down(ctx context.Context, n uint64) ([]*event.Record, error) {
+// The windows of down: the server reads rows in granules of at most granule, one of each host at
+// least, so that a window with fewer rows costs no less. Where it was not enough, the next one is
+// so many times as wide: what is rare is found by a few questions.
+const (
+	granule = 8192
+	wider   = 8
+)
+
+// down returns the newest f.Limit records of so many hosts, newest first.
+func (x *walk) down(ctx context.Context, hosts int) ([]*event.Record, error) {
+	n, err := x.bounds(ctx, conditions{})
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	rows := float64(hosts) * granule
+	switch {
+	case x.f.Host != "": // its rows lie together
+		rows = float64(n)
+	case *x.f == query.Filter{Limit: x.f.Limit, Since: x.f.Since, Until: x.f.Until}:
+		rows = min(rows, 2*float64(x.size))
+	}
+	each := float64(x.hi-x.lo+1) / float64(n) // ns
+	if x.f.Until != 0 {
+		x.hi = min(x.hi, int64(x.f.Until)-1)
+	}
 	var found []*event.Record
-	var from *key
-	for at, width := x.hi, x.width(n); at >= x.lo; {
-		begin := max(at-width+1, x.lo)
-		c := x.within(begin, at)
-		if from != nil {
-			c.and("(toUnixTimestamp64Nano(time), host_id, seq, boot) < (?, ?, ?, ?)", from.time, from.hostID, from.seq, from.boot)
+	seen := map[key]bool{}
+	for at := x.hi; at >= x.lo; rows *= wider {
+		begin := x.lo
+		if w := each * rows; w < float64(at-x.lo) {
+			begin = at - int64(w)
 		}
-		p, err := x.db.page(ctx, x.f, c, "ORDER BY time DESC, host_id DESC, seq DESC, boot DESC", x.size)
-		if err != nil {
-			return nil, err
+		for from, more := (*key)(nil), true; more; {
+			c := x.within(begin, at)
+			if from != nil {
+				c.and("(toUnixTimestamp64Nano(time), host_id, seq, boot) < (?, ?, ?, ?)", from.time, from.hostID, from.seq, from.boot)
+			}
+			p, err := x.newest(ctx, c, begin, at, seen)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, p.records...)
+			if len(found) >= x.f.Limit {
+				return slices.Clip(found[:x.f.Limit]), nil
+			}
+			if from, more = &p.last, p.rows >= x.size; more { // most of what the columns told was not meant
+				x.size = min(4*x.size, lastPage)
+			}
 		}
-		found = append(found, p.records...)
-		if len(found) >= x.f.Limit {
-			return slices.Clip(found[:x.f.Limit]), nil
-		}
-		if p.rows == x.size {
-			width, at, from = max(1, at-p.last.time), p.last.time, &p.last
-			continue
-		}
-		at, from, width = begin-1, nil, x.next(width, p.rows)
+		at = begin - 1
 	}
 	return found, nil
+}
+
+// newest asks for the newest rows that c selects, of times from a to b, without those that were seen. The server looks for
+// them in what it needs to find them and to put them in order, and reads the bytes of the found ones alone.
+func (x *walk) newest(ctx context.Context, c conditions, a, b int64, seen map[key]bool) (page, error) {
+	const order = " ORDER BY time DESC, host_id DESC, seq DESC, boot DESC"
+	table := x.db.target.Database + ".records"
+	of := (&walk{}).within(a, b)
+	of.and("(host_id, seq, boot, time) IN (SELECT host_id, seq, boot, time FROM "+table+c.clause()+order+" LIMIT "+strconv.Itoa(x.size)+")", c.args...)
+	return x.db.rows(ctx, x.f, "SELECT host_id, seq, boot, toUnixTimestamp64Nano(time), rec FROM "+table+of.clause()+order, of.args, seen)
 }

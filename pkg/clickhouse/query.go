@@ -37,10 +37,12 @@ func (db *DB) Records(ctx context.Context, f query.Filter, fn func(*event.Record
 		return err
 	}
 	w := where(&f)
-	w.among("host_id", hosts)
+	if f.Host != "" || len(hosts) == 1 { // else these are all
+		w.among("host_id", hosts)
+	}
 	switch {
 	case len(hosts) > 1:
-		return db.byTime(ctx, &f, w, fn)
+		return db.byTime(ctx, &f, w, len(hosts), fn)
 	case f.Limit <= 0:
 		return db.ascend(ctx, &f, w, fn)
 	}
@@ -99,8 +101,8 @@ func (db *DB) ascend(ctx context.Context, f *query.Filter, w conditions, fn func
 // newest returns the newest f.Limit records, newest first, where w selects one host.
 func (db *DB) newest(ctx context.Context, f *query.Filter, w conditions) ([]*event.Record, error) {
 	var found []*event.Record
-	for c := w; ; {
-		size := min(max(f.Limit-len(found), firstPage), lastPage)
+	size := min(max(f.Limit, firstPage), lastPage)
+	for c := w; ; size = min(size*4, lastPage) {
 		p, err := db.page(ctx, f, c, "ORDER BY host_id DESC, seq DESC, boot DESC", size)
 		if err != nil {
 			return nil, err
@@ -177,9 +179,15 @@ type page struct {
 
 // page asks for the first size rows in that order that c selects, each record once.
 func (db *DB) page(ctx context.Context, f *query.Filter, c conditions, order string, size int) (page, error) {
+	return db.rows(ctx, f, "SELECT host_id, seq, boot, toUnixTimestamp64Nano(time), rec FROM "+db.target.Database+".records"+c.clause()+
+		" "+order+" LIMIT 1 BY host_id, seq, boot LIMIT "+strconv.Itoa(size), c.args, nil)
+}
+
+// rows reads the answer to one question. Where seen is not nil, records whose key is in it are left out, and those of the
+// answer are put into it.
+func (db *DB) rows(ctx context.Context, f *query.Filter, text string, args []any, seen map[key]bool) (page, error) {
 	var p page
-	rows, err := db.conn.Query(ctx, "SELECT host_id, seq, boot, toUnixTimestamp64Nano(time), rec FROM "+db.target.Database+".records"+c.clause()+
-		" "+order+" LIMIT 1 BY host_id, seq, boot LIMIT "+strconv.Itoa(size), c.args...)
+	rows, err := db.conn.Query(ctx, text, args...)
 	if err != nil {
 		return p, db.explain("ask", err)
 	}
@@ -190,6 +198,13 @@ func (db *DB) page(ctx context.Context, f *query.Filter, c conditions, order str
 			return p, db.explain("ask", err)
 		}
 		p.rows++
+		if seen != nil {
+			k := key{hostID: p.last.hostID, seq: p.last.seq, boot: p.last.boot}
+			if seen[k] {
+				continue
+			}
+			seen[k] = true
+		}
 		r, err := journal.Decode([]byte(rec))
 		if err != nil {
 			return p, db.explain("ask", fmt.Errorf("record %s/%s/%d: %w", p.last.hostID, p.last.boot, p.last.seq, err))
