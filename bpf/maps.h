@@ -36,7 +36,7 @@ struct name_key {
 };
 
 struct exe_key {
-	u64 inode;	/* address of the executable's inode */
+	u64 inode;	/* address of the executable's inode; with PERSON in rule a loginuid (rules.h) */
 	u64 rule;
 };
 

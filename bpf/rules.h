@@ -24,6 +24,19 @@ static __always_inline bool is_allowed(u32 rule)
 	return lists(rule, (u64)exe_inode(t));
 }
 
+/* Bit of exe_key.rule: inode is a loginuid. User space sets it while a change window of this person is open. */
+#define PERSON (1ULL << 32)
+
+/* Is the person who logged in let through the rule for a time? */
+static __always_inline bool is_let_in(u32 rule)
+{
+	struct task_struct *t = current_task();
+	struct exe_key k = { .rule = PERSON | rule };
+
+	k.inode = HAS_HELPER(get_current_task_btf) ? t->loginuid.val : BPF_CORE_READ(t, loginuid.val);
+	return bpf_map_lookup_elem(&allowed, &k);
+}
+
 /*
  * Our own restores inside a protected tree are let through by pid, and seen and
  * recorded like everything else.
@@ -43,9 +56,15 @@ static __always_inline bool in_force(u32 rule)
 	return rule != RULE_OWN || (c && c->guard);
 }
 
-static __always_inline bool refuses(const struct place *p)
+/* Of mounts and devices, which no change window is for. */
+static __always_inline bool bars(const struct place *p)
 {
 	return p->anchor && p->mode == MODE_BLOCK && in_force(p->rule) && !is_self() && !is_allowed(p->rule);
+}
+
+static __always_inline bool refuses(const struct place *p)
+{
+	return bars(p) && !is_let_in(p->rule);
 }
 
 #endif

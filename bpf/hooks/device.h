@@ -77,7 +77,7 @@ __noinline int on_device(struct request *r, u32 tier)
 	o = bpf_map_lookup_elem(&openers, &k);
 	if (o && o->inode != (u64)in)
 		o = 0;
-	if (tier != TIER_TRACEPOINT && !o && r->op != OP_CLOSE && refuses(&r->place)) {
+	if (tier != TIER_TRACEPOINT && !o && r->op != OP_CLOSE && bars(&r->place)) {
 		r->op = OP_RAW_WRITE;
 		r->flags |= EF_BLOCKED;
 		r->ret = -EPERM;

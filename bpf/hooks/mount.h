@@ -110,7 +110,7 @@ __noinline int report_mount(struct request *r, u64 mnt, u64 d)
 static __always_inline int decide_at(struct request *r, u64 mnt, u64 d, bool ours)
 {
 	COUNT(r->hook, seen);
-	if (ours && refuses(&r->place)) {
+	if (ours && bars(&r->place)) {
 		r->flags |= EF_BLOCKED;
 		r->ret = -EPERM;
 		report_mount(r, mnt, d);

@@ -116,6 +116,9 @@ func windowLine(w *control.Window) string {
 	if len(w.Unopened) > 0 {
 		s += "; does not open what blocks: rule " + printableText(list(w.Unopened))
 	}
+	if len(w.LetsThrough) > 0 {
+		s += "; lets them through what blocks: rule " + printableText(list(w.LetsThrough))
+	}
 	return s
 }
 
@@ -159,7 +162,7 @@ func (a *app) windowList(c *cli.Context) error {
 		return err
 	}
 	t := &table{}
-	t.add("WINDOW", "TICKET", "UNTIL", "LEFT", "COVERS", "OPENED BY", "NOT OPENED")
+	t.add("WINDOW", "TICKET", "UNTIL", "LEFT", "COVERS", "OPENED BY", "WHAT BLOCKS")
 	for i := range ws {
 		w := &ws[i]
 		if c.Bool("json") {
@@ -168,11 +171,14 @@ func (a *app) windowList(c *cli.Context) error {
 			}
 			continue
 		}
-		unopened := "-"
+		blocks := "-"
 		if len(w.Unopened) > 0 {
-			unopened = "blocks: " + list(w.Unopened)
+			blocks = "not opened: " + list(w.Unopened)
 		}
-		t.add(fmt.Sprint(w.Number), printableText(w.Ticket), when(w.Until), time.Duration(w.LeftNS).Round(time.Second).String(), scopeText(w), printableText(w.By), printableText(unopened))
+		if len(w.LetsThrough) > 0 {
+			blocks = "lets through: " + list(w.LetsThrough)
+		}
+		t.add(fmt.Sprint(w.Number), printableText(w.Ticket), when(w.Until), time.Duration(w.LeftNS).Round(time.Second).String(), scopeText(w), printableText(w.By), printableText(blocks))
 	}
 	switch {
 	case c.Bool("json"):
@@ -196,6 +202,6 @@ func (a *app) windowsOf(c *cli.Context, cfg config.Config, path string, x *expla
 	}
 	x.Windows = slices.DeleteFunc(ws, func(w control.Window) bool { return w.Path != "" && !policy.Covers(string(w.Path), path) })
 	if len(x.Windows) > 0 && x.Mode == event.ModeBlock {
-		x.WindowsNote = "a window opens no rule that blocks: the kernel refuses there as before, where the tier can"
+		x.WindowsNote = "where a rule blocks, only a window of a person opens it: the kernel refuses others there as before, where the tier can"
 	}
 }

@@ -108,8 +108,11 @@ type Window struct {
 	LeftNS int64      `json:"left_ns"` // until it ends, whatever was done to the clock since
 	By     string     `json:"by"`      // who opened it
 	Record string     `json:"record"`  // of its opening
-	// Unopened are the rules that block where it reaches: there it lets nothing through.
-	Unopened []string `json:"unopened,omitempty"`
+	// LetsThrough are the rules that block where it reaches, if it is of a person: the
+	// kernel does not refuse changes there to her, and what it does not cover is put
+	// back. Unopened are they if it is of nobody: there it lets nothing through.
+	LetsThrough []string `json:"lets_through,omitempty"`
+	Unopened    []string `json:"unopened,omitempty"`
 }
 
 // PruneRequest asks to destroy the versions that no rule keeps any more.

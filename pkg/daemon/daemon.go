@@ -156,6 +156,7 @@ func (d *Daemon) build() error {
 	if err := d.windowsErr; err != nil {
 		d.degrade("windows", "approved windows are not in force: "+err.Error())
 	}
+	d.through = d.letThrough
 	for name, reason := range d.rules.weakened {
 		d.degrade("rule "+name, reason)
 	}

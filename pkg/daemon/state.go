@@ -43,6 +43,9 @@ type state struct {
 	windowing  sync.Mutex // windows are opened and ended one after the other
 	windows    *window.Set
 	windowsErr error // why windows of the file are not in force
+	// through tells the kernel side whom these windows let through rules that block; nil
+	// without one.
+	through func([]window.Window) error
 }
 
 // freeFloor is how much of the disk, in bytes, the vault and the index leave to the journal: three times its reserve, so

@@ -112,13 +112,52 @@ func (o ops) openWindow(ctx context.Context, r control.WindowRequest) (control.O
 		out.Notes = append(out.Notes, "not in force: "+o.windowsErr.Error())
 	}
 	for _, b := range shown.Unopened {
-		where := "the kernel refuses changes there as before"
-		if o.tier == "" {
-			where = "where the kernel side of a daemon can refuse changes, it does so as before"
-		}
-		out.Notes = append(out.Notes, fmt.Sprintf("rule %s blocks: %s, this window does not open it", b, where))
+		out.Notes = append(out.Notes, fmt.Sprintf("rule %s blocks: the kernel refuses changes there as before, where it can: only a window of a person (--user) opens it", b))
+	}
+	for _, b := range shown.LetsThrough {
+		out.Notes = append(out.Notes, fmt.Sprintf("rule %s blocks: while this window is open, the kernel lets who logged in as %s through all of it; what the window does not cover is put back", b, w.User))
+	}
+	if err := o.letIn(); err != nil {
+		out.Notes = append(out.Notes, "what blocks goes on to: "+err.Error())
 	}
 	return out, nil
+}
+
+// letIn lets those through rules that block whom the open windows name. It is called
+// with windowing held.
+func (s *state) letIn() error {
+	if s.through == nil {
+		return nil
+	}
+	return s.through(s.windows.List())
+}
+
+func (d *Daemon) letThrough(ws []window.Window) error {
+	var persons []sense.Person
+	for _, w := range ws {
+		uid, ok := loginuid(w.User)
+		if !ok {
+			continue
+		}
+		for _, r := range touching(d.rules.policy, &w) {
+			if d.rules.mode[r.Name] == event.ModeBlock {
+				persons = append(persons, sense.Person{Rule: d.rules.number[r.Name], Loginuid: uid})
+			}
+		}
+	}
+	return d.sensor.LetIn(persons)
+}
+
+// loginuid is the number of who logs in with a name, which may be a number.
+func loginuid(name string) (uint32, bool) {
+	n, err := strconv.ParseUint(name, 10, 32)
+	if err != nil && name != "" {
+		var u *user.User
+		if u, err = user.Lookup(name); err == nil {
+			n, err = strconv.ParseUint(u.Uid, 10, 32)
+		}
+	}
+	return uint32(n), err == nil && uint32(n) != event.Unset
 }
 
 // done records what became of what was intended for a window.
@@ -152,6 +191,9 @@ func (o ops) closeWindows(ctx context.Context, r control.WindowRequest) (control
 			return out, err
 		}
 		out.Windows = append(out.Windows, o.shown(&w))
+	}
+	if err := o.letIn(); err != nil {
+		return out, fmt.Errorf("close window: %w", err)
 	}
 	if len(out.Windows) == 0 {
 		what := fmt.Sprintf("window %d", r.Close)
@@ -191,7 +233,13 @@ func (d *Daemon) watchWindows(ctx context.Context) error {
 	for {
 		d.windowing.Lock()
 		err := d.endWindows(ctx)
+		let := d.letIn()
 		d.windowing.Unlock()
+		if let != nil {
+			d.degrade("windows kernel", "who is let through rules that block is not as the windows say: "+let.Error())
+		} else {
+			d.recover("windows kernel")
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -232,10 +280,8 @@ func (s *state) scopeNotes(w *window.Window) (notes []string) {
 	if p := s.policy(); p != nil && w.Path != "" && len(touching(p, w)) == 0 {
 		notes = append(notes, "no rule watches anything there: nothing is covered")
 	}
-	if _, err := strconv.ParseUint(w.User, 10, 32); w.User != "" && err != nil {
-		if _, err := user.Lookup(w.User); err != nil {
-			notes = append(notes, "no user "+w.User+" is known here: nothing is covered until there is one")
-		}
+	if _, ok := loginuid(w.User); w.User != "" && !ok {
+		notes = append(notes, "no user "+w.User+" is known here: nothing is covered until there is one")
 	}
 	if w.Exe != "" && !exists(w.Exe) {
 		notes = append(notes, "there is no "+event.Text([]byte(w.Exe))+": nothing is covered until there is one")
@@ -272,8 +318,8 @@ func touching(p *policy.Policy, w *window.Window) (out []*policy.Rule) {
 	return out
 }
 
-// unopened lists the rules that block where a window reaches: it does not open them.
-func (s *state) unopened(w *window.Window) []string {
+// blocking lists the rules that block where a window reaches.
+func (s *state) blocking(w *window.Window) []string {
 	p := s.policy()
 	if p == nil {
 		return nil
@@ -290,7 +336,11 @@ func (s *state) unopened(w *window.Window) []string {
 // shown is a window as people see it.
 func (s *state) shown(w *window.Window) control.Window {
 	c := shownWindow(w)
-	c.Unopened = s.unopened(w)
+	if w.User == "" {
+		c.Unopened = s.blocking(w)
+	} else {
+		c.LetsThrough = s.blocking(w)
+	}
 	c.LeftNS = int64(s.windows.Left(w))
 	return c
 }

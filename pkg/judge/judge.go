@@ -23,7 +23,7 @@ type Case struct {
 	Op      event.Op
 	Blocked bool   // a hook refused it
 	Allowed bool   // the kernel found the executable on the rule's list
-	Window  string // names the approved window that covers it, "" if none does; a rule that blocks has none
+	Window  string // names the approved window that covers it, "" if none does; where a rule blocks, one of a person
 	Self    bool   // done under Holdfast's own pid
 	Before  event.State
 	After   event.State
@@ -67,9 +67,8 @@ func Judge(c Case) Verdict {
 	return v
 }
 
-// approved reports whether the change was wanted: by the rule, or for a time. The kernel
-// side knows of no windows, so that one lets nothing through where a rule blocks.
-func approved(c Case) bool { return c.Allowed || c.Window != "" && c.Mode != event.ModeBlock }
+// approved reports whether the change was wanted: by the rule, or for a time.
+func approved(c Case) bool { return c.Allowed || c.Window != "" }
 
 func approval(c Case) string {
 	if !c.Allowed {

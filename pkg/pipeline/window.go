@@ -21,9 +21,12 @@ func (p *Pipeline) window(f *find) *window.Window {
 		ch.Paths = append(ch.Paths, f.From.Path)
 	}
 	for _, path := range ch.Paths {
-		if rule, ok := p.o.Rule(path); ok && rule.Mode == event.ModeBlock {
-			return nil // judged there as if there were none: so at the other names
+		// There only a person is let through: what somebody else did was meant to be refused.
+		rule, ok := p.o.Rule(path)
+		if rule.Own {
+			return nil
 		}
+		ch.Person = ch.Person || ok && rule.Mode == event.ModeBlock
 	}
 	switch {
 	case p.foreign(f.item, &f.Finding):

@@ -72,16 +72,18 @@ type Sensor struct {
 	demands demands
 
 	setMu sync.Mutex // settings
-	armMu sync.Mutex // Arm; before setMu
+	armMu sync.Mutex // Arm and LetIn; before setMu
 	held  []*os.File
 	tops  []top
 	steps []Step
 	loops []Loop
 	on    map[uint64][]string
 	keys  keys
-	armed map[uint32]Anchor
-	next  uint32
-	ids   map[identity]uint32
+	// persons are keys of the map allowed that LetIn put there.
+	persons map[bpf.TracerExeKey]uint32
+	armed   map[uint32]Anchor
+	next    uint32
+	ids     map[identity]uint32
 
 	linked    map[uint32]Anchor // Link
 	linkHeld  []*os.File

@@ -3,6 +3,7 @@ package sense
 import (
 	"hash/fnv"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"unsafe"
@@ -105,10 +106,31 @@ func TestTheKernelRefusesWhatTheCasesSay(t *testing.T) {
 				}
 				defer coll.Maps["allowed"].Delete(&key)
 			}
+			if c.In.Window != "" {
+				person := bpf.TracerExeKey{Inode: uint64(loginuid(t)), Rule: personBit | rule}
+				if err := coll.Maps["allowed"].Put(&person, uint32(1)); err != nil {
+					t.Fatal(err)
+				}
+				defer coll.Maps["allowed"].Delete(&person)
+			}
 			args := bpf.UnitUnitArgs{Anchor: 1, Rule: rule, Mode: uint32(modeNumber(c.In.Mode))}
 			if got := run(t, coll, "unit_refuses", args) != 0; got != c.Refuses {
 				t.Errorf("refuses: %v, want %v", got, c.Refuses)
 			}
 		})
 	}
+}
+
+// loginuid is that of this process, as the kernel has it.
+func loginuid(t *testing.T) uint32 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/loginuid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uint32(n)
 }

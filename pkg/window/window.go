@@ -46,6 +46,7 @@ type Change struct {
 	Actor       *event.Actor
 	Process     *event.Process // nil: not known
 	First, Last int64
+	Person      bool // only a window of a person covers it
 }
 
 // Check reports what is wrong with a window, and makes its paths clean.
@@ -155,6 +156,9 @@ func (w *Window) CoversPath(p string) bool { return w.Path == "" || policy.Cover
 
 // covers is all but the time.
 func (w *Window) covers(c *Change, mntNS string) bool {
+	if c.Person && w.User == "" {
+		return false
+	}
 	if w.User != "" && (c.Actor == nil || c.Actor.Loginuid == event.Unset ||
 		c.Actor.User != w.User && strconv.FormatUint(uint64(c.Actor.Loginuid), 10) != w.User) {
 		return false

@@ -100,11 +100,11 @@ func Cases() []Case {
 		{Name: "a removal in an approved window under restore is expected and promoted",
 			In:   judge.Case{Rule: "r", Mode: event.ModeRestore, Op: event.OpUnlink, Window: "window 1", Before: file('t'), After: none, Trusted: trusted()},
 			Want: event.VerdictExpected, Promote: true},
-		{Name: "a window opens no rule that blocks: a refused write is blocked",
+		{Name: "a write in an approved window of this person under block is expected and promoted",
+			In:   judge.Case{Rule: "r", Mode: event.ModeBlock, Op: event.OpWrite, Window: "window 1", Before: file('t'), After: file('x'), Trusted: trusted()},
+			Want: event.VerdictExpected, Promote: true},
+		{Name: "what was refused is blocked, whatever was approved since",
 			In:   judge.Case{Rule: "r", Mode: event.ModeBlock, Op: event.OpWrite, Window: "window 1", Blocked: true},
-			Want: event.VerdictBlocked, Refuses: true},
-		{Name: "a window opens no rule that blocks: a write that got through is unauthorized",
-			In:   judge.Case{Rule: "r", Mode: event.ModeBlock, Op: event.OpMapWrite, Window: "window 1", Before: file('t'), After: file('x'), Trusted: trusted()},
-			Want: event.VerdictUnauthorized, Respond: true, Refuses: true},
+			Want: event.VerdictBlocked},
 	}
 }
