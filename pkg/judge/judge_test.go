@@ -31,7 +31,7 @@ func TestAVerdictThatRespondsIsUnauthorizedAndNeverPromotes(t *testing.T) {
 				c.Window = "window 1"
 			}
 			v := judge.Judge(c)
-			if v.Promote && !c.Allowed && (c.Window == "" || mode == event.ModeBlock) {
+			if v.Promote && !c.Allowed && c.Window == "" {
 				t.Errorf("%+v: trusted without leave", c)
 			}
 			if v.Respond && (v.Verdict != event.VerdictUnauthorized || v.Promote) {

@@ -104,6 +104,28 @@ func TestInAWindowChangesAreExpectedTrustedAndStay(t *testing.T) {
 	known(s)
 }
 
+func TestWhereARuleBlocksOnlyAWindowOfAPersonCoversWhatWasNotRefused(t *testing.T) {
+	s := pipelinetest.NewScene(t, event.ModeBlock)
+	set := windows(s)
+	plant(s)
+	s.Start()
+	open(s, set, window.Window{Path: s.At("d")})
+	open(s, set, window.Window{Path: s.At("d/x"), User: pipelinetest.User(7)})
+	s.Do(s.Actor(7).Write("d/x", "approved", os.O_TRUNC))
+	s.Do(s.Actor(7).Write("d/y", "by nobody who is named there", os.O_TRUNC))
+	s.Wait("two changes and one restore", func(r []event.Record) bool { return len(changes(r)) == 2 && len(outcomes(r)) == 1 })
+	s.Stop()
+	all, _ := s.Journal.Records()
+	for name, want := range map[string]string{"x": event.VerdictExpected, "y": event.VerdictUnauthorized} {
+		if got := verdicts(all)[name]; got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+	content(s, "d/x", "approved")
+	content(s, "d/y", "y")
+	trusts(s, "d/x", "approved")
+}
+
 // The slow side stands still while a window ends, and while another one begins.
 func TestAChangeIsJudgedByWhenItWasDone(t *testing.T) {
 	s := pipelinetest.NewScene(t, event.ModeRestore)
