@@ -113,6 +113,9 @@ func (a *app) tellSession(ctx context.Context, s query.Store, x *query.Session) 
 		case event.RecCredential:
 			if c := r.Credential; c != nil {
 				way := fmt.Sprintf("%s through %s", uidName(c.After.EUID), printableText(c.How))
+				if c.How == event.HowCall && r.Process != nil { // such as those of sshd while it logs somebody in
+					way = fmt.Sprintf("%s by a call of %s", uidName(c.After.EUID), printableText(r.Process.Exe))
+				}
 				if how[way]++; how[way] == 1 {
 					credentials = append(credentials, way)
 				}
