@@ -121,18 +121,18 @@ func (h *host) lose() {
 func (h *host) rotate() {
 	s := h.service(h.day+6*hour+25*minute+event.Time(h.r.Int64N(int64(minute))), "logrotate.service", "/usr/sbin/logrotate", "/usr/sbin/logrotate", "/etc/logrotate.conf")
 	for _, f := range []string{"syslog", "auth.log", "kern.log", "dpkg.log"} {
-		r := s.change("rename", "/var/log/"+f, event.VerdictObserved, "rule data observes")
+		r := s.change("rename", "/var/log/"+f, byNobody)
 		r.PathTo = "/var/log/" + f + ".1"
-		s.change("create", "/var/log/"+f, event.VerdictObserved, "rule data observes")
+		s.change("create", "/var/log/"+f, byNobody)
 	}
 }
 
 // certificates are looked after by a timer that mostly finds nothing to do.
 func (h *host) certificates() {
 	s := h.service(h.between(1, 24), "certbot.service", "/usr/bin/certbot", "certbot", "renew", "-q")
-	s.change("write", "/var/log/letsencrypt/letsencrypt.log", event.VerdictObserved, "rule data observes")
+	s.change("write", "/var/log/letsencrypt/letsencrypt.log", byNobody)
 	if h.r.IntN(40) == 0 {
-		s.change("write", "/etc/letsencrypt/live/"+h.name+"/fullchain.pem", event.VerdictExpected, "allowed executable /usr/bin/certbot")
+		s.change("write", "/etc/letsencrypt/live/"+h.name+"/fullchain.pem", byRule)
 	}
 }
 
@@ -158,14 +158,14 @@ func (h *host) administrate() {
 			if h.r.IntN(3) == 0 {
 				failure = "rename " + path + ": no space left on device"
 			}
-			s.restored(s.change(choose(h.r, "write", "chmod"), path, event.VerdictUnauthorized, "no window is open for "+p.name), failure)
+			s.restored(s.change(choose(h.r, "write", "chmod"), path, byNobody), failure)
 		case 1:
 			s.exec("/usr/sbin/holdfast", "holdfast", "trust", "--reason", "TICKET-"+fmt.Sprint(1000+h.r.IntN(9000)), path)
 			r := s.record(event.RecResponse, "", path, event.VerdictPromoted, "trusted by "+p.name)
 			r.File, r.Sensor, r.Response = nil, nil, &event.Response{Action: "trust", Outcome: "done"}
 			h.add(r, nil)
 		default:
-			s.change("write", path, event.VerdictExpected, fmt.Sprintf("window CHG-%d of %s", 4000+h.r.IntN(900), p.name))
+			s.change("write", path, byWindow(fmt.Sprintf("CHG-%d", 4000+h.r.IntN(900))))
 		}
 		s.back(shell)
 	}
@@ -179,10 +179,10 @@ func (h *host) deploy() {
 	release := began.Go().Format("20060102150405")
 	s.exec("/usr/bin/rsync", "rsync", "--server", "-logDtpre.iLsfxC", ".", "/srv/app/releases/"+release)
 	for i := range 8 + h.r.IntN(20) {
-		s.change("create", fmt.Sprintf("/srv/app/releases/%s/%s%d.js", release, choose(h.r, "app", "vendor", "chunk"), i), event.VerdictExpected, "window of the pipeline")
+		s.change("create", fmt.Sprintf("/srv/app/releases/%s/%s%d.js", release, choose(h.r, "app", "vendor", "chunk"), i), byWindow("release-"+release))
 	}
 	s.exec("/usr/bin/ln", "ln", "-sfn", "releases/"+release, "/srv/app/current")
-	s.change("symlink", "/srv/app/current", event.VerdictExpected, "window of the pipeline")
+	s.change("symlink", "/srv/app/current", byWindow("release-"+release))
 	s.logout(began)
 }
 
@@ -194,10 +194,10 @@ func (h *host) upgrade() {
 		if h.r.IntN(2) == 0 {
 			continue
 		}
-		r := s.change("rename", "/usr/bin/"+f+".dpkg-new", event.VerdictExpected, "allowed executable /usr/bin/dpkg")
+		r := s.change("rename", "/usr/bin/"+f+".dpkg-new", byRule)
 		r.PathTo = "/usr/bin/" + f
 	}
-	s.change("write", "/etc/ssl/certs/ca-certificates.crt", event.VerdictExpected, "allowed executable /usr/bin/dpkg")
+	s.change("write", "/etc/ssl/certs/ca-certificates.crt", byRule)
 }
 
 // serve is the ordinary work of the host's service.
@@ -213,7 +213,7 @@ func (h *host) serve(n int) {
 	gap := int64(22*hour) / int64(n)
 	for i := range n {
 		s.at = h.day + hour + event.Time(int64(i)*gap+h.r.Int64N(gap))
-		s.change("write", fmt.Sprintf("/srv/data/%02x/%04x", h.r.IntN(64), h.r.IntN(2000)), event.VerdictObserved, "rule data observes")
+		s.change("write", fmt.Sprintf("/srv/data/%02x/%04x", h.r.IntN(64), h.r.IntN(2000)), byNobody)
 	}
 }
 
@@ -240,16 +240,16 @@ func (h *host) attacked(from string) {
 		switch _, mode := rule(x.path); {
 		case mode == event.ModeBlock && h.tier == "lsm":
 			for range 1 + h.r.IntN(5) {
-				s.attempt(x.op, x.path, "rule programs refuses")
+				s.attempt(x.op, x.path)
 			}
 		case mode == event.ModeObserve:
-			s.change(x.op, x.path, event.VerdictObserved, "rule data observes")
+			s.change(x.op, x.path, byNobody)
 		default:
 			failure := ""
 			if x.op == "unlink" && h.r.IntN(2) == 0 {
 				failure = "link " + x.path + ": read-only file system"
 			}
-			s.restored(s.change(x.op, x.path, event.VerdictUnauthorized, "nobody may: rule allows no executable"), failure)
+			s.restored(s.change(x.op, x.path, byNobody), failure)
 		}
 		s.back(shell)
 	}

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/judge"
+	"github.com/holdfast/holdfast/pkg/window"
 )
 
 // scene is one actor at work: a clock that goes on, and the process that acts.
@@ -127,8 +129,42 @@ func rule(path string) (name, mode string) {
 	}
 }
 
+// approval is what a change was approved by.
+type approval struct {
+	listed bool // the program is on the rule's list
+	window window.Window
+}
+
+var (
+	byNobody = approval{}
+	byRule   = approval{listed: true}
+)
+
+// byWindow is a window that was opened for a ticket on each host.
+func byWindow(ticket string) approval {
+	return approval{window: window.Window{Number: 1 + uint64(programHash(ticket)[0]%20), Ticket: ticket}}
+}
+
+// judge is what the daemon would say of r.
+func (a approval) judge(r *event.Record) {
+	c := judge.Case{Rule: r.Rule, Mode: r.Mode, Blocked: r.Kind == event.RecAttempt, Allowed: a.listed}
+	c.Op, _ = event.ParseOp(r.Op)
+	if a.window.Number != 0 {
+		c.Window, r.Detail = a.window.Name(), a.window.Mark()
+		delete(r.Detail, "window_record") // its opening is not among these records
+	}
+	if r.Before != nil {
+		c.Before, c.After, c.Trusted = *r.Before, *r.After, r.Before
+	}
+	if c.Mode == event.ModeBlock && !c.Blocked && r.Sensor.Tier == "tracepoint" {
+		c.Mode = event.ModeRestore
+	}
+	v := judge.Judge(c)
+	r.Verdict, r.Reason = v.Verdict, v.Reason
+}
+
 // change is a change that happened.
-func (s *scene) change(op, path, verdict, reason string) *event.Record {
+func (s *scene) change(op, path string, a approval) *event.Record {
 	h := s.h
 	s.step(2 * second)
 	before, known := h.files[path]
@@ -154,21 +190,23 @@ func (s *scene) change(op, path, verdict, reason string) *event.Record {
 		}
 		count, bytes = uint64(1+h.r.IntN(9)), after.Size
 	}
-	if verdict != event.VerdictUnauthorized { // else it is put back, or an event of its own tells
-		h.files[path] = after
-	}
-	r := s.record(event.RecChange, op, path, verdict, reason)
+	r := s.record(event.RecChange, op, path, "", "")
 	r.TimeEnd, r.Count, r.Bytes = s.at+event.Time(h.r.IntN(50_000_000)), count, bytes
 	r.Ops = []string{"open", op}
 	r.Before, r.After = &before, &after
+	a.judge(r)
+	if r.Verdict != event.VerdictUnauthorized { // else it is put back, or an event of its own tells
+		h.files[path] = after
+	}
 	return h.add(r, nil)
 }
 
 // attempt is what a hook refused.
-func (s *scene) attempt(op, path, reason string) *event.Record {
+func (s *scene) attempt(op, path string) *event.Record {
 	s.step(2 * second)
-	r := s.record(event.RecAttempt, op, path, event.VerdictBlocked, reason)
+	r := s.record(event.RecAttempt, op, path, "", "")
 	r.Count, r.Ops = 1, []string{op}
+	byNobody.judge(r)
 	return s.h.add(r, nil)
 }
 
