@@ -179,10 +179,10 @@ func (h *host) deploy() {
 	release := began.Go().Format("20060102150405")
 	s.exec("/usr/bin/rsync", "rsync", "--server", "-logDtpre.iLsfxC", ".", "/srv/app/releases/"+release)
 	for i := range 8 + h.r.IntN(20) {
-		s.change("create", fmt.Sprintf("/srv/app/releases/%s/%s%d.js", release, choose(h.r, "app", "vendor", "chunk"), i), byWindow("release-"+release))
+		s.change("create", fmt.Sprintf("/srv/app/releases/%s/%s%d.js", release, choose(h.r, "app", "vendor", "chunk"), i), byWindow("release-"+release[:8]))
 	}
 	s.exec("/usr/bin/ln", "ln", "-sfn", "releases/"+release, "/srv/app/current")
-	s.change("symlink", "/srv/app/current", byWindow("release-"+release))
+	s.change("symlink", "/srv/app/current", byWindow("release-"+release[:8]))
 	s.logout(began)
 }
 

@@ -172,6 +172,9 @@ func (s *scene) change(op, path string, a approval) *event.Record {
 		before = event.State{Exists: op != "create" && op != "mkdir", Type: event.TypeRegular, Hash: h.hash(), Size: uint64(100 + h.r.IntN(20_000)),
 			Mode: 0o644, User: "root", Group: "root", Mtime: s.at - 30*24*hour}
 	}
+	if op == "unlink" {
+		before.Exists = true // else there was nothing to do
+	}
 	if !before.Exists {
 		before = event.State{}
 	}
@@ -182,7 +185,9 @@ func (s *scene) change(op, path string, a approval) *event.Record {
 	case "unlink":
 		after = event.State{}
 	case "chmod":
-		after.Mode = choose[event.Mode](h.r, 0o600, 0o666, 0o4755)
+		if after.Mode = choose[event.Mode](h.r, 0o600, 0o666, 0o4755); after.Mode == before.Mode {
+			after.Mode = 0o777
+		}
 	default:
 		after.Hash, after.Size, after.Mtime = h.hash(), uint64(100+h.r.IntN(20_000)), s.at
 		if after.User == "" {
