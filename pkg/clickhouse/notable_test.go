@@ -2,10 +2,15 @@ package clickhouse
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	ch "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
 
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/schemas"
@@ -144,5 +149,65 @@ func TestNotableIsFilled(t *testing.T) {
 	}
 	if got := whatNotableLacks(t, db.target.Database); got != "2000\t0\t2000" {
 		t.Errorf("wanted, missing, there: %s, want 2000, 0, 2000", got)
+	}
+}
+
+// TestWhatWentPastTheViewsIsFilledIn: inserts that began before the views of 0003 and 0004 were made and ended when these
+// had been filled. Their rows came two hours ago, so that 0008 does not wait for others.
+func TestWhatWentPastTheViewsIsFilledIn(t *testing.T) {
+	ctx := context.Background()
+	ours, err := schemas.ClickHouse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := Open(ctx, Config{URL: server.URL(newDatabase()), KeepDays: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	name := db.target.Database
+	apply := func(first, last int) {
+		t.Helper()
+		for _, m := range ours[first-1 : last] {
+			if err := db.applyOne(ctx, m); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	apply(1, 2)
+	// A server makes the way of an insert when that begins, and its sender has all its time.
+	begin := func(into string) driver.Batch {
+		t.Helper()
+		b, err := db.conn.PrepareBatch(ch.Context(ctx, ch.WithSettings(insertSettings(into))), "INSERT INTO "+name+"."+into)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	records := begin("records (host_id, host, boot, seq, time, kind, actor_session, received)")
+	checkpoints := begin("checkpoints (host_id, size, note, received)")
+	apply(3, 4)
+	ago := time.Now().Add(-2 * time.Hour)
+	for i := range uint64(6) {
+		if err := errors.Join(records.Append("h", "web1", "b", i+1, ago, "change", "s", ago), checkpoints.Append("h", i+1, "note", ago)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(records.Send(), checkpoints.Send()); err != nil {
+		t.Fatal(err)
+	}
+	apply(5, 9)
+	tell := func() string {
+		return server.MustExec(t, "SELECT (SELECT max(last_seq) FROM "+name+".hosts), (SELECT groupBitmapMerge(seqs) FROM "+name+".hourly), "+
+			"(SELECT groupBitmapMerge(records) FROM "+name+".sessions), (SELECT count() FROM "+name+".roots), (SELECT count() FROM "+name+".records)")
+	}
+	if got := tell(); got != "0\t0\t0\t0\t6" {
+		t.Errorf("before: newest, by the hour, in sessions, roots, records: %s; want nothing of 6", got)
+	}
+	for range 2 { // the second time it runs again
+		apply(10, 10)
+		if got := tell(); got != "6\t6\t6\t6\t6" {
+			t.Errorf("newest, by the hour, in sessions, roots, records: %s; want 6 of each", got)
+		}
 	}
 }
