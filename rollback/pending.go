@@ -53,7 +53,7 @@ type pendingStep struct {
 	Source  []byte      `cbor:"6,keyasint,omitempty"`
 	From    []byte      `cbor:"7,keyasint,omitempty"`
 	Reason  string      `cbor:"8,keyasint,omitempty"`
-	Content []byte      `cbor:"9,keyasint,omitempty"`
+	Content []byte      `cbor:"9,keyasint"`            // null: the vault's; empty is a content
 	Sealed  []byte      `cbor:"10,keyasint,omitempty"` // an envelope in place of Content
 }
 

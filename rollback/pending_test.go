@@ -330,7 +330,7 @@ func TestABegunPlanThatIsDamagedIsReportedAndRepaired(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	storetest.Sh(t, `printf X | dd of="$1" bs=1 seek=900 conv=notrunc status=none`, filepath.Join(vault, "plans", id+".1"))
+	storetest.Sh(t, `printf damaged | dd of="$1" bs=1 seek=900 conv=notrunc status=none`, filepath.Join(vault, "plans", id+".1"))
 	if all, err := s.Pending(); len(all) > 0 || !errors.Is(err, ErrCorrupt) {
 		t.Errorf("%+v, %v", all, err)
 	}
@@ -386,5 +386,25 @@ func TestWhatABegunPlanNeedsIsNotPruned(t *testing.T) {
 	prune()
 	if s.Has(old.State.Hash) {
 		t.Errorf("plan %s has ended, and its content is kept", id)
+	}
+}
+
+// TestAnEmptyMergedContentStaysOneOverARestart: no content would mean the vault's.
+func TestAnEmptyMergedContentStaysOneOverARestart(t *testing.T) {
+	dir := filepath.Join(storetest.Disk(t), "vault")
+	s := open1(t, dir, Options{})
+	p := Plan{Steps: []Step{{Path: "/merged", Action: ActionWrite, Content: []byte{}}, {Path: "/kept", Action: ActionWrite}}}
+	if _, err := s.Begin(p, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	left, err := open1(t, dir, Options{}).Pending()
+	if err != nil || len(left) != 1 {
+		t.Fatalf("%v, %v", left, err)
+	}
+	if got := left[0].Plan.Steps; got[0].Content == nil || got[1].Content != nil {
+		t.Errorf("merged %#v, kept %#v", got[0].Content, got[1].Content)
 	}
 }
