@@ -62,7 +62,8 @@ type Options struct {
 	Checkpoint func() ([]byte, error)
 
 	Now    func() time.Time
-	Jitter func() float64 // in [0,1)
+	Jitter func() float64                                  // in [0,1)
+	Pause  func(ctx context.Context, d time.Duration) bool // waits between two tries; false: ctx is done
 	Logger *slog.Logger
 }
 
@@ -81,6 +82,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Jitter == nil {
 		o.Jitter = rand.Float64
+	}
+	if o.Pause == nil {
+		o.Pause = sleep
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -157,7 +161,7 @@ func (s *Shipper) Run(ctx context.Context) (err error) {
 			return nil
 		}
 		s.lost(err)
-		if !sleep(ctx, s.pause()) {
+		if !s.o.Pause(ctx, s.pause()) {
 			return nil
 		}
 	}

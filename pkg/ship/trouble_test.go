@@ -94,6 +94,11 @@ func (f *front) serve(c net.Conn) {
 	_, _ = io.Copy(s, c)
 }
 
+// address is where a server listens for the native protocol.
+func address(s *clickhousetest.Server) string {
+	return strings.TrimSuffix(strings.TrimPrefix(s.URL(""), "clickhouse://default@"), "/")
+}
+
 // users has who starts the server, and who ships: with a profile that may only read,
 // or a quota of one insert in 2 seconds.
 const users = `<clickhouse>
@@ -119,12 +124,9 @@ func TestTrouble(t *testing.T) {
 		t.Cleanup(s.Kill)
 		return s
 	}
-	port := func(s *clickhousetest.Server) string {
-		return strings.TrimSuffix(strings.TrimPrefix(s.URL(""), "clickhouse://default@"), "/")
-	}
 	server := launch("default", "default")
 	a, b := newFront(t), newFront(t)
-	a.set(port(server), false, 0)
+	a.set(address(server), false, 0)
 	db, err := clickhouse.New(clickhouse.Config{URL: "clickhouse://agent@" + a.addr() + "," + b.addr() + "/holdfast", DialTimeout: 500 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +189,7 @@ func TestTrouble(t *testing.T) {
 	restart := func(profile, quota string) {
 		server.Kill()
 		server = launch(profile, quota)
-		a.set(port(server), false, 0)
+		a.set(address(server), false, 0)
 	}
 	for _, c := range []struct {
 		name       string
@@ -204,9 +206,9 @@ func TestTrouble(t *testing.T) {
 		{"a row that a constraint forbids", func() {
 			server.MustExec(t, "ALTER TABLE holdfast.records ADD CONSTRAINT c CHECK seq % 700 != 0")
 		}, func() { server.MustExec(t, "ALTER TABLE holdfast.records DROP CONSTRAINT c") }, "constraint"},
-		{"a server that is away", func() { a.set("", false, 0) }, func() { a.set(port(server), false, 0) }, "connection"},
-		{"a server that does not answer", func() { a.set("", true, 0) }, func() { a.set(port(server), false, 0) }, ""},
-		{"a connection that breaks in the middle of a batch", func() { a.set(port(server), false, 20_000) }, func() { a.set(port(server), false, 0) }, ""},
+		{"a server that is away", func() { a.set("", false, 0) }, func() { a.set(address(server), false, 0) }, "connection"},
+		{"a server that does not answer", func() { a.set("", true, 0) }, func() { a.set(address(server), false, 0) }, ""},
+		{"a connection that breaks in the middle of a batch", func() { a.set(address(server), false, 20_000) }, func() { a.set(address(server), false, 0) }, ""},
 		{"a server that may only be read", func() { restart("reading", "default") }, func() { restart("default", "small") }, "may not write"},
 		{"a quota that is used up", func() {}, func() {}, "quota"},
 	} {
@@ -222,7 +224,7 @@ func TestTrouble(t *testing.T) {
 	}
 	t.Run("the first of two servers is away", func(t *testing.T) {
 		a.set("", false, 0)
-		b.set(port(server), false, 0)
+		b.set(address(server), false, 0)
 		write(300)
 		wait("by the second", shipped)
 	})
