@@ -90,12 +90,12 @@ func (x *walk) up(ctx context.Context, n uint64, fn func(*event.Record) error) e
 	return nil
 }
 
-// The windows of down: the server reads rows in granules of at most granule, one of each host at
-// least, so that a window with fewer rows costs no less. Where it was not enough, the next one is
-// so many times as wide: what is rare is found by a few questions.
+// The windows of down: the server reads rows in granules, which are of some 4,000 records (10 MB), and one of
+// each host at least, so that a window with fewer rows costs no less. Where it was not enough, the next
+// one is as wide as what was found makes likely to be enough, so many times as wide at least.
 const (
-	granule = 8192
-	wider   = 8
+	granule = 4096
+	wider   = 2
 )
 
 // down returns the newest f.Limit records of so many hosts, newest first.
@@ -106,10 +106,10 @@ func (x *walk) down(ctx context.Context, hosts int) ([]*event.Record, error) {
 	}
 	rows := float64(hosts) * granule
 	switch {
-	case x.f.Host != "": // its rows lie together
+	case x.f.Host != "" || x.f.Session != "" || x.f.Exec != "" || x.f.Below != "": // they lie together
 		rows = float64(n)
 	case *x.f == query.Filter{Limit: x.f.Limit, Since: x.f.Since, Until: x.f.Until}:
-		rows = min(rows, 2*float64(x.size))
+		rows = min(rows, 1000*float64(x.size)) // many at some times, few at others
 	}
 	each := float64(x.hi-x.lo+1) / float64(n) // ns
 	if x.f.Until != 0 {
@@ -117,11 +117,12 @@ func (x *walk) down(ctx context.Context, hosts int) ([]*event.Record, error) {
 	}
 	var found []*event.Record
 	seen := map[key]bool{}
-	for at := x.hi; at >= x.lo; rows *= wider {
+	for at := x.hi; at >= x.lo; {
 		begin := x.lo
 		if w := each * rows; w < float64(at-x.lo) {
 			begin = at - int64(w)
 		}
+		had := len(found)
 		for from, more := (*key)(nil), true; more; {
 			c := x.within(begin, at)
 			if from != nil {
@@ -140,6 +141,11 @@ func (x *walk) down(ctx context.Context, hosts int) ([]*event.Record, error) {
 			}
 		}
 		at = begin - 1
+		if got := len(found) - had; got == 0 || x.f.Since != 0 && at < int64(x.f.Since) {
+			rows = float64(n) // what is so rare, and what lasted until then, indexes find
+		} else {
+			rows *= max(wider, 2*float64(x.f.Limit-len(found))/float64(got))
+		}
 	}
 	return found, nil
 }
