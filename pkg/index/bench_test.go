@@ -16,7 +16,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/query/querytest"
 )
 
-// many writes n records: 5000 paths, 20 users, 500 sessions.
+// many writes n records: 185,000 paths, 20 users, 500 sessions, one exec for ten records, 50,000 command lines.
 func (h *host) many(b *testing.B, n int) {
 	b.Helper()
 	j, err := journal.Open(h.dir, filepath.Join(h.dir, "..", "keys"), journal.Options{HostID: "h1", Host: "web-1", Boot: "b", ReserveBytes: -1})
@@ -37,6 +37,8 @@ func (h *host) many(b *testing.B, n int) {
 		a.User, a.Session = fmt.Sprintf("user%d", i%20), fmt.Sprint(i/2000%500)
 		a.SourceIP = fmt.Sprintf("192.0.2.%d", i%200)
 		p.ExecID = fmt.Sprintf("%d-1-%d", i/10, i/10)
+		line := i / 10 % 50_000
+		p.Argv = []string{"sed", "-i", fmt.Sprintf("s/name%d/%x/", line%5000, line), fmt.Sprintf("/srv/www/site%d/", line%37)}
 		for {
 			_, err := j.Append(&r)
 			if err == nil {
@@ -105,6 +107,7 @@ func BenchmarkQuestions(b *testing.B) {
 		{"narrow prefix newest 100", query.Filter{Path: "/srv/www/site5/", Limit: 100}},
 		{"wide prefix newest 100", query.Filter{Path: "/srv/", Limit: 100}},
 		{"glob newest 100", query.Filter{Path: "/srv/www/*/page-1?.html", Limit: 100}},
+		{"text in a path newest 100", query.Filter{Path: "**page-4321.**", Limit: 100}},
 		{"user newest 100", query.Filter{User: "user7", Limit: 100}},
 		{"user in the last minute", query.Filter{User: "user7", Since: end - 60_000_000_000}},
 		{"address and port newest 100", query.Filter{Source: "192.0.2.9:22", Limit: 100}},
@@ -112,7 +115,9 @@ func BenchmarkQuestions(b *testing.B) {
 		{"kind and verdict newest 100", query.Filter{Kind: event.RecChange, Verdict: event.VerdictObserved, Limit: 100}},
 		{"op newest 100", query.Filter{Op: "write", Limit: 100}},
 		{"executable newest 100", query.Filter{Exe: "sed", Limit: 100}},
-		{"words of a command newest 100", query.Filter{Command: "s/a/b/", Limit: 100}},
+		{"words that no command line has", query.Filter{Command: "s/a/b/", Limit: 100}},
+		{"words that few command lines have newest 100", query.Filter{Command: "name4321/", Limit: 100}},
+		{"words that all command lines have newest 100", query.Filter{Command: "sed -i", Limit: 100}},
 		{"exec", query.Filter{Exec: "77-1-77"}},
 		{"nobody", query.Filter{User: "nobody"}},
 		{"a minute long ago", query.Filter{Since: end - 600_000_000_000, Until: end - 540_000_000_000, Limit: 1000}},

@@ -60,6 +60,9 @@ func pruneSome(ctx context.Context, db *sql.DB, first uint64) (n int64, err erro
 		}
 	}
 	if err == nil {
+		_, err = tx.ExecContext(ctx, "DELETE FROM spans WHERE block < ?", end/spanRecords)
+	}
+	if err == nil {
 		return n, tx.Commit()
 	}
 	return 0, errors.Join(err, tx.Rollback())
@@ -71,6 +74,9 @@ func dropStrings(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	_, err = tx.ExecContext(ctx, `DELETE FROM paths WHERE id NOT IN (SELECT path FROM by_path);
+		DELETE FROM bases WHERE id NOT IN (SELECT base FROM paths WHERE base IS NOT NULL);
+		DELETE FROM lines WHERE id NOT IN (SELECT line FROM rec WHERE line IS NOT NULL);
+		DELETE FROM commands WHERE rowid NOT IN (SELECT id FROM lines);
 		DELETE FROM names WHERE id NOT IN (SELECT host FROM rec WHERE host IS NOT NULL UNION SELECT host_id FROM rec WHERE host_id IS NOT NULL
 			UNION SELECT boot FROM rec WHERE boot IS NOT NULL UNION SELECT kind FROM rec WHERE kind IS NOT NULL UNION SELECT op FROM rec WHERE op IS NOT NULL
 			UNION SELECT rule FROM rec WHERE rule IS NOT NULL UNION SELECT verdict FROM rec WHERE verdict IS NOT NULL UNION SELECT user FROM rec WHERE user IS NOT NULL

@@ -21,12 +21,20 @@ func busy(from, n int) (out []*event.Record) {
 	for i := from; i < from+n; i++ {
 		r := &event.Record{
 			HostID: "h", Host: "web1", Boot: "b", Time: event.Time(1_700_000_000_000_000_000 + i), Kind: event.RecChange, Op: "write", Path: fmt.Sprintf("/etc/%d", i),
-			Actor: &event.Actor{User: "alice", SourceIP: "192.0.2.7", SourcePort: uint16(i)}, Process: &event.Process{PID: 1, ExecID: fmt.Sprint("x", i), Exe: "/usr/bin/sed"},
+			Actor: &event.Actor{User: "alice", SourceIP: "192.0.2.7", SourcePort: uint16(i)}, Process: &event.Process{PID: 1, ExecID: fmt.Sprint("x", i), Exe: "/usr/bin/sed", Argv: []string{"sed", "-i", fmt.Sprintf("s/a/%d/", i)}},
 		}
 		if i%10 == 0 {
 			r.Op, r.PathTo = "rename", fmt.Sprintf("/etc/to/%d", i)
 		}
 		out = append(out, r)
+	}
+	return out
+}
+
+// all is that word for each record up to n.
+func all(word string, n int) (out []string) {
+	for i := range n {
+		out = append(out, fmt.Sprint(word, " ", i+1))
 	}
 	return out
 }
@@ -133,6 +141,9 @@ func TestTheIndexForgetsWhatExpired(t *testing.T) {
 		t.Fatalf("%d rows, %d records from %d to %d", n, left, first, newest)
 	}
 	for _, q := range []string{"SELECT count(*) FROM by_path WHERE seq NOT IN (SELECT seq FROM rec)", "SELECT count(*) FROM paths WHERE id NOT IN (SELECT path FROM by_path)",
+		"SELECT count(*) FROM bases WHERE id NOT IN (SELECT base FROM paths)", "SELECT count(*) FROM lines WHERE id NOT IN (SELECT line FROM rec)",
+		"SELECT count(*) FROM commands_content WHERE id NOT IN (SELECT id FROM lines)", "SELECT count(*) FROM commands WHERE commands MATCH '\"/1/\"'",
+		"SELECT count(*) FROM spans WHERE (block + 1) * 1024 <= (SELECT min(seq) FROM rec)",
 		"SELECT max(0, (SELECT count(*) FROM names) - 10 - " + fmt.Sprint(left) + ")"} {
 		if n := h.count(q); n != 0 {
 			t.Errorf("%s: %d", q, n)
@@ -165,10 +176,16 @@ func TestEachTamperingWithTheIndexIsNamed(t *testing.T) {
 		{"a row that points to another record", "UPDATE rec SET off = (SELECT off FROM rec WHERE seq = 8) WHERE seq = 9", []string{"altered 9"}},
 		{"two rows swapped", "UPDATE rec SET seq = -1 WHERE seq = 3; UPDATE rec SET seq = 3 WHERE seq = 4; UPDATE rec SET seq = 4 WHERE seq = -1", []string{"altered 3", "altered 4"}},
 		{"the time of a row moved", "UPDATE rec SET time = time - 1 WHERE seq = 12", []string{"altered 12"}},
-		{"a path renamed", "UPDATE paths SET s = '/etc/other' WHERE s = '/etc/5'", []string{"altered 5"}},
+		{"a path renamed", "UPDATE paths SET s = '/other/5' WHERE s = '/etc/5'", []string{"altered 5"}},
 		{"a record not found under its path", "DELETE FROM by_path WHERE seq = 10", []string{"altered 10"}},
 		{"a record found under another path too", "INSERT INTO by_path SELECT id, 11 FROM paths WHERE s = '/etc/12'", []string{"altered 11"}},
 		{"the last ten cut off", "DELETE FROM rec WHERE seq > 30; DELETE FROM by_path WHERE seq > 30", []string{"missing 31", "missing 32", "missing 33", "missing 34", "missing 35", "missing 36", "missing 37", "missing 38", "missing 39", "missing 40"}},
+		{"a command line edited", "UPDATE commands SET s = 'ls' WHERE s = 'sed -i s/a/5/'", []string{"altered 5"}},
+		{"a command line edited but not its words", "UPDATE commands_content SET c0 = 'ls' WHERE c0 = 'sed -i s/a/5/'", []string{"altered 0", "altered 5"}},
+		{"the words of all command lines taken away", "DELETE FROM commands_data WHERE id > 10", []string{"altered 0"}},
+		{"the last element of a path edited", "UPDATE bases SET s = 'x' WHERE s = '7'", []string{"altered 0"}},
+		{"a span too short", "UPDATE spans SET high = low + 37 WHERE block = 0", []string{"altered 39", "altered 40"}},
+		{"a span taken away", "DELETE FROM spans", all("altered", 40)},
 		{"no state", "DELETE FROM state", []string{"altered 0"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -14,28 +14,31 @@ import (
 // columns is the number of columns of rec; rowsPerInsert rows go into one
 // statement, which saves most of the cost of calling SQLite.
 const (
-	columns       = 23
+	columns       = 24
 	rowsPerInsert = 50
 	namesCached   = 100_000
 )
 
 // dict numbers strings, each once.
 type dict struct {
-	table string
-	known map[string]int64
-	want  []string // not known yet, each once
-	next  int64    // highest number in use, 0 if not looked up
+	table   string
+	columns int
+	known   map[string]int64
+	want    []string // not known yet, each once
+	next    int64    // highest number in use, 0 if not looked up
 }
 
-// need notes a string that a record refers to.
-func (d *dict) need(s string) {
+// need notes a string that a record refers to, and reports whether its number is not known.
+func (d *dict) need(s string) bool {
 	if s == "" {
-		return
+		return false
 	}
-	if _, ok := d.known[s]; !ok {
+	_, ok := d.known[s]
+	if !ok {
 		d.known[s] = 0
 		d.want = append(d.want, s)
 	}
+	return !ok
 }
 
 // id returns the number of s after resolve, nil for "".
@@ -55,8 +58,9 @@ func (d *dict) begin() {
 
 func (d *dict) forget() { d.known, d.next = nil, 0 }
 
-// resolve numbers what is wanted: first what the table has, then the rest anew.
-func (d *dict) resolve(ctx context.Context, tx *sql.Tx) error {
+// resolve numbers what is wanted: first what the table has, then the rest anew. more gives the
+// columns of a new one behind its text.
+func (d *dict) resolve(ctx context.Context, tx *sql.Tx, more func(s string) []any) error {
 	if len(d.want) == 0 {
 		return nil
 	}
@@ -68,14 +72,14 @@ func (d *dict) resolve(ctx context.Context, tx *sql.Tx) error {
 			return err
 		}
 	}
-	put := rows{tx: tx, into: "INSERT OR ROLLBACK INTO " + d.table + " VALUES ", columns: 2}
+	put := rows{tx: tx, into: "INSERT OR ROLLBACK INTO " + d.table + " VALUES ", columns: d.columns}
 	for _, s := range d.want {
 		if d.known[s] != 0 {
 			continue
 		}
 		d.next++
 		d.known[s] = d.next
-		put.args = append(put.args, d.next, s)
+		put.args = append(append(put.args, d.next, s), more(s)...)
 		if err := put.full(ctx); err != nil {
 			return err
 		}
@@ -118,17 +122,23 @@ func (d *dict) take(found *sql.Rows, err error) error {
 // inserter writes one batch. Numbers learned in a transaction that fails are not
 // there afterwards: forget drops them.
 type inserter struct {
-	names, paths dict
+	names, paths, bases, lines dict
+	digests                    map[string]string // of the command lines of this batch
+	texts                      map[string]string // the command lines by their digests
 }
 
 func newInserter() *inserter {
-	return &inserter{names: dict{table: "names"}, paths: dict{table: "paths"}}
+	return &inserter{names: dict{table: "names", columns: 2}, paths: dict{table: "paths", columns: 3},
+		bases: dict{table: "bases", columns: 2}, lines: dict{table: "lines", columns: 2}}
 }
 
 func (in *inserter) forget() {
-	in.names.forget()
-	in.paths.forget()
+	for _, d := range in.dicts() {
+		d.forget()
+	}
 }
+
+func (in *inserter) dicts() []*dict { return []*dict{&in.names, &in.paths, &in.bases, &in.lines} }
 
 func (in *inserter) insert(ctx context.Context, db *sql.DB, batch []journal.Entry) (unread int, err error) {
 	tx, err := db.BeginTx(ctx, nil)
@@ -148,8 +158,10 @@ func (in *inserter) insert(ctx context.Context, db *sql.DB, batch []journal.Entr
 }
 
 func (in *inserter) fill(ctx context.Context, tx *sql.Tx, batch []journal.Entry) (unread int, err error) {
-	in.names.begin()
-	in.paths.begin()
+	for _, d := range in.dicts() {
+		d.begin()
+	}
+	in.digests, in.texts = map[string]string{}, map[string]string{}
 	all := make([]*event.Record, len(batch))
 	for i := range batch {
 		r, err := journal.Decode(batch[i].Bytes)
@@ -158,9 +170,9 @@ func (in *inserter) fill(ctx context.Context, tx *sql.Tx, batch []journal.Entry)
 			continue
 		}
 		all[i] = r
-		in.strings(r, in.names.need, in.paths.need)
+		in.strings(r)
 	}
-	if err := errors.Join(in.names.resolve(ctx, tx), in.paths.resolve(ctx, tx)); err != nil {
+	if err := in.resolve(ctx, tx); err != nil {
 		return 0, err
 	}
 	// A conflict means that the file is not what we made. To roll all back at once spares SQLite
@@ -176,7 +188,7 @@ func (in *inserter) fill(ctx context.Context, tx *sql.Tx, batch []journal.Entry)
 			return 0, err
 		}
 	}
-	if err := errors.Join(recs.flush(ctx), paths.flush(ctx)); err != nil {
+	if err := errors.Join(recs.flush(ctx), paths.flush(ctx), addSpans(ctx, tx, all)); err != nil {
 		return 0, err
 	}
 	last := &batch[len(batch)-1]
@@ -184,10 +196,34 @@ func (in *inserter) fill(ctx context.Context, tx *sql.Tx, batch []journal.Entry)
 	return unread, err
 }
 
-// strings tells the strings of a record that columns refer to.
-func (in *inserter) strings(r *event.Record, name, path func(string)) {
-	path(r.Path)
-	path(r.PathTo)
+// resolve numbers all strings of a batch.
+func (in *inserter) resolve(ctx context.Context, tx *sql.Tx) error {
+	none := func(string) []any { return nil }
+	if err := errors.Join(in.names.resolve(ctx, tx, none), in.bases.resolve(ctx, tx, none)); err != nil {
+		return err
+	}
+	if err := in.paths.resolve(ctx, tx, func(s string) []any { return []any{in.bases.id(query.Base(s))} }); err != nil {
+		return err
+	}
+	texts := rows{tx: tx, into: "INSERT OR ROLLBACK INTO commands (rowid, s) VALUES ", columns: 2}
+	err := in.lines.resolve(ctx, tx, func(digest string) []any {
+		texts.args = append(texts.args, in.lines.id(digest), in.texts[digest])
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return texts.flush(ctx)
+}
+
+// strings notes the strings of a record that columns refer to.
+func (in *inserter) strings(r *event.Record) {
+	name := in.names.need
+	for _, s := range [...]string{r.Path, r.PathTo} {
+		if in.paths.need(s) {
+			in.bases.need(query.Base(s))
+		}
+	}
 	for _, s := range [...]string{r.Host, r.HostID, r.Boot, r.Kind, r.Op, r.Rule, r.Verdict, r.Found} {
 		name(s)
 	}
@@ -200,6 +236,11 @@ func (in *inserter) strings(r *event.Record, name, path func(string)) {
 		name(p.ExecID)
 		name(p.Exe)
 		name(query.Base(p.Exe))
+		if s := lineOf(p); in.digests[s] == "" {
+			d := lineDigest(s)
+			in.lines.need(d)
+			in.digests[s], in.texts[d] = d, s
+		}
 	}
 }
 
@@ -219,7 +260,7 @@ func (in *inserter) add(recs, paths *rows, e *journal.Entry, r *event.Record) {
 	}
 	recs.args = append(recs.args, int64(e.Seq), int64(e.Segment), e.Offset, int64(r.Time), int64(max(r.Time, r.TimeEnd)),
 		n.id(r.Host), n.id(r.HostID), n.id(r.Boot), n.id(r.Kind), n.id(r.Op), path, to, n.id(r.Rule), n.id(r.Verdict),
-		n.id(a.User), n.id(a.Session), n.id(query.Address(a.SourceIP)), int64(a.SourcePort), n.id(p.ExecID), n.id(p.Exe), n.id(query.Base(p.Exe)), n.id(r.Found), meaning)
+		n.id(a.User), n.id(a.Session), n.id(query.Address(a.SourceIP)), int64(a.SourcePort), n.id(p.ExecID), n.id(p.Exe), n.id(query.Base(p.Exe)), n.id(r.Found), in.lines.id(in.digests[lineOf(p)]), meaning)
 	if path != nil {
 		paths.args = append(paths.args, path, int64(e.Seq))
 	}

@@ -14,23 +14,23 @@ import (
 
 // Bounds on what is looked up before the question itself is asked.
 const (
-	fewTimes = 50_000 // records in a range of time that are worth finding the first of
 	fewPaths = 50_000 // records under a pattern that are worth collecting
+	fewNames = 1000   // paths or command lines that match and are worth collecting
 )
 
-// plan is a filter as SQL: what SQLite decides, and for patterns over many paths a
-// set that is looked into here. One condition drives, by the index on its column;
-// the others have a + in front, which keeps SQLite from choosing them.
+// plan is a filter as SQL: what SQLite decides, and for patterns a set that is looked into here.
+// One condition drives, by the index on its column; the others have a + in front, which keeps SQLite from choosing them.
 type plan struct {
-	none  bool // nothing can match
-	from  string
-	first []any // arguments of from
-	conds []string
-	args  []any          // arguments of conds
-	among map[int64]bool // path or path_to must be one of these; nil: any
-	lo    uint64         // bounds on the sequence, inclusive
-	hi    uint64
-	few   int // records that a pattern may select to drive
+	none    bool // nothing can match
+	from    string
+	first   []any // arguments of from
+	conds   []string
+	args    []any          // arguments of conds
+	paths   map[int64]bool // path or path_to must be one of these; nil: any
+	lines   map[int64]bool // line must be one of these; nil: any
+	pattern string         // path or path_to must match it, where that is looked at for each record
+	where   []stretch      // the sequences in question, ascending
+	few     int            // records that a pattern may select to drive
 }
 
 // fewOf weighs two ways to answer with the newest limit of n records below a
@@ -47,12 +47,18 @@ func fewOf(limit int, total uint64) int {
 type eq struct{ column, value string }
 
 func makePlan(ctx context.Context, tx *sql.Tx, f *query.Filter, indexed uint64) (*plan, error) {
-	p := &plan{from: "rec r", lo: f.AfterSeq + 1, hi: indexed, few: fewOf(f.Limit, indexed)}
+	p := &plan{from: "rec r", few: fewOf(f.Limit, indexed)}
 	if f.AfterSeq >= indexed {
 		p.none = true
 		return p, nil
 	}
+	if err := p.byTime(ctx, tx, f, indexed); err != nil || p.none {
+		return p, err
+	}
 	driven, err := p.byPath(ctx, tx, f)
+	if err == nil && !p.none {
+		driven, err = p.byCommand(ctx, tx, f.Command, driven)
+	}
 	if err != nil || p.none {
 		return p, err
 	}
@@ -92,7 +98,7 @@ func makePlan(ctx context.Context, tx *sql.Tx, f *query.Filter, indexed uint64) 
 		first := f.Host + event.Again
 		p.args = append(p.args, f.Host, f.Host, first, first[:len(first)-1]+string(event.Again[0]+1)) // all that begin with first
 	}
-	return p, p.byTime(ctx, tx, f.Since, f.Until)
+	return p, nil
 }
 
 func lookup(ctx context.Context, tx *sql.Tx, table, s string) (id int64, ok bool, err error) {
@@ -122,30 +128,74 @@ func (p *plan) byPath(ctx context.Context, tx *sql.Tx, f *query.Filter) (driven 
 	if kind == query.PathPrefix {
 		return p.byPrefix(ctx, tx, prefix)
 	}
-	ids, err := matching(ctx, tx, f.Path, prefix)
-	if err != nil || len(ids) == 0 {
-		p.none = len(ids) == 0
+	ids, more, err := matching(ctx, tx, f.Path, prefix)
+	switch {
+	case err != nil:
 		return false, err
+	case more:
+		p.pattern = f.Path
+		return false, nil
+	}
+	driven, p.paths, err = p.collect(ctx, tx, ids, "by_path WHERE path")
+	return driven, err
+}
+
+// collect has the records drive that an index finds under these numbers, if they are few; else it gives the
+// numbers to look into. column is a table and the column of it, with seq beside.
+func (p *plan) collect(ctx context.Context, tx *sql.Tx, ids []int64, column string) (driven bool, among map[int64]bool, err error) {
+	if len(ids) == 0 {
+		p.none = true
+		return false, nil, nil
 	}
 	list, err := json.Marshal(ids)
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
+	of := " FROM " + column + " IN (SELECT value FROM json_each(?))"
 	var n int
-	err = tx.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM by_path WHERE path IN (SELECT value FROM json_each(?)) LIMIT ?)", string(list), p.few+1).Scan(&n)
-	if err != nil {
-		return false, err
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1"+of+" LIMIT ?)", string(list), p.few+1).Scan(&n); err != nil {
+		return false, nil, err
 	}
 	if n <= p.few {
-		p.from = "(SELECT DISTINCT seq FROM by_path WHERE path IN (SELECT value FROM json_each(?))) b CROSS JOIN rec r ON r.seq = b.seq"
+		p.from = "(SELECT DISTINCT seq" + of + ") b CROSS JOIN rec r ON r.seq = b.seq"
 		p.first = []any{string(list)}
-		return true, nil
+		p.envelop()
+		return true, nil, nil
 	}
-	p.among = make(map[int64]bool, len(ids))
+	among = make(map[int64]bool, len(ids))
 	for _, id := range ids {
-		p.among[id] = true
+		among[id] = true
 	}
-	return false, nil
+	return false, among, nil
+}
+
+// envelop makes one of all stretches, for what is collected once.
+func (p *plan) envelop() {
+	p.where = []stretch{{p.where[0].lo, p.where[len(p.where)-1].hi}}
+}
+
+// byCommand turns words into numbers of command lines. Where these are many, those of each record are looked at.
+func (p *plan) byCommand(ctx context.Context, tx *sql.Tx, words string, driven bool) (bool, error) {
+	if words == "" {
+		return driven, nil
+	}
+	ids, more, err := linesWith(ctx, tx, words, fewNames)
+	switch {
+	case err != nil:
+		return false, err
+	case more:
+		p.conds = append(p.conds, "(instr(CAST((SELECT c0 FROM commands_content WHERE id = r.line) AS BLOB), ?) > 0 OR +r.line = (SELECT id FROM lines WHERE s = ?))")
+		p.args = append(p.args, []byte(words), lineDigest(tooLong))
+	case driven || len(ids) == 0:
+		p.none = len(ids) == 0
+		p.lines = make(map[int64]bool, len(ids))
+		for _, id := range ids {
+			p.lines[id] = true
+		}
+	default:
+		driven, p.lines, err = p.collect(ctx, tx, ids, "rec INDEXED BY rec_line WHERE line")
+	}
+	return driven, err
 }
 
 // byPrefix collects the records below a folder if they are few, else has each record looked at.
@@ -162,6 +212,7 @@ func (p *plan) byPrefix(ctx context.Context, tx *sql.Tx, prefix string) (driven 
 	case n <= p.few:
 		p.from = "(SELECT DISTINCT b.seq " + below + ") b CROSS JOIN rec r ON r.seq = b.seq"
 		p.first = []any{prefix, end}
+		p.envelop()
 		return true, nil
 	default:
 		p.conds = append(p.conds, "EXISTS (SELECT 1 FROM paths p WHERE p.id IN (r.path, r.path_to) AND p.s >= ? AND p.s < ?)")
@@ -173,53 +224,77 @@ func (p *plan) byPrefix(ctx context.Context, tx *sql.Tx, prefix string) (driven 
 // behind is above all texts that begin with prefix: no text of a record has a byte above 0xf4 in it.
 func behind(prefix string) string { return prefix + "\xff" }
 
-// matching returns the numbers of the paths that match, of those that begin as the pattern does.
-func matching(ctx context.Context, tx *sql.Tx, pattern, prefix string) (ids []int64, err error) {
-	rows, err := tx.QueryContext(ctx, "SELECT id, s FROM paths WHERE s >= ? AND s < ?", prefix, behind(prefix))
+// matching returns the numbers of up to fewNames paths that match, of those that begin as the pattern does, hold its longest
+// text and have a last element that matches its last; more says that there are more.
+func matching(ctx context.Context, tx *sql.Tx, pattern, prefix string) (ids []int64, more bool, err error) {
+	q, args := " FROM paths WHERE s >= ? AND s < ?", []any{prefix, behind(prefix)}
+	if text := query.Literal(pattern); len(text) > 0 && text != prefix {
+		q += " AND instr(CAST(s AS BLOB), ?) > 0"
+		args = append(args, []byte(text))
+	}
+	if last := query.LastElement(pattern); last != "" {
+		_, begin := query.ParsePath(last)
+		if !strings.ContainsAny(last, "*?[") {
+			begin = last
+		}
+		bases, more, err := texts(ctx, tx, last, " FROM bases WHERE s >= ? AND s < ?", begin, behind(begin))
+		if err != nil || len(bases) == 0 {
+			return nil, false, err
+		}
+		if !more {
+			list, err := json.Marshal(bases)
+			if err != nil {
+				return nil, false, err
+			}
+			q = strings.Replace(q, " WHERE", " INDEXED BY paths_base WHERE base IN (SELECT value FROM json_each(?)) AND", 1)
+			args = append([]any{string(list)}, args...)
+		}
+	}
+	return texts(ctx, tx, pattern, q, args...)
+}
+
+// texts returns the numbers of up to fewNames strings that match a pattern.
+func texts(ctx context.Context, tx *sql.Tx, pattern, from string, args ...any) (ids []int64, more bool, err error) {
+	rows, err := tx.QueryContext(ctx, "SELECT id, s"+from, args...)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
+	for len(ids) <= fewNames && rows.Next() {
 		var id int64
 		var s string
 		if err := rows.Scan(&id, &s); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		if query.MatchPath(pattern, s) {
 			ids = append(ids, id)
 		}
 	}
-	return ids, rows.Err()
+	return ids, len(ids) > fewNames, rows.Err()
 }
 
-// byTime adds the times and, where it is cheap to know, the first and the last
-// sequence that they can have: times grow with the sequence, but not strictly.
-func (p *plan) byTime(ctx context.Context, tx *sql.Tx, since, until event.Time) error {
-	if since != 0 {
-		end := int64(1<<63 - 1)
-		if until != 0 {
-			end = int64(until)
-		}
-		var n int
-		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM rec INDEXED BY rec_time WHERE till >= ? AND time < ? LIMIT ?)", int64(since), end, fewTimes+1).Scan(&n); err != nil {
-			return err
-		}
-		if n == 0 {
-			p.none = true
-			return nil
-		}
-		if n <= fewTimes {
-			var lo, hi uint64
-			if err := tx.QueryRowContext(ctx, "SELECT min(seq), max(seq) FROM rec INDEXED BY rec_time WHERE till >= ? AND time < ?", int64(since), end).Scan(&lo, &hi); err != nil {
-				return err
-			}
-			p.lo, p.hi = max(p.lo, lo), min(p.hi, hi)
-		}
-		p.conds, p.args = append(p.conds, "+r.till >= ?"), append(p.args, int64(since))
+// byTime adds the times, and bounds the sequences by them.
+func (p *plan) byTime(ctx context.Context, tx *sql.Tx, f *query.Filter, indexed uint64) error {
+	p.where = []stretch{{f.AfterSeq + 1, indexed}}
+	if f.Since == 0 && f.Until == 0 {
+		return nil
 	}
-	if until != 0 {
-		p.conds, p.args = append(p.conds, "+r.time < ?"), append(p.args, int64(until))
+	all, err := stretches(ctx, tx, f.Since, f.Until)
+	if err != nil {
+		return err
+	}
+	p.where = p.where[:0]
+	for _, s := range all {
+		if s = (stretch{max(s.lo, f.AfterSeq+1), min(s.hi, indexed)}); s.lo <= s.hi {
+			p.where = append(p.where, s)
+		}
+	}
+	p.none = len(p.where) == 0
+	if f.Since != 0 {
+		p.conds, p.args = append(p.conds, "+r.till >= ?"), append(p.args, int64(f.Since))
+	}
+	if f.Until != 0 {
+		p.conds, p.args = append(p.conds, "+r.time < ?"), append(p.args, int64(f.Until))
 	}
 	return nil
 }
@@ -232,38 +307,74 @@ type place struct {
 
 // page returns up to n places with a sequence from lo to hi, from the low or, with down, from the high end.
 func (p *plan) page(ctx context.Context, tx *sql.Tx, lo, hi uint64, n int, down bool) (out []place, err error) {
-	lo, hi = max(lo, p.lo), min(hi, p.hi)
-	if p.none || lo > hi || n == 0 {
+	if p.none || n == 0 {
 		return nil, nil
 	}
-	order, seq := "ASC", "r.seq"
+	get, err := tx.PrepareContext(ctx, p.text(down))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, get.Close()) }()
+	for i := range p.where {
+		if down {
+			i = len(p.where) - 1 - i
+		}
+		lo, hi := max(lo, p.where[i].lo), min(hi, p.where[i].hi)
+		if lo > hi || len(out) == n {
+			continue
+		}
+		limit := n - len(out)
+		if p.looked() {
+			limit = -1
+		}
+		args := append(append(append([]any{}, p.first...), p.args...), int64(lo), int64(hi), limit)
+		if out, err = p.take(out, n)(get.QueryContext(ctx, args...)); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// text is the question as SQL, with arguments for from, conds, the bounds of the sequence and a limit.
+func (p *plan) text(down bool) string {
+	order, seq, paths := "", "r.seq", "NULL, NULL"
 	if down {
-		order = "DESC"
+		order = " DESC"
 	}
 	if strings.HasPrefix(p.from, "by_path") {
 		seq = "b.seq"
 	}
-	conds := append([]string{seq + " BETWEEN ? AND ?"}, p.conds...)
-	args := append(append(append([]any{}, p.first...), int64(lo), int64(hi)), p.args...)
-	q := "SELECT r.seq, r.seg, r.off, r.path, r.path_to FROM " + p.from + " WHERE " + strings.Join(conds, " AND ") + " ORDER BY " + seq + " " + order
-	if p.among == nil {
-		q += " LIMIT ?"
-		args = append(args, n)
+	if p.pattern != "" {
+		paths = "(SELECT s FROM paths WHERE id = r.path), (SELECT s FROM paths WHERE id = r.path_to)"
 	}
-	rows, err := tx.QueryContext(ctx, q, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for len(out) < n && rows.Next() {
-		var x place
-		var path, to sql.NullInt64
-		if err := rows.Scan(&x.seq, &x.seg, &x.off, &path, &to); err != nil {
+	return "SELECT r.seq, r.seg, r.off, r.path, r.path_to, r.line, " + paths + " FROM " + p.from +
+		" WHERE " + strings.Join(append(p.conds[:len(p.conds):len(p.conds)], seq+" BETWEEN ? AND ?"), " AND ") + " ORDER BY " + seq + order + " LIMIT ?"
+}
+
+// looked reports whether rows are left out here, so that SQLite may not limit them.
+func (p *plan) looked() bool { return p.paths != nil || p.lines != nil || p.pattern != "" }
+
+// take appends the places of rows that are looked for, up to n in all.
+func (p *plan) take(out []place, n int) func(*sql.Rows, error) ([]place, error) {
+	return func(rows *sql.Rows, err error) ([]place, error) {
+		if err != nil {
 			return nil, err
 		}
-		if p.among == nil || path.Valid && p.among[path.Int64] || to.Valid && p.among[to.Int64] {
-			out = append(out, x)
+		for len(out) < n && rows.Next() {
+			var x place
+			var path, to, line sql.NullInt64
+			var s, sTo sql.NullString
+			if err := rows.Scan(&x.seq, &x.seg, &x.off, &path, &to, &line, &s, &sTo); err != nil {
+				return nil, errors.Join(err, rows.Close())
+			}
+			switch {
+			case p.paths != nil && !(path.Valid && p.paths[path.Int64]) && !(to.Valid && p.paths[to.Int64]):
+			case p.lines != nil && !(line.Valid && p.lines[line.Int64]):
+			case p.pattern != "" && !query.MatchPath(p.pattern, s.String) && !query.MatchPath(p.pattern, sTo.String):
+			default:
+				out = append(out, x)
+			}
 		}
+		return out, errors.Join(rows.Err(), rows.Close())
 	}
-	return out, rows.Err()
 }

@@ -13,11 +13,16 @@ import (
 
 // version is in the file's user_version. A file with another one is built anew, so
 // there are no migrations: change the schema and count up.
-const version = 3
+const version = 4
 
 // Strings are kept once, in names and paths, and records refer to them by number:
-// rows and indexes stay small and inserts fast. paths is apart because patterns search it.
-// till is the later of time and time_end: a question since a moment is about it.
+// rows and indexes stay small and inserts fast. paths is apart because patterns search it; its
+// base is the last element of a path, in bases.
+// Command lines are kept once too: lines numbers them by their digest, commands has their text
+// and finds it by any three characters in a row. line is NULL for a process without arguments.
+// till is the later of time and time_end: a question since a moment is about it. spans says of each
+// block of records between which times they lie, and is searched instead of the times of all records;
+// a record of a long time (longTime) is in no span and found by rec_long.
 // meaning holds the sentences of the few records that have some, each on a line.
 // by_path has a row for each of path and path_to. The sequence is the rowid and so
 // the last column of every index: all answers come out in order without sorting.
@@ -25,13 +30,18 @@ const schema = `
 CREATE TABLE state (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, seg INTEGER NOT NULL, off INTEGER NOT NULL, leaf BLOB NOT NULL);
 INSERT INTO state VALUES (1, 0, 0, 0, x'');
 CREATE TABLE names (id INTEGER PRIMARY KEY, s TEXT NOT NULL UNIQUE);
-CREATE TABLE paths (id INTEGER PRIMARY KEY, s TEXT NOT NULL UNIQUE);
+CREATE TABLE paths (id INTEGER PRIMARY KEY, s TEXT NOT NULL UNIQUE, base INTEGER);
+CREATE INDEX paths_base ON paths (base) WHERE base IS NOT NULL;
+CREATE TABLE bases (id INTEGER PRIMARY KEY, s TEXT NOT NULL UNIQUE);
+CREATE TABLE lines (id INTEGER PRIMARY KEY, s TEXT NOT NULL UNIQUE);
+CREATE VIRTUAL TABLE commands USING fts5(s, tokenize = 'trigram case_sensitive 1', detail = none, columnsize = 0);
+CREATE TABLE spans (block INTEGER PRIMARY KEY, low INTEGER NOT NULL, high INTEGER NOT NULL);
 CREATE TABLE rec (
 	seq INTEGER PRIMARY KEY, seg INTEGER NOT NULL, off INTEGER NOT NULL, time INTEGER NOT NULL, till INTEGER NOT NULL,
 	host INTEGER, host_id INTEGER, boot INTEGER, kind INTEGER, op INTEGER, path INTEGER, path_to INTEGER, rule INTEGER, verdict INTEGER,
-	user INTEGER, session INTEGER, source INTEGER, port INTEGER, exec INTEGER, exe INTEGER, base INTEGER, found INTEGER, meaning TEXT);
+	user INTEGER, session INTEGER, source INTEGER, port INTEGER, exec INTEGER, exe INTEGER, base INTEGER, found INTEGER, line INTEGER, meaning TEXT);
 CREATE TABLE by_path (path INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (path, seq)) WITHOUT ROWID;
-CREATE INDEX rec_time ON rec (till, time);
+CREATE INDEX rec_long ON rec (till, time) WHERE till - time > 60000000000;
 CREATE INDEX rec_kind ON rec (kind);
 CREATE INDEX rec_op ON rec (op) WHERE op IS NOT NULL;
 CREATE INDEX rec_rule ON rec (rule) WHERE rule IS NOT NULL;
@@ -43,6 +53,7 @@ CREATE INDEX rec_exec ON rec (exec) WHERE exec IS NOT NULL;
 CREATE INDEX rec_exe ON rec (exe) WHERE exe IS NOT NULL;
 CREATE INDEX rec_base ON rec (base) WHERE base IS NOT NULL;
 CREATE INDEX rec_found ON rec (found) WHERE found IS NOT NULL;
+CREATE INDEX rec_line ON rec (line) WHERE line IS NOT NULL;
 CREATE INDEX rec_meaning ON rec (seq) WHERE meaning IS NOT NULL;
 CREATE VIEW records AS SELECT r.seq, r.time, h.s AS host, hi.s AS host_id, b.s AS boot, k.s AS kind, o.s AS op, p.s AS path, pt.s AS path_to,
 	ru.s AS rule, v.s AS verdict, fo.s AS found, r.meaning, u.s AS actor_user, se.s AS actor_session, so.s AS actor_source_ip, r.port AS actor_source_port, ex.s AS process_exec_id, e.s AS process_exe
@@ -51,6 +62,13 @@ CREATE VIEW records AS SELECT r.seq, r.time, h.s AS host, hi.s AS host_id, b.s A
 	LEFT JOIN names v ON v.id = r.verdict LEFT JOIN names u ON u.id = r.user LEFT JOIN names se ON se.id = r.session LEFT JOIN names so ON so.id = r.source
 	LEFT JOIN names fo ON fo.id = r.found LEFT JOIN names ex ON ex.id = r.exec LEFT JOIN names e ON e.id = r.exe;
 `
+
+// longTime is the time in ns from which on a record is in no span, as rec_long has it: in one it
+// would have every question about its hours look through its block.
+const longTime = 60_000_000_000
+
+// spanRecords is how many sequences a block of spans has.
+const spanRecords = 1024
 
 // errUnfit says that a file is no index of this journal, whatever it is.
 var errUnfit = errors.New("index does not fit")

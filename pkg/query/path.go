@@ -84,6 +84,26 @@ func Literal(pattern string) string {
 	return best
 }
 
+// LastElement is the glob that the last element of every path which matches has to match, "" if there is no such or it says nothing.
+func LastElement(pattern string) string {
+	from := 0
+	for i := 0; i < len(pattern); i++ {
+		switch pattern[i] {
+		case '/':
+			from = i + 1
+		case '[':
+			if _, end, ok := parseSet(pattern[i:]); ok {
+				i += end - 1
+			}
+		}
+	}
+	last := pattern[from:]
+	if strings.Contains(last, "**") || strings.Trim(last, "*") == "" {
+		return ""
+	}
+	return last
+}
+
 // below lets a glob with a slash at its end mean everything below.
 func below(glob string) string {
 	if strings.HasSuffix(glob, "/") {

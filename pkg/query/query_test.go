@@ -48,6 +48,15 @@ func TestLiteralIsTheLongestTextOfAPattern(t *testing.T) {
 	}
 }
 
+func TestTheLastElementOfAPatternMatchesThatOfEachPath(t *testing.T) {
+	for pattern, want := range map[string]string{"/srv/*/page-1?.html": "page-1?.html", "/srv/**/x": "x", "**x": "", "/a/*": "", "/a/": "", "/srv/*/": "", "*.c": "*.c",
+		"/a/[x/y]b": "[x/y]b", "/a/[x/y": "y", "/a/[!/]*/[/]": "[/]", "/a/?": "?", "/a/b**": ""} {
+		if got := query.LastElement(pattern); got != want {
+			t.Errorf("%q: %q, want %q", pattern, got, want)
+		}
+	}
+}
+
 func TestQuoteNamesOnePath(t *testing.T) {
 	for _, p := range []string{"/a", "/a*", "/a[1]", "/a?", "/**/[[", "/a]b"} {
 		if !query.MatchPath(query.Quote(p), p) {

@@ -3,6 +3,7 @@ package querytest
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 
 	"github.com/holdfast/holdfast/pkg/event"
 )
@@ -114,8 +115,9 @@ func actor(r *rand.Rand) *event.Actor {
 func process(r *rand.Rand) *event.Process {
 	return &event.Process{
 		PID: uint32(r.IntN(9999)), ExecID: choose(r, "10-1-500", "10-2-500", "11-1-501", ""), Comm: "sed",
-		Exe:       choose(r, "/usr/bin/sed", "/opt/tools/sed", "/usr/bin/vim", "/usr/bin/sed.real", ""),
-		Argv:      choose(r, []string{"sed", "-i", "s/ä/b/"}, []string{"sed", "-i", `s%b\c_`}, nil, []string{"vim"}),
+		Exe: choose(r, "/usr/bin/sed", "/opt/tools/sed", "/usr/bin/vim", "/usr/bin/sed.real", ""),
+		Argv: choose(r, []string{"sed", "-i", "s/ä/b/"}, []string{"sed", "-i", `s%b\c_`}, nil, []string{"vim"}, []string{""}, []string{"", ""}, []string{"Sed", `.\xFF\x80`, "b"},
+			[]string{"sh", "-c", `echo "it's "quoted"" *`}, []string{"日本語"}, []string{"sh", strings.Repeat("xyz ", 400) + "the very end"}),
 		Ancestors: []event.Ancestor{{PID: 9, ExecID: choose(r, "9-1-400", "9-2-400", ""), Exe: "/usr/bin/bash"}, {PID: 1, ExecID: "1-1-1", Exe: "/usr/lib/systemd/systemd"}},
 	}
 }

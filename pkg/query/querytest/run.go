@@ -101,7 +101,9 @@ func values() map[string][]query.Filter {
 		"exec":    set(func(f *query.Filter, v string) { f.Exec = v }, "10-1-500", "11-1-501", "10-1"),
 		"below":   set(func(f *query.Filter, v string) { f.Below = v }, "10-1-500", "9-2-400", "1-1-1", "1-1-2", "9-2"),
 		"exe":     set(func(f *query.Filter, v string) { f.Exe = v }, "sed", "/usr/bin/sed", "vim", "bin/sed", "/usr/bin/"),
-		"command": set(func(f *query.Filter, v string) { f.Command = v }, "sed -i", "-i s/ä", "sed", "SED", "s%b", "s_ä", "curl", `\`),
+		"command": set(func(f *query.Filter, v string) { f.Command = v }, "sed -i", "-i s/ä", "sed", "SED", "s%b", "s_ä", "curl", `\`,
+			"s", "-i", " ", "ä/", "i s/ä/b", "sed -i s/ä/b/", "sed -i s/ä/b/ ", " sed", "ä/b", "\xa4/b", "\xa4", "ä\xff", "s%", "%", "_", "s*", `"`, `sed "-i`, "sed AND", "se\x00d", `\xFF\x80 b`, `\xff`, `.\xFF`,
+			"it's \"quoted\"", `"quoted" OR`, "quoted\"", "日本", "本語", "xyz end", "yyyyyyyyyyyyyyyyyy", "the very end", "zed"),
 		"meaning": set(func(f *query.Filter, v string) { f.Meaning = v }, "uid 0", "joined group `g1`", "UID", "0`bob`", "100%_", `_\`, "`"),
 		"op":      set(func(f *query.Filter, v string) { f.Op = v }, "write", "rename", "nothing"),
 		"kind":    set(func(f *query.Filter, v string) { f.Kind = v }, event.RecChange, event.RecAttempt, event.RecSession, event.RecGap, event.RecAgent, event.RecResponse),
@@ -109,6 +111,7 @@ func values() map[string][]query.Filter {
 		"rule":    set(func(f *query.Filter, v string) { f.Rule = v }, "etc", "www", "none"),
 		"found":   set(func(f *query.Filter, v string) { f.Found = v }, event.FoundAfterGap, event.FoundWhileDown, "nothing"),
 		"host":    set(func(f *query.Filter, v string) { f.Host = v }, host, hostID, machine, "web-2", machine[:8], machine+event.Again),
+		"window":  {{Since: start + 100e9, Until: start + 110e9}, {Since: start + 590e9, Until: start + 700e9}, {Since: start - 100e9, Until: start + 1e9}, {Since: start + 300e9, Until: start + 300e9 + 1}},
 		"since":   {{Since: start + 100_000_000_000}, {Since: start + 100_000_000_001}, {Since: start - 1e12}, {Since: start + 1e15}},
 		"until":   {{Until: start + 100_000_000_000}, {Until: start + 100_000_000_001}, {Until: 1}, {Until: start + 1e15}},
 		"after":   {{AfterSeq: 1}, {AfterSeq: 300}, {AfterSeq: 599}, {AfterSeq: 600}, {AfterSeq: 1 << 62}},
@@ -143,7 +146,7 @@ func combinations(t *testing.T, s query.Store, records []*event.Record) {
 	r := rand.New(rand.NewPCG(3, 4))
 	all := values()
 	var names []string
-	for _, n := range []string{"path", "user", "source", "session", "exec", "below", "exe", "command", "meaning", "op", "kind", "verdict", "rule", "host", "since", "until", "after", "limit"} {
+	for _, n := range []string{"path", "user", "source", "session", "exec", "below", "exe", "command", "meaning", "op", "kind", "verdict", "rule", "host", "since", "until", "window", "after", "limit"} {
 		if len(all[n]) == 0 {
 			t.Fatalf("no filters of %s", n)
 		}
