@@ -6,9 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
@@ -56,6 +55,9 @@ func (k *keychain) add(vkey string, since Checkpoint) error {
 	if err != nil {
 		return err
 	}
+	if len(k.links) > 0 && v.Name() != k.links[0].verifier.Name() {
+		return fmt.Errorf("a successor of %s is a key of %s", k.links[0].verifier.Name(), v.Name())
+	}
 	k.byHash[v.KeyHash()] = append(k.byHash[v.KeyHash()], len(k.links))
 	k.links = append(k.links, link{vkey: vkey, verifier: v, since: since})
 	k.known[vkey] = true
@@ -102,11 +104,19 @@ func (k *keychain) extend(notes [][]byte) (strange map[int]error) {
 			strange[i] = errors.New("it names no key")
 		case by == 0 && c.Next == k.links[0].vkey && c.Size == 0: // who begins
 			k.links[0].since = c
-		case by+1 >= len(k.links) || k.links[by+1].vkey != c.Next || k.links[by+1].since != c:
+		case !k.leads(c, by):
 			strange[i] = fmt.Errorf("a second successor of key %d of the chain", by+1)
 		}
 	}
 	return strange
+}
+
+// leads reports whether c, signed by key by, is what began the chain or made its next key.
+func (k *keychain) leads(c Checkpoint, by int) bool {
+	if by == 0 && c.Size == 0 && c.Next == k.links[0].vkey {
+		return true
+	}
+	return by+1 < len(k.links) && k.links[by+1].vkey == c.Next && k.links[by+1].since == c
 }
 
 // open checks a note and returns which key of the chain signed it.
@@ -191,13 +201,28 @@ func signedBy(signed []byte) uint32 {
 	return binary.BigEndian.Uint32(raw)
 }
 
+// chainMost bounds what is read of a chain: 70 years of keys of an hour.
+const chainMost = 256 << 20
+
 // chainNotes reads the chain file; nothing without an error if there is none. torn says that it ends
 // inside a note.
 func chainNotes(dir string) (notes [][]byte, torn bool, err error) {
-	b, err := os.ReadFile(filepath.Join(dir, chainName))
+	f, err := openRegular(dir, chainName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, false, nil
 	}
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err == nil && st.Size() > chainMost {
+		err = fmt.Errorf("%w: %s has more than %d bytes", ErrTampered, chainName, chainMost)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	b, err := io.ReadAll(io.LimitReader(f, chainMost))
 	if err != nil {
 		return nil, false, err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast/holdfast/pkg/event"
 )
@@ -153,6 +154,42 @@ func unsigned(signed []byte) (Checkpoint, error) {
 	return parseCheckpoint(string(text) + "\n")
 }
 
+// The largest note that is read of a file of notes, and how far from its end the last one is looked for.
+const (
+	noteMost = 64 << 10
+	endMost  = 4 << 20
+)
+
+// splitNote is a bufio.SplitFunc for the notes of a file, as splitNotes cuts them.
+func splitNote(data []byte, _ bool) (advance int, token []byte, err error) {
+	if notes, _ := splitNotes(data); len(notes) > 0 {
+		return len(notes[0]) + 1, notes[0], nil
+	}
+	return 0, nil, nil
+}
+
+// openRegular opens a file of the journal for reading. Whoever put a pipe, a device or a directory in its place
+// must not hold up the reader.
+func openRegular(dir, name string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err == nil {
+		err = regular(f)
+	}
+	return f, err
+}
+
+// regular closes what is no regular file and says so.
+func regular(f *os.File) error {
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%w: %s is no regular file", ErrTampered, filepath.Base(f.Name()))
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return nil
+}
+
 // lastNote returns the last complete note in f, nil if there is none, and where it ends. It
 // reads only the end of the file.
 func lastNote(f *os.File) (n []byte, end int64, err error) {
@@ -162,6 +199,9 @@ func lastNote(f *os.File) (n []byte, end int64, err error) {
 	}
 	for span := int64(4 << 10); ; span *= 4 {
 		from := max(0, st.Size()-span)
+		if span > endMost {
+			return nil, 0, fmt.Errorf("%w: %s ends with more than %d bytes that are no checkpoint", ErrTampered, f.Name(), endMost)
+		}
 		b := make([]byte, st.Size()-from)
 		if got, err := f.ReadAt(b, from); got < len(b) {
 			return nil, 0, fmt.Errorf("read %s: %w", f.Name(), err)
@@ -187,7 +227,7 @@ func lastNote(f *os.File) (n []byte, end int64, err error) {
 // latestNote returns the last complete note of a checkpoint file; nil without an
 // error if there is none.
 func latestNote(dir, name string) ([]byte, error) {
-	f, err := os.Open(filepath.Join(dir, name))
+	f, err := openRegular(dir, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

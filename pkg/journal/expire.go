@@ -24,8 +24,8 @@ import (
 // expired record that somebody kept, can still be proven.
 
 // expireEvery is how often is looked for what is old enough. By age a hundredth of the segments, and at
-// least one, goes at a look and in an hour of the monotonic clock: who sets the clock of the host ahead cannot
-// have all of the log expire at once.
+// least one, goes at a look and in an hour of the monotonic clock, none in the first hour after Open: who sets the
+// clock of the host ahead cannot have all of the log expire at once, however often the daemon begins.
 const expireEvery = time.Hour
 
 // expiry is what goes next.
@@ -65,7 +65,7 @@ func (w *writer) toExpire(now time.Time) (*expiry, error) {
 	aged, most := 0, max(1, len(segs)/100)
 	if w.o.ageMost > 0 {
 		most = w.o.ageMost
-	} else if !w.aged.IsZero() && time.Since(w.aged) < expireEvery {
+	} else if time.Since(w.aged) < expireEvery {
 		most = 0
 	}
 	for i := 0; i+1 < len(segs); i++ {

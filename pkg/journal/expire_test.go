@@ -198,7 +198,7 @@ func TestAReaderPassesOverWhatExpiresBeforeIt(t *testing.T) {
 
 func TestAClockSetAheadDoesNotHaveTheLogExpire(t *testing.T) {
 	l, clock := aging(t)
-	l.o.KeepFor, l.o.ageMost = 400*24*time.Hour, 0
+	l.o.KeepFor, l.o.ageMost, l.o.ageIdle = 400*24*time.Hour, 0, 2*time.Hour
 	l.minutes(clock, 200)
 	*clock = clock.Add(10 * 365 * 24 * time.Hour)
 	l.minutes(clock, 100) // ten looks and more

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"os"
 )
 
 // A segment is a sequence of frames and nothing else:
@@ -83,8 +84,12 @@ func (e *badFrame) Error() string { return fmt.Sprintf("frame at byte %d: %s", e
 const window = 256 << 10
 
 // searchBytes bounds what is checksummed in search of the next whole frame in one
-// segment, so that a segment full of what looks like frames cannot hold up a reader for hours.
-const searchBytes = 1 << 30
+// segment, so that a segment full of what looks like frames cannot hold up a reader for hours. A byte that is
+// passed over costs as much as searchStep: 128 MiB, twice a segment, are passed over at most.
+const (
+	searchBytes = 1 << 30
+	searchStep  = 8
+)
 
 // scanner reads the frames of one segment, forward, through a window of memory.
 type scanner struct {
@@ -189,9 +194,13 @@ func (s *scanner) resync(bad *badFrame) error {
 			bad.Next, bad.Torn = off+int64(len(h)), true
 			break
 		}
+		if s.searched += searchStep; s.searched > searchBytes {
+			bad.Next, bad.Torn = s.size(off), true
+			break
+		}
 		// A record and a header are CBOR maps: this spares most checksums.
 		size, kind, _, ok := parseHead(h)
-		if !ok || kind != frameEnd && h[frameHead]>>5 != 5 || s.searched > searchBytes {
+		if !ok || kind != frameEnd && h[frameHead]>>5 != 5 {
 			continue
 		}
 		s.searched += int64(size)
@@ -204,6 +213,16 @@ func (s *scanner) resync(bad *badFrame) error {
 	}
 	s.off = bad.Next
 	return bad
+}
+
+// size is where the file ends, off if that is not known.
+func (s *scanner) size(off int64) int64 {
+	if f, ok := s.f.(*os.File); ok {
+		if st, err := f.Stat(); err == nil {
+			return max(off, st.Size())
+		}
+	}
+	return off
 }
 
 // fresh forgets what was read, so that bytes written since are seen.

@@ -51,8 +51,9 @@ type Options struct {
 	Continue     bool                       // go on behind tampered records, leaving them as they are
 	Logger       *slog.Logger               // slog.DiscardHandler
 
-	ageMost         int          // segments that go by age at a look, for tests
-	fault, keyFault func() error // of a disk that tests make: asked before each write, and each change of keys
+	ageMost         int           // segments that go by age at a look, for tests
+	ageIdle         time.Duration // since when Open takes nothing to have gone by age, for tests
+	fault, keyFault func() error  // of a disk that tests make: asked before each write, and each change of keys
 }
 
 func (o Options) withDefaults() Options {

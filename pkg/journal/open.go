@@ -163,7 +163,7 @@ func (r *recovery) open() (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{dir: r.dir, keyDir: r.keyDir, o: r.o, signer: r.signer, segments: len(r.segs), keys: 1, first: 1}
+	w := &writer{dir: r.dir, keyDir: r.keyDir, o: r.o, signer: r.signer, segments: len(r.segs), keys: 1, first: 1, aged: time.Now().Add(-r.o.ageIdle)}
 	r.w = w
 	if fresh {
 		return w, r.begin()
@@ -252,7 +252,7 @@ func (r *recovery) checkHosts() error {
 
 func readSegmentHead(dir string, first uint64) (segmentHead, error) {
 	var h segmentHead
-	f, err := os.Open(filepath.Join(dir, segmentName(first)))
+	f, err := openRegular(dir, segmentName(first))
 	if err != nil {
 		return h, err
 	}
@@ -421,7 +421,10 @@ func (r *recovery) rebuildHashes() error {
 	return errors.Join(f.Close(), old.f.Close(), syncDir(r.dir))
 }
 
-// keep copies what f holds from off on to a file of its own.
+// keepMost bounds what is kept of torn bytes: twice a segment.
+const keepMost = 128 << 20
+
+// keep copies what f holds from off on, keepMost at most, to a file of its own.
 func (r *recovery) keep(f *os.File, off int64, name string) (string, error) {
 	st, err := f.Stat()
 	if err != nil {
@@ -432,7 +435,7 @@ func (r *recovery) keep(f *os.File, off int64, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = io.Copy(out, io.NewSectionReader(f, off, st.Size()-off))
+	_, err = io.Copy(out, io.NewSectionReader(f, off, min(st.Size()-off, keepMost)))
 	err = errors.Join(err, out.Sync(), out.Close())
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("keep the end of %s: %w", f.Name(), err), os.Remove(to))

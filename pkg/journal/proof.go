@@ -6,9 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"reflect"
+	"strings"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -155,7 +154,7 @@ func (p *Proof) make(dir string, path func(Checkpoint, tlog.HashReader) error) e
 		}
 		p.Keys = append(p.Keys, string(n))
 	}
-	f, err := os.Open(filepath.Join(dir, hashesName))
+	f, err := openRegular(dir, hashesName)
 	if err != nil {
 		return err
 	}
@@ -165,6 +164,65 @@ func (p *Proof) make(dir string, path func(Checkpoint, tlog.HashReader) error) e
 	}
 	_, err = p.Check(pub)
 	return err
+}
+
+// ReadProof reads a document. One that shows its reader something that Check does not look at (a field of nobody, a
+// name twice) is ErrUnproven; any other error says that it is no document at all.
+func ReadProof(b []byte) (*Proof, error) {
+	p := new(Proof)
+	if err := json.Unmarshal(b, p); err != nil {
+		return nil, fmt.Errorf("not a proof: %w", err)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(new(Proof)); err != nil {
+		return nil, fmt.Errorf("%w: %w", err, ErrUnproven)
+	}
+	if name := twice(b); name != "" {
+		return nil, fmt.Errorf("the document says %q twice: %w", name, ErrUnproven)
+	}
+	return p, nil
+}
+
+// twice returns a name that an object in b has two times, "" if there is none. Capitals make no other name of the
+// document's own: encoding/json takes one for the other.
+func twice(b []byte) string {
+	type object struct {
+		names map[string]bool // nil in an array
+		named bool            // its next token is a value
+	}
+	var in []*object
+	d := json.NewDecoder(bytes.NewReader(b))
+	for {
+		t, err := d.Token()
+		if err != nil {
+			return ""
+		}
+		n := len(in)
+		switch s, isString := t.(string); {
+		case t == json.Delim('{'):
+			in = append(in, &object{names: map[string]bool{}})
+			continue
+		case t == json.Delim('['):
+			in = append(in, &object{})
+			continue
+		case t == json.Delim('}') || t == json.Delim(']'):
+			in = in[:n-1]
+		case isString && n > 0 && in[n-1].names != nil && !in[n-1].named:
+			name := s
+			if n == 1 {
+				name = strings.ToLower(strings.ToUpper(s))
+			}
+			if in[n-1].names[name] {
+				return s
+			}
+			in[n-1].names[name], in[n-1].named = true, true
+			continue
+		}
+		if n = len(in); n > 0 {
+			in[n-1].named = false
+		}
+	}
 }
 
 // Check tells what p proves to one who trusts the verifier's key pub. It reads nothing but p. Its
@@ -193,6 +251,9 @@ func (p *Proof) Check(pub string) (Proven, error) {
 	}
 	out := Proven{Origin: c.Origin, Size: c.Size, Root: c.Root.String(), Time: c.Time, Keys: by + 1}
 	if p.Earlier != "" {
+		if p.Seq != 0 || len(p.Bytes) > 0 || len(p.Record) > 0 {
+			return fail("a proof is of a record or of an earlier checkpoint, not of both")
+		}
 		old, _, err := k.open([]byte(p.Earlier))
 		if err != nil {
 			return fail("earlier checkpoint: %v", err)
@@ -211,6 +272,9 @@ func (p *Proof) Check(pub string) (Proven, error) {
 	}
 	if out.Record, err = Decode(p.Bytes); err != nil {
 		return fail("record %d: %v", p.Seq, err)
+	}
+	if out.Record.Seq != p.Seq {
+		return fail("record %d says that it is record %d", p.Seq, out.Record.Seq)
 	}
 	if !sameRecord(p.Record, out.Record) {
 		return fail("record %d is signed, but the document shows another text for it", p.Seq)

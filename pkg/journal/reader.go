@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -227,7 +226,7 @@ func (r *Reader) open(first uint64) error {
 	if err := r.leave(); err != nil {
 		return err
 	}
-	f, err := os.Open(filepath.Join(r.dir, segmentName(first)))
+	f, err := openRegular(r.dir, segmentName(first))
 	if err != nil {
 		return fmt.Errorf("read journal: %w", err)
 	}
@@ -247,7 +246,7 @@ func (r *Reader) leave() error {
 // At reads the record whose frame is at that place, as an Entry named it.
 func (r *Reader) At(segment uint64, offset int64) (Entry, error) {
 	if r.at == nil || r.atFirst != segment {
-		f, err := os.Open(filepath.Join(r.dir, segmentName(segment)))
+		f, err := openRegular(r.dir, segmentName(segment))
 		if err != nil {
 			return Entry{}, fmt.Errorf("read record: %w", err)
 		}

@@ -26,7 +26,7 @@ func eachRecord(dir string, segs []uint64, fn func(seq uint64, b []byte) error) 
 }
 
 func eachRecordIn(dir string, first uint64, fn func(seq uint64, b []byte) error) error {
-	f, err := os.Open(filepath.Join(dir, segmentName(first)))
+	f, err := openRegular(dir, segmentName(first))
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func (r *recovery) openSegments() error {
 }
 
 func (r *recovery) checkEnd(first, want uint64) error {
-	f, err := os.Open(filepath.Join(r.dir, segmentName(first)))
+	f, err := openRegular(r.dir, segmentName(first))
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ type segmentCheck struct {
 }
 
 func (s *segmentCheck) scan() error {
-	f, err := os.Open(filepath.Join(s.r.dir, segmentName(s.first)))
+	f, err := openRegular(s.r.dir, segmentName(s.first))
 	if err != nil {
 		return err
 	}

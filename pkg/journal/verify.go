@@ -1,13 +1,13 @@
 package journal
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -63,6 +63,10 @@ func Verify(ctx context.Context, dir, pub string, report func(Problem), known ..
 		v = &verification{dir: dir}
 		err = v.run(ctx, pub, known)
 	}
+	if errors.Is(err, ErrTampered) { // not a file that can be read on
+		v.add(Problem{Kind: ProblemUnreadable, Text: err.Error()})
+		err = nil
+	}
 	if err != nil {
 		return v.sum, fmt.Errorf("verify journal %s: %w", dir, err)
 	}
@@ -94,6 +98,7 @@ type verification struct {
 	own    int          // keys that the chain beside the log has
 	newest Checkpoint   // what the log is held against
 	roots  []Checkpoint // all sizes with a known root up to newest, ascending
+	told   bool         // a signed record tells what has expired as newest says
 	segs   []uint64
 }
 
@@ -141,7 +146,7 @@ func (v *verification) run(ctx context.Context, pub string, known [][]byte) erro
 
 // beingWritten reports whether a process holds the writer's lock.
 func beingWritten(dir string) (bool, error) {
-	f, err := os.Open(filepath.Join(dir, lockName))
+	f, err := openRegular(dir, lockName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -202,11 +207,13 @@ func (v *verification) checkpoints(known [][]byte) error {
 			Text: fmt.Sprintf("the log was cut back: a key was changed at size %d, %s, the log ends at %d", c.Size, c.Time, v.newest.Size)})
 	}
 	for _, b := range known {
-		c, _, err := v.chain.open(b)
+		c, by, err := v.chain.open(b)
 		switch {
 		case err != nil:
 			v.add(Problem{Kind: kindOf(err), Text: fmt.Sprintf("the given checkpoint: %v", err)})
-		case c.Next != "": // it was looked at with the chain
+		case c.Next != "" && !v.chain.leads(c, by):
+			v.add(Problem{Kind: ProblemKey, From: c.Size + 1, Text: fmt.Sprintf("the given change of key: key %d of the chain named another successor at size %d, %s", by+1, c.Size, c.Time)})
+		case c.Next != "" && c.Size > v.newest.Size: // told with the chain
 		case c.Size > v.newest.Size:
 			v.add(Problem{Kind: ProblemRollback, From: v.newest.Size + 1, To: c.Size,
 				Text: fmt.Sprintf("the log was cut back: a checkpoint of size %d from %s is known, the log ends at %d", c.Size, c.Time, v.newest.Size)})
@@ -280,23 +287,28 @@ func (v *verification) keys(known [][]byte) error {
 // noteFile reads a file of checkpoints and reports the bad ones. unproven is the last that can be
 // parsed, whatever its signature.
 func (v *verification) noteFile(name string) (good []Checkpoint, unproven *Checkpoint, err error) {
-	b, err := os.ReadFile(filepath.Join(v.dir, name))
-	if errors.Is(err, fs.ErrNotExist) {
+	f, err := openRegular(v.dir, name)
+	missing := func() {
 		if name == historyName {
 			v.add(Problem{Kind: ProblemCheckpoint, File: name, Text: "the history of checkpoints is missing"})
 		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		missing()
 		return nil, nil, nil
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	notes, whole := splitNotes(b)
-	if whole < len(b) && !v.sum.Writer {
-		v.add(Problem{Kind: ProblemUnsealed, File: name, Offset: int64(whole), Text: fmt.Sprintf("%s ends inside a checkpoint", name)})
-	}
-	wrong, where, what := 0, 0, Problem{}
-	off := 0
-	for i, n := range notes {
+	defer f.Close()
+	all, wrong, where, what := 0, 0, 0, Problem{}
+	off := int64(0)
+	sc := bufio.NewScanner(f)
+	sc.Buffer(nil, noteMost)
+	sc.Split(splitNote)
+	for ; sc.Scan(); off += int64(len(sc.Bytes())) + 1 {
+		n := sc.Bytes()
+		all++
 		if c, err := unsigned(n); err == nil {
 			unproven = &c
 		}
@@ -307,12 +319,22 @@ func (v *verification) noteFile(name string) (good []Checkpoint, unproven *Check
 		if err == nil {
 			good = append(good, c)
 		} else if wrong++; wrong == 1 {
-			where, what = i+1, Problem{Kind: kindOf(err), File: name, Offset: int64(off), Text: err.Error()}
+			where, what = all, Problem{Kind: kindOf(err), File: name, Offset: off, Text: err.Error()}
 		}
-		off += len(n) + 1
+	}
+	st, err := f.Stat()
+	switch {
+	case errors.Is(sc.Err(), bufio.ErrTooLong):
+		v.add(Problem{Kind: ProblemCheckpoint, File: name, Offset: off, Text: fmt.Sprintf("%s: what comes from byte %d on is no checkpoint and was not read", name, off)})
+	case errors.Join(sc.Err(), err) != nil:
+		return nil, nil, errors.Join(sc.Err(), err)
+	case all == 0:
+		missing()
+	case off < st.Size() && !v.sum.Writer:
+		v.add(Problem{Kind: ProblemUnsealed, File: name, Offset: off, Text: fmt.Sprintf("%s ends inside a checkpoint", name)})
 	}
 	if wrong > 0 {
-		what.Text = fmt.Sprintf("%s: %d of %d checkpoints are not good, the first is number %d: %s", name, wrong, len(notes), where, what.Text)
+		what.Text = fmt.Sprintf("%s: %d of %d checkpoints are not good, the first is number %d: %s", name, wrong, all, where, what.Text)
 		v.add(what)
 	}
 	return good, unproven, nil

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -40,7 +39,7 @@ type node struct {
 
 func (v *verification) hashes(ctx context.Context) (*hashWalk, error) {
 	w := &hashWalk{v: v, roots: v.roots, truth: map[uint64]tlog.Hash{}}
-	f, err := os.Open(filepath.Join(v.dir, hashesName))
+	f, err := openRegular(v.dir, hashesName)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}

@@ -1,13 +1,13 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
+	"strconv"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -77,6 +77,10 @@ func (v *verification) records(ctx context.Context, h *hashWalk) error {
 	}
 	w.close()
 	w.report()
+	if first := v.newest.First; first > 1 && !v.told {
+		v.add(Problem{Kind: ProblemRemoved, From: 1, To: first - 1, File: checkpointName,
+			Text: fmt.Sprintf("a checkpoint says that %s expired, no record does", these(1, first-1))})
+	}
 	h.finish()
 	if w.oldest != 0 {
 		v.sum.UnsealedAge = time.Since(w.oldest.Go()).Round(time.Millisecond).String()
@@ -85,7 +89,7 @@ func (v *verification) records(ctx context.Context, h *hashWalk) error {
 }
 
 func (w *recordWalk) segment(ctx context.Context, first uint64) error {
-	f, err := os.Open(filepath.Join(w.v.dir, segmentName(first)))
+	f, err := openRegular(w.v.dir, segmentName(first))
 	if err != nil {
 		return err
 	}
@@ -112,11 +116,20 @@ func (w *recordWalk) segment(ctx context.Context, first uint64) error {
 			return err
 		case fr.Kind == frameRecord:
 			w.record(fr, at)
+		case fr.Kind == frameEnd && w.end != 0:
+			w.ends = append(w.ends, span{from: w.next, kind: ProblemInserted, place: at, text: "has a second end"})
 		case fr.Kind == frameEnd:
+			is := w.next - 1
+			if w.next > w.size {
+				is = w.last()
+			}
+			if says := binary.BigEndian.Uint64(fr.Payload); w.ahead == nil && w.fakes == 0 && says != is {
+				w.ends = append(w.ends, span{from: w.next, kind: ProblemAltered, place: at, text: fmt.Sprintf("ends with record %d, its end says %d", is, says)})
+			}
 			w.end = binary.BigEndian.Uint64(fr.Payload)
 		case fr.Kind == frameHeader && !header:
 			header = true
-			if h, err := decodeSegmentHead(fr.Payload); err != nil || h.First != first || fr.Off != 0 {
+			if fr.Off != 0 || !w.v.heads(fr.Payload, first) {
 				w.v.add(Problem{Kind: ProblemAltered, From: first, File: segmentName(first), Offset: fr.Off, Text: segmentName(first) + " has the header of another segment"})
 			}
 		default:
@@ -126,6 +139,16 @@ func (w *recordWalk) segment(ctx context.Context, first uint64) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// heads reports whether b is the header, byte by byte, of this log's segment that begins with first.
+func (v *verification) heads(b []byte, first uint64) bool {
+	h, err := decodeSegmentHead(b)
+	if err != nil || v.newest.Origin != "" && origin(h.HostID) != v.newest.Origin {
+		return false
+	}
+	want, err := modes().enc.Marshal(segmentHead{Version: 1, HostID: h.HostID, First: first})
+	return err == nil && bytes.Equal(b, want)
 }
 
 // unreadable is told of bytes that are no frame.
@@ -179,6 +202,10 @@ func (w *recordWalk) record(fr frame, at place) {
 		if r, err := Decode(fr.Payload); err == nil && r.Gap != nil {
 			w.v.sum.LossDeclared += r.Gap.Lost
 		}
+	}
+	if first := w.v.newest.First; first > 1 && !w.v.told && bytes.Contains(fr.Payload, []byte("expired_to")) {
+		r, err := Decode(fr.Payload)
+		w.v.told = err == nil && r.Kind == event.RecAgent && r.Detail["expired_to"] == strconv.FormatUint(first-1, 10)
 	}
 	w.signed(stray{seq: seq, place: at})
 }

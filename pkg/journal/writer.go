@@ -40,7 +40,10 @@ func (w *writer) openAppend(name string) (*appendFile, error) {
 }
 
 func openAppend(dir, name string) (*appendFile, error) {
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_RDWR|os.O_APPEND|unix.O_NONBLOCK, 0o600)
+	if err == nil {
+		err = regular(f)
+	}
 	if err != nil {
 		return nil, err
 	}
