@@ -26,7 +26,12 @@ func (f File) Send(_ context.Context, notes []Note) error {
 	if err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
-	_, err = out.Write(b)
+	st, err := out.Stat()
+	if err == nil {
+		if _, err = out.Write(b); err != nil { // half a note would spoil the next one
+			err = errors.Join(err, out.Truncate(st.Size()))
+		}
+	}
 	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}

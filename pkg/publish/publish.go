@@ -59,7 +59,7 @@ type Publisher struct {
 type placed struct {
 	Place
 	begun bool
-	keys  time.Time // of the newest handover that was sent
+	keys  int // handovers that were sent or are older than a day: they come in order, whatever the clock does
 	stats Stats
 }
 
@@ -123,12 +123,12 @@ func (p *Publisher) pass(ctx context.Context) {
 
 func (p *Publisher) send(ctx context.Context, to *placed, latest Note, handed []Note) {
 	var notes []Note
-	for i, n := range handed {
-		since := to.keys
-		if !to.begun {
-			since = p.o.Now().Add(-24 * time.Hour)
-		}
-		if n.Time.After(since) || !to.begun && i == len(handed)-1 {
+	from := to.keys
+	if len(handed) < from { // another log
+		from = 0
+	}
+	for i, n := range handed[from:] {
+		if to.begun || n.Time.After(p.o.Now().Add(-24*time.Hour)) || from+i == len(handed)-1 {
 			notes = append(notes, n)
 		}
 	}
@@ -150,9 +150,7 @@ func (p *Publisher) send(ctx context.Context, to *placed, latest Note, handed []
 		return
 	}
 	to.begun = true
-	if len(handed) > 0 {
-		to.keys = handed[len(handed)-1].Time
-	}
+	to.keys = len(handed)
 	to.stats.Sent++
 	to.stats.Size, to.stats.Time, to.stats.LastError = latest.Size, latest.Time, ""
 }

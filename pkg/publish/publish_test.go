@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -199,6 +200,44 @@ func TestWhatAPlaceMissedWhileItWasAwayItGetsLater(t *testing.T) {
 	p.pass(context.Background())
 	if s := p.Stats()[0]; fmt.Sprint(f.got) != "[0 10 15 25 30]" || s.LastError != "" {
 		t.Fatalf("%v, %+v", f.got, s)
+	}
+}
+
+func TestAClockThatWentBackHidesNoChangeOfKey(t *testing.T) {
+	f := &failing{}
+	l := &fakeLog{latest: made(100), keys: []Note{made(90)}}
+	p := New(l, []Place{f}, Options{Now: func() time.Time { return start }})
+	p.pass(context.Background())
+	early := made(110)
+	early.Time = start
+	l.latest, l.keys = made(120), append(l.keys, early)
+	p.pass(context.Background())
+	if fmt.Sprint(f.got) != "[90 100 110 120]" {
+		t.Fatalf("%v", f.got)
+	}
+}
+
+func TestAFullFileKeepsWholeNotesAlone(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=4k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	file := File{Path: filepath.Join(dir, "kept")}
+	if err := file.Send(context.Background(), []Note{made(1)}); err != nil {
+		t.Fatal(err)
+	}
+	long := made(2)
+	long.Signed = bytes.Repeat([]byte("x"), 5000)
+	if err := file.Send(context.Background(), []Note{long}); err == nil {
+		t.Fatal("5000 bytes went into a page")
+	}
+	if b, err := os.ReadFile(file.Path); err != nil || string(b) != string(made(1).Signed)+"\n" {
+		t.Fatalf("%q, %v", b, err)
 	}
 }
 
