@@ -63,7 +63,11 @@ func TestShellQuote(t *testing.T) {
 }
 
 func TestPrintableTextKeepsTheTerminalQuiet(t *testing.T) {
-	if got := printableText("a\x1b]0;x\x07\u009b\xfe é\n\tb"); got != `a\x1B]0;x\x07\xC2\x9B\xFE é`+"\n\tb" {
+	const text, want = "a\x1b]0;x\x07\u009b\xfe é\n\tb", `a\x1B]0;x\x07\xC2\x9B\xFE é`
+	if got := printableText(text); got != want+"\\x0A\tb" {
+		t.Errorf("%q", got)
+	}
+	if got := printableLines(text); got != want+"\n\tb" {
 		t.Errorf("%q", got)
 	}
 }

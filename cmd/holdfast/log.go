@@ -107,7 +107,7 @@ func (a *app) logLine(r *event.Record) error {
 		b.WriteString("  " + a.color(bold, printableText(cut(strings.Join(r.Meaning, "; "), 400))))
 	}
 	if r.Found != "" {
-		b.WriteString("  " + a.color(yellow, r.Found))
+		b.WriteString("  " + a.color(yellow, printableText(r.Found)))
 	}
 	if r.Verdict != "" && r.Reason != "" && obj != printableText(r.Reason) && (r.Verdict != event.VerdictObserved || r.Found != "") {
 		b.WriteString("  " + a.color(dim, printableText(r.Reason)))
@@ -135,18 +135,18 @@ func gapText(g *event.Gap) string {
 	if g.Rescan == event.RescanDone && g.Of != "" {
 		s += fmt.Sprintf(": %s compared, %s found", plural(g.Looked, "path"), plural(g.Changes, "change"))
 	}
-	return s
+	return printableText(s)
 }
 
 // what names the operation or, of other records, what they tell of.
 func what(r *event.Record) string {
 	switch {
 	case r.Response != nil:
-		return r.Response.Action
+		return printableText(r.Response.Action)
 	case r.Op != "":
-		return r.Op
+		return printableText(r.Op)
 	case r.Session != nil:
-		return r.Session.State
+		return printableText(r.Session.State)
 	case r.Credential != nil:
 		return "ids"
 	case r.Kind == event.RecGap:
@@ -164,7 +164,7 @@ func by(r *event.Record) string {
 			who = uidName(r.Actor.EUID)
 		}
 		if r.Actor.SourceIP != "" {
-			who += "@" + r.Actor.SourceIP
+			who += "@" + printableText(r.Actor.SourceIP)
 		}
 	}
 	if p := r.Process; p != nil && p.PID != 0 {
@@ -200,7 +200,7 @@ func object(r *event.Record) string {
 		s += " → " + pathText(r.PathTo)
 	}
 	if resp := r.Response; resp != nil {
-		s += "  " + resp.Outcome
+		s += "  " + printableText(resp.Outcome)
 		if resp.TookNS != 0 {
 			s += " in " + took(resp.TookNS)
 		}

@@ -115,7 +115,7 @@ func exitCode(err error) int {
 // report prints an error, one line for each that it joins, and each one's hints.
 func report(w io.Writer, err error) {
 	for _, e := range flatten(err) {
-		fmt.Fprintln(w, "holdfast: "+strings.ReplaceAll(printableText(e.Error()), "\n", "\n  "))
+		fmt.Fprintln(w, "holdfast: "+strings.ReplaceAll(printableLines(e.Error()), "\n", "\n  "))
 		var h interface{ Hints() []string }
 		if errors.As(e, &h) {
 			for _, line := range h.Hints() {

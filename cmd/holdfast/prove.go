@@ -87,11 +87,13 @@ func (a *app) checkProof(c *cli.Context) error {
 	if err != nil {
 		return usageError{fmt.Errorf("--proof: %w", err)}
 	}
-	var p journal.Proof
-	if err := json.Unmarshal(b, &p); err != nil {
-		return usageError{fmt.Errorf("--proof: not a proof: %w", err)}
+	var got journal.Proven
+	p, err := journal.ReadProof(b)
+	if err == nil {
+		got, err = p.Check(key)
+	} else if !errors.Is(err, journal.ErrUnproven) {
+		return usageError{fmt.Errorf("--proof: %w", err)}
 	}
-	got, err := p.Check(key)
 	if c.Bool("json") {
 		out := struct {
 			OK bool `json:"ok"`
@@ -120,7 +122,7 @@ func (a *app) checkProof(c *cli.Context) error {
 	default:
 		a.linef("%s: record %d is in the log", a.color(green, "proven"), got.Seq)
 	}
-	a.linef("log         %s, size %d, root %s, signed %s with key %d of the chain", got.Origin, got.Size, got.Root, when(got.Time), got.Keys)
+	a.linef("log         %s, size %d, root %s, signed %s with key %d of the chain", printableText(got.Origin), got.Size, got.Root, when(got.Time), got.Keys)
 	if got.Record != nil {
 		return a.printRecord(got.Record)
 	}

@@ -71,9 +71,9 @@ func from(a *event.Actor) string {
 	}
 	switch {
 	case a.SourceIP != "" && a.SourcePort != 0:
-		return "from " + addrPort(a.SourceIP, a.SourcePort)
+		return "from " + addrPort(printableText(a.SourceIP), a.SourcePort)
 	case a.SourceIP != "":
-		return "from " + a.SourceIP
+		return "from " + printableText(a.SourceIP)
 	case a.Origin != "" && a.Origin != event.OriginUnknown:
 		return "from " + printableText(a.Origin)
 	}
@@ -133,7 +133,7 @@ func stateText(s *event.State) string {
 	case !s.Hash.IsZero():
 		parts = append(parts, s.Hash.String())
 	case s.Type != "":
-		parts = append(parts, s.Type)
+		parts = append(parts, printableText(s.Type))
 	}
 	if s.Unread != "" {
 		parts = append(parts, "(not read: "+printableText(s.Unread)+")")

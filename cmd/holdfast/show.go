@@ -212,7 +212,7 @@ func (a *app) printValue(dec *json.Decoder, name string) error {
 }
 
 func (a *app) field(name, value string) {
-	a.linef("%s %s", a.color(dim, pad(name, 24)), printableText(value))
+	a.linef("%s %s", a.color(dim, pad(printableText(name), 24)), printableText(value))
 }
 
 // printDiffOf prints the change of content if the vault has kept both sides.

@@ -38,7 +38,7 @@ func (a *app) color(code, s string) string {
 
 // verdict paints a verdict, padded to width.
 func (a *app) verdict(v string, width int) string {
-	s := pad(v, width)
+	s := pad(printableText(v), width)
 	switch v {
 	case event.VerdictUnauthorized, event.VerdictRestoreFailed:
 		return a.color(red, s)
@@ -122,16 +122,22 @@ func cut(s string, n int) string {
 	return string([]rune(s)[:n-1]) + "…"
 }
 
-// printableText keeps a message from steering the terminal: it may hold names
+// printableText keeps a message from steering the terminal, and from looking like a line of ours: it may hold names
 // that another user chose.
-func printableText(s string) string {
-	if !strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && r != '\t' && !unicode.IsPrint(r) }) && utf8.ValidString(s) {
+func printableText(s string) string { return printable(s, "\t") }
+
+// printableLines is printableText for what has lines of its own.
+func printableLines(s string) string { return printable(s, "\n\t") }
+
+func printable(s, also string) string {
+	plain := func(r rune) bool { return unicode.IsPrint(r) || strings.ContainsRune(also, r) }
+	if !strings.ContainsFunc(s, func(r rune) bool { return !plain(r) }) && utf8.ValidString(s) {
 		return s
 	}
 	var b strings.Builder
 	for i := 0; i < len(s); {
 		r, n := utf8.DecodeRuneInString(s[i:])
-		if r == '\n' || r == '\t' || unicode.IsPrint(r) && (r != utf8.RuneError || n > 1) {
+		if plain(r) && (r != utf8.RuneError || n > 1) {
 			b.WriteString(s[i : i+n])
 		} else {
 			for _, c := range []byte(s[i : i+n]) {

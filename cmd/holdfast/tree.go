@@ -75,9 +75,9 @@ func sessionLine(x *query.Session) string {
 	s := "session " + printableText(x.ID) + ": " + user
 	switch {
 	case x.SourceIP != "" && x.SourcePort != 0:
-		s += " from " + addrPort(x.SourceIP, x.SourcePort)
+		s += " from " + addrPort(printableText(x.SourceIP), x.SourcePort)
 	case x.SourceIP != "":
-		s += " from " + x.SourceIP
+		s += " from " + printableText(x.SourceIP)
 	}
 	if x.Origin != "" {
 		s += " by " + printableText(x.Origin)

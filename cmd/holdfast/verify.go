@@ -236,13 +236,13 @@ func records(r *journal.Reader) clickhouse.NextRecord {
 
 func (a *app) printProof(p *proof, ownKey bool) {
 	s := &p.Journal
-	a.linef("log         %s", s.Origin)
+	a.linef("log         %s", printableText(s.Origin))
 	a.linef("checkpoint  %s, root %s, signed %s", plural(s.Size, "record"), s.Root, when(s.Time))
 	if s.First > 1 {
 		a.linef("expired     records 1 to %d; their hashes are kept", s.First-1)
 	}
 	a.linef("records     %d read, %d as signed, %d missing, %d altered, %d moved, %d extra, %d duplicated", s.Records, s.Matched, s.Missing, s.Altered, s.Moved, s.Extra, s.Duplicated)
-	a.linef("checkpoints %d with good signatures, key %d of the chain from %s, %s", s.Checkpoints, s.Keys, s.Key, plural(uint64(s.Segments), "segment"))
+	a.linef("checkpoints %d with good signatures, key %d of the chain from %s, %s", s.Checkpoints, s.Keys, printableText(s.Key), plural(uint64(s.Segments), "segment"))
 	if s.Unsealed > 0 || s.UnsealedTorn > 0 {
 		text := plural(s.Unsealed, "record") + " not signed yet"
 		if s.UnsealedAge != "" {

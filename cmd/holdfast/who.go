@@ -111,14 +111,14 @@ func (a *app) printFacts(r *event.Record, answers []*event.Record) {
 	}
 	fact("session", session(r.Actor))
 	if len(r.Ops) > 1 || r.Count > 1 {
-		fact("how", fmt.Sprintf("%s (%s)", list(r.Ops), plural(r.Count, "operation")))
+		fact("how", fmt.Sprintf("%s (%s)", printableText(list(r.Ops)), plural(r.Count, "operation")))
 	}
 	if r.Before != nil || r.After != nil {
 		fact("before", stateText(r.Before))
 		fact("after", stateText(r.After))
 	}
 	if r.Rule != "" {
-		text := fmt.Sprintf("%s (%s): %s", printableText(r.Rule), r.Mode, a.verdict(r.Verdict, 0))
+		text := fmt.Sprintf("%s (%s): %s", printableText(r.Rule), printableText(r.Mode), a.verdict(r.Verdict, 0))
 		if r.Reason != "" {
 			text += ", " + printableText(r.Reason)
 		}
