@@ -36,6 +36,9 @@ func (a *app) stateOf(ctx context.Context, cfg config.Config, path string, x *ex
 	defer func() { err = errors.Join(err, vault.Close()) }()
 	v, ok := vault.Trusted(path)
 	if !ok {
+		if last, kept := vault.Latest(path); kept && last.State.Exists {
+			x.Detail = fmt.Sprintf("version %d, of %s, is kept and nobody trusts it (%s): it is not put back until holdfast trust", last.ID, when(last.Time), last.Reason)
+		}
 		return nil
 	}
 	x.Version = v.ID
@@ -60,7 +63,7 @@ func (a *app) stateOf(ctx context.Context, cfg config.Config, path string, x *ex
 			if p.State == control.PathArmed {
 				x.State, x.Detail = control.PathArmed, x.Detail+", and changes are "+map[bool]string{true: "recorded", false: "answered"}[r.EffectiveMode == "observe"]
 			} else {
-				x.Detail += "; it is not watched yet: " + p.State
+				x.Detail += "; its tree is " + p.State
 			}
 			return nil
 		}

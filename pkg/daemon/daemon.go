@@ -23,6 +23,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/pipeline"
 	"github.com/holdfast/holdfast/pkg/publish"
 	"github.com/holdfast/holdfast/pkg/query"
+	"github.com/holdfast/holdfast/pkg/rehash"
 	"github.com/holdfast/holdfast/pkg/sense"
 	"github.com/holdfast/holdfast/pkg/ship"
 )
@@ -73,8 +74,8 @@ type Daemon struct {
 	armed    bool
 	degraded map[string]string // what for → reason
 	enrolled map[string]pipeline.Enrolled
-	later    []string // large trees that are still to be enrolled
-	waiting  []string // those that are not armed
+	later    []string                 // large trees that are still to be enrolled
+	surveyed map[string][]rehash.Mark // what was in them before
 	unarmed  []sense.Unarmed
 	pruned   pruned
 }
@@ -99,6 +100,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 	d := &Daemon{
 		ops: ops{state: st}, o: o, log: o.Log, started: time.Now(), beneath: beneath{wake: make(chan struct{}, 1)}, scan: make(chan struct{}, 1), holds: holds{changed: make(chan struct{}, 1)}, stop: stop,
 		degraded: make(map[string]string), enrolled: make(map[string]pipeline.Enrolled),
+		surveyed: make(map[string][]rehash.Mark),
 	}
 	defer func() { err = errors.Join(err, d.state.close()) }()
 	d.finishEarlier(ctx)

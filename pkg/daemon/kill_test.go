@@ -48,6 +48,21 @@ func TestMain(m *testing.M) {
 // spawn starts a daemon process and waits until it is armed.
 func spawn(t testing.TB, cfg config.Config) *exec.Cmd {
 	t.Helper()
+	c := launch(t, cfg)
+	client := control.NewClient(cfg.Socket)
+	for range 600 {
+		if st, err := client.Status(t.Context()); err == nil && st.Armed {
+			return c
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatal("daemon is not armed after half a minute")
+	return nil
+}
+
+// launch starts a daemon process.
+func launch(t testing.TB, cfg config.Config) *exec.Cmd {
+	t.Helper()
 	text, err := json.Marshal(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -58,15 +73,7 @@ func spawn(t testing.TB, cfg config.Config) *exec.Cmd {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	client := control.NewClient(cfg.Socket)
-	for range 600 {
-		if st, err := client.Status(t.Context()); err == nil && st.Armed {
-			return c
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	t.Fatal("daemon is not armed after half a minute")
-	return nil
+	return c
 }
 
 func kill(t testing.TB, c *exec.Cmd) {

@@ -16,7 +16,7 @@ import (
 )
 
 // until asks for the status until it is as wanted.
-func (r *running) until(t *testing.T, what string, ok func(control.Status) bool) {
+func (r *running) until(t *testing.T, what string, ok func(control.Status) bool) control.Status {
 	t.Helper()
 	var st control.Status
 	for range 300 {
@@ -25,11 +25,12 @@ func (r *running) until(t *testing.T, what string, ok func(control.Status) bool)
 			t.Fatal(err)
 		}
 		if ok(st) {
-			return
+			return st
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
 	t.Fatalf("half a minute later not %s: %+v, %q", what, st.Rules, st.DegradedReasons)
+	return st
 }
 
 // TestAPathIsProtectedWhenItsVersionWasReadBack: a version that is damaged counts

@@ -29,8 +29,9 @@ type rules struct {
 	own      []string          // our own places, if they are guarded
 	guardOff string            // why they are not
 
-	mu    sync.RWMutex
-	roots []string // paths of rules that exist
+	mu        sync.RWMutex
+	roots     []string        // paths of rules that exist
+	enrolling map[string]bool // those whose content is still being taken into the vault
 }
 
 func newRules(cfg config.Config, tier string) (*rules, error) {
@@ -76,7 +77,22 @@ func (r *rules) rule(path string) (pipeline.Rule, bool) {
 	if !ok {
 		return pipeline.Rule{}, false
 	}
-	return pipeline.Rule{Name: m.Rule.Name, Mode: r.mode[m.Rule.Name], Held: m.Rule.Held}, true
+	return pipeline.Rule{Name: m.Rule.Name, Mode: r.mode[m.Rule.Name], Held: m.Rule.Held, Enrolling: r.isEnrolling(m.Root)}, true
+}
+
+func (r *rules) isEnrolling(root string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.enrolling[root]
+}
+
+func (r *rules) setEnrolling(root string, on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.enrolling == nil {
+		r.enrolling = make(map[string]bool)
+	}
+	r.enrolling[root] = on
 }
 
 // trees are the watched roots that exist.
@@ -131,7 +147,12 @@ func (d *Daemon) arm(ctx context.Context, reason string) (moved []string, err er
 	d.mu.Lock()
 	first := !d.armed
 	d.mu.Unlock()
-	rs, trees := d.postpone(ctx, d.rules.sensed(), first), d.rules.trees()
+	if first {
+		if err := d.postpone(ctx); err != nil {
+			return nil, err
+		}
+	}
+	rs, trees := d.rules.sensed(), d.rules.trees()
 	var fresh []string
 	for _, r := range rs {
 		for _, p := range r.Paths {
@@ -147,6 +168,16 @@ func (d *Daemon) arm(ctx context.Context, reason string) (moved []string, err er
 	d.setRoots(rs)
 	var known, enrolled []string // by an earlier run; now
 	for _, p := range fresh {
+		if d.isLater(p) {
+			again, err := d.survey(ctx, p)
+			if err != nil {
+				return nil, err
+			}
+			if again {
+				known = append(known, p)
+			}
+			continue
+		}
 		if err := d.finishEnrolment(ctx, p); err != nil {
 			return nil, err
 		}
@@ -176,11 +207,6 @@ func (d *Daemon) arm(ctx context.Context, reason string) (moved []string, err er
 		}
 	}
 	d.names.SetRoots(d.roots())
-	d.mu.Lock()
-	d.waiting = slices.DeleteFunc(d.waiting, func(p string) bool {
-		return slices.ContainsFunc(rs, func(r sense.Rule) bool { return slices.Contains(r.Paths, p) })
-	})
-	d.mu.Unlock()
 	d.noteUnarmed(unarmed)
 	d.noteLoops(loops, d.sensor.Loops())
 	d.scanArmed()

@@ -75,9 +75,10 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 		s.Windows = append(s.Windows, d.shown(&w))
 	}
 	d.mu.Lock()
-	s.Armed = d.armed && len(d.waiting) == 0
+	s.Armed = d.armed && len(d.later) == 0
 	d.mu.Unlock()
 	s.DegradedReasons = append(append(append(d.reasons(), s.DegradedReasons...), d.troubles(&s)...), d.unblocked(held)...)
+	s.DegradedReasons = append(s.DegradedReasons, d.unenrolled()...)
 	s.Degraded = len(s.DegradedReasons) > 0
 	return s, nil
 }
@@ -206,10 +207,10 @@ func (d *Daemon) pathStatus(p string) control.PathStatus {
 	ps := control.PathStatus{Path: control.Path(p), State: control.PathArmed}
 	e, ok := d.enrolled[p]
 	if r := d.readiness(p); ok || r != (rollback.Readiness{}) {
-		ps.New, ps.Captured, ps.Protected = uint64(len(e.Errors)), uint64(r.Captured), uint64(r.Verified)
+		ps.New, ps.Captured, ps.Protected = uint64(len(e.Errors)+len(d.untrusted(&e))), uint64(r.Captured), uint64(r.Verified)
 		ps.Files = ps.New + ps.Captured + ps.Protected
 	}
-	if !ok || !d.armed || slices.Contains(d.waiting, p) {
+	if !ok || !d.armed || slices.Contains(d.later, p) {
 		ps.State = control.PathEnrolling
 	}
 	for _, u := range d.unarmed {

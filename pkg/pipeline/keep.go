@@ -11,9 +11,9 @@ import (
 var errTaken = errors.New("the vault could not take its content in")
 
 // keep hands what a change left to the vault, named after its record: every
-// version of what is observed, and what an allowed executable made.
+// version of what is observed or still being enrolled, and what an allowed executable made.
 func (p *Pipeline) keep(ctx context.Context, c *event.Change, f *rehash.Finding, j *judgement, rec *event.Record) {
-	if p.o.Vault == nil || j.Respond || j.rule.Mode != event.ModeObserve && !j.Promote {
+	if p.o.Vault == nil || j.Respond || j.rule.Mode != event.ModeObserve && !j.Promote && !j.rule.Enrolling {
 		p.kept(f.Path, discard(f, nil))
 		return
 	}

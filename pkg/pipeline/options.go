@@ -85,8 +85,11 @@ type Rule struct {
 	Mode string // as far as the tier can keep it
 	// Own: a place of Holdfast's own. What the kernel refused there is recorded;
 	// nothing in it is enrolled, compared or put back.
-	Own  bool
-	Held string // what becomes of who held a file before it was watched (policy.Held*); "": only a record
+	Own bool
+	// Enrolling: the tree is watched, and its content is still being taken into the
+	// vault. What is not there yet cannot be put back.
+	Enrolling bool
+	Held      string // what becomes of who held a file before it was watched (policy.Held*); "": only a record
 }
 
 // Options of a Pipeline. Decode, Attribute, Anchors, Rule, Trees, Journal and

@@ -440,12 +440,15 @@ type Enrolled struct {
 	Paths   int     // that exist, at and below it
 	Learned bool    // it was enrolled by an earlier run: the caller has it compared
 	Errors  []error // paths that could not be kept: they are watched, and cannot be put back
+	// Changed are paths of which a version is kept and none is trusted: they changed
+	// after they were watched and before they were enrolled.
+	Changed []string
 }
 
 // Enrol makes the present state of a root the trusted one and keeps all of its
 // content. Of a root that an earlier run has enrolled, what was kept is taken as
 // known instead: Down or Rescan finds what differs. It may be called before Run
-// and beside it; roots that are not enrolled must not be fed.
+// and beside it; roots that are neither enrolled nor surveyed must not be fed.
 func (p *Pipeline) Enrol(ctx context.Context, root string, pace func(context.Context, uint64)) (Enrolled, error) {
 	if e, ok := p.learn(root); ok {
 		return e, nil
@@ -493,6 +496,8 @@ func (p *Pipeline) learn(root string) (Enrolled, bool) {
 			p.states.Follow(told)
 		}
 	}
+	n := 0
+	e.Changed = p.changed(root, &n)
 	return e, true
 }
 

@@ -241,7 +241,7 @@ func (p *Pipeline) keeps(c *event.Change) bool {
 		path = c.PathTo
 	}
 	rule, ok := p.o.Rule(path)
-	return p.o.Vault != nil && ok && (rule.Mode == event.ModeObserve || c.Allowed || accounts.Known(path) || p.o.Windows != nil && p.o.Windows.May(path))
+	return p.o.Vault != nil && ok && (rule.Mode == event.ModeObserve || rule.Enrolling || c.Allowed || accounts.Known(path) || p.o.Windows != nil && p.o.Windows.May(path))
 }
 
 // ownWork is about a change that our own process made: if it left what we know,
@@ -380,10 +380,11 @@ func (p *Pipeline) judgeOne(c *event.Change, f *rehash.Finding, w *window.Window
 	}
 	foreign := !f.Before.Exists || f.Fresh
 	var trusted *event.State
+	kept := false
 	if p.o.Vault != nil && rule.Mode != event.ModeObserve {
 		switch want, _, ok := p.o.Vault.Trusted(f.Path); {
 		case ok:
-			trusted = &want
+			trusted, kept = &want, true
 		case foreign:
 			trusted = &event.State{}
 		}
@@ -397,6 +398,10 @@ func (p *Pipeline) judgeOne(c *event.Change, f *rehash.Finding, w *window.Window
 		Self: c.Key.PID == p.o.Self && p.o.Self != 0, Before: f.Before, After: f.After, Trusted: trusted,
 	})
 	v.Respond = v.Respond && !rule.Own // nothing of it is kept
+	if v.Respond && rule.Enrolling && !kept {
+		v.Respond = false
+		v.Reason += "; it stays: its tree is still being enrolled, and nothing is kept that could be put back"
+	}
 	j := judgement{Verdict: v, rule: rule}
 	if v.Promote && !c.Allowed {
 		j.window = w

@@ -194,6 +194,9 @@ func (k *check) look() Finding {
 		f.After, f.Again = e.State, true
 		return f
 	}
+	if e.surveyed && e.same(&l.state) && l.state.Ino == e.State.Ino {
+		return f // it is read when it is enrolled
+	}
 	if l.state.Same(&e.State) {
 		e.ctime = l.ctime
 		k.r.putEntry(path, Entry{State: l.state, At: l.at, ctime: l.ctime, ours: e.ours, fresh: e.fresh})

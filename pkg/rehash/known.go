@@ -15,8 +15,10 @@ type Entry struct {
 	ctime int64  // ns, of the inode when it was read; 0 if not taken
 	ours  bool   // Holdfast itself brought the path to State
 	fresh bool   // the name was not there in the state that was learned, enrolled or put back
-	vague bool   // State was told while later operations were known of: they may be part of it
-	prev  *older
+	// surveyed: a survey noted State, and no content was read yet.
+	surveyed bool
+	vague    bool // State was told while later operations were known of: they may be part of it
+	prev     *older
 	// owed is the change whose outcome State could not tell whole, nil if none.
 	owed *event.Change
 }

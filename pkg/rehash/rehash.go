@@ -194,7 +194,7 @@ func (r *Rehash) untouched(path string, e Entry) bool {
 		err := unix.Lstat(path, &st)
 		return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
 	}
-	if e.ctime == 0 || e.State.Unread != "" {
+	if e.ctime == 0 || e.State.Unread != "" && !e.surveyed {
 		return false
 	}
 	v, ok := glance(path)
@@ -330,8 +330,11 @@ func (r *Rehash) Differs(ctx context.Context, path string) bool {
 func (r *Rehash) DiffersRead(ctx context.Context, path string) bool {
 	e, _ := r.known.Get(path)
 	l := r.read(ctx, path, nil)
-	if l.err != nil || !l.state.Same(&e.State) {
+	if l.err != nil || !e.same(&l.state) {
 		return true
+	}
+	if e.surveyed {
+		return l.state.Ino != e.State.Ino
 	}
 	if s := &l.state; s.Dev != e.State.Dev || s.Ino != e.State.Ino || s.Nlink != e.State.Nlink {
 		// the same, but another inode, or with other names
