@@ -82,7 +82,7 @@ func (p *Pipeline) EnrolSurveyed(ctx context.Context, root string, marks []rehas
 		err = one(root)
 	}
 	if err == nil {
-		err = p.inTurn(func() { e.Paths, e.Changed = 0, p.changed(root, &e.Paths) })
+		err = p.inTurn(func() { e.Changed = p.changed(root, &e.Paths) })
 	}
 	if err == nil {
 		err = p.o.Vault.Sync()
