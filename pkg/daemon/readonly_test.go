@@ -10,9 +10,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast/holdfast/pkg/config"
 	"github.com/holdfast/holdfast/pkg/control"
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/journal"
+	"github.com/holdfast/holdfast/pkg/policy"
 	"github.com/holdfast/holdfast/pkg/query"
 )
 
@@ -96,5 +98,46 @@ func TestAReadOnlyDiskUnderTheStateIsToldAndMadeUpFor(t *testing.T) {
 		}
 	}); err != nil {
 		t.Error(sum, err)
+	}
+}
+
+// TestWhatLiesOnAReadOnlyFileSystemIsPutBackWhenItCanBeWrittenTo, and told of once
+// until then.
+func TestWhatLiesOnAReadOnlyFileSystemIsPutBackWhenItCanBeWrittenTo(t *testing.T) {
+	tree := t.TempDir()
+	mount := func(flags uintptr) {
+		t.Helper()
+		if err := unix.Mount("none", tree, "tmpfs", flags, "size=1m"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount(0)
+	t.Cleanup(func() {
+		if err := unix.Unmount(tree, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	file := filepath.Join(tree, "f")
+	write(t, file, "good")
+	cfg := config.Default()
+	cfg.State, cfg.Socket = t.TempDir(), filepath.Join(t.TempDir(), "socket")
+	cfg.Rules = []policy.Rule{{Name: "r", Paths: []string{tree}, Mode: event.ModeRestore}}
+	startWith(t, cfg).stop()
+	write(t, file, "evil")
+	mount(unix.MS_REMOUNT | unix.MS_RDONLY)
+	d := startWith(t, cfg)
+	d.until(t, "told of", func(st control.Status) bool {
+		return strings.Contains(strings.Join(st.DegradedReasons, "; "), "read-only file system")
+	})
+	failed := query.Filter{Kind: event.RecResponse, Verdict: event.VerdictRestoreFailed}
+	if r := d.wait(t, failed, 1)[0]; !strings.HasPrefix(r.Reason, "read-only file system") || r.Path != file {
+		t.Errorf("%s: %s", r.Path, r.Reason)
+	}
+	mount(unix.MS_REMOUNT)
+	d.until(t, "put back", func(st control.Status) bool { return len(st.DegradedReasons) == 0 })
+	settled(t, file, "good")
+	d.wait(t, query.Filter{Kind: event.RecResponse, Verdict: event.VerdictRestored}, 1)
+	if all := d.records(t, failed); len(all) != 1 {
+		t.Errorf("%d records of it", len(all))
 	}
 }

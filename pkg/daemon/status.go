@@ -119,6 +119,9 @@ func (d *Daemon) troubles(s *control.Status) []string {
 	if storm := d.pipe.Storm(); storm.On {
 		out = append(out, fmt.Sprintf("a mass change is under way: %d paths had to be put back; nothing becomes trusted and nothing is pruned until it is over", storm.Paths))
 	}
+	if n, one := d.pipe.ReadOnly(); n > 0 {
+		out = append(out, fmt.Sprintf("%d paths are not as they should be and lie on a read-only file system; they are put back when it can be written to; one is %s", n, event.Text([]byte(one))))
+	}
 	rivals := d.pipe.Rivals()
 	for i, path := range slices.Sorted(maps.Keys(rivals)) {
 		if i == 5 {

@@ -508,7 +508,12 @@ func (p *Pipeline) answered(ctx context.Context, cause *event.Record, since uint
 // retry gives an answer once more.
 func (p *Pipeline) retry(ctx context.Context, a *again) error {
 	if rule, ok := p.o.Rule(a.target.Path); !ok || rule.Mode == event.ModeObserve {
+		p.responder.Forget(a.target.Path)
 		return nil // the rule has changed meanwhile
+	}
+	if at, waits := p.responder.Waits(a.target.Path); waits {
+		p.delay(until(at, p.o.Clock.Boot()), &item{again: a})
+		return nil
 	}
 	out, err := p.responder.Answer(ctx, a.cause, a.since, a.try, p.responder.Plan([]respond.Target{a.target}))
 	p.answered(ctx, a.cause, a.since, a.try, out)

@@ -30,6 +30,15 @@ func (p *Pipeline) Rivals() map[string]string {
 	return p.responder.Rivals()
 }
 
+// ReadOnly tells how many paths cannot be put back because their file system is
+// read-only, and one of them.
+func (p *Pipeline) ReadOnly() (n int, one string) {
+	if p.responder == nil {
+		return 0, ""
+	}
+	return p.responder.ReadOnly()
+}
+
 // stormed records that a mass change has begun.
 func (p *Pipeline) stormed(s respond.Storm) {
 	p.o.Log.Warn("a mass change is under way", "stage", "respond", "paths", s.Paths)

@@ -10,7 +10,8 @@
 // What is done: a path with a trusted version is made equal to it, its missing
 // directories first; a path that the trusted state does not have goes to the
 // evidence; a removed directory comes back with all that was trusted below it. A
-// path that existed and of which no trusted version is kept is left alone, and
+// path whose file system is read-only waits until it can be written to, with one
+// record about that. A path that existed and of which no trusted version is kept is left alone, and
 // the journal says so.
 //
 // Called by pkg/pipeline, from one goroutine. The deed itself is the Vault's
@@ -87,6 +88,9 @@ type Options struct {
 	Exists  func(path string) bool  // whether there is anything at path
 	// Restores reports whether path is to be put back at all; nil: each is.
 	Restores func(path string) bool
+	// ReadOnly reports whether the file system of a path is mounted read-only; nil:
+	// the kernel is asked.
+	ReadOnly func(path string) bool
 	Limit    int           // restores of one path within Window; default 20
 	Window   time.Duration // default a minute
 
@@ -144,6 +148,8 @@ type Responder struct {
 
 	rivals rivals
 
+	readOnly readOnly
+
 	done, failed, skipped, flapping atomic.Uint64
 }
 
@@ -160,6 +166,9 @@ func New(o Options) *Responder {
 	}
 	if o.StormWindow <= 0 {
 		o.StormWindow = time.Minute
+	}
+	if o.ReadOnly == nil {
+		o.ReadOnly = onReadOnly
 	}
 	if o.Stormed == nil {
 		o.Stormed = func(Storm) {}
@@ -298,7 +307,11 @@ func (r *Responder) answer(ctx context.Context, cause *event.Record, since uint6
 	default:
 		o.Done, o.Err = r.o.Vault.Restore(ctx, s.Path, s.Version)
 	}
-	if o.Err != nil && try < maxTries {
+	switch {
+	case r.readOnly.note(s.Path, o.Err, r.o.ReadOnly):
+		o.Err = fmt.Errorf("read-only file system, it is put back as soon as that can be written to: %w", o.Err)
+		o.Retry = r.o.Now() + readOnlyPause
+	case o.Err != nil && try < maxTries:
 		o.Retry = r.o.Now() + uint64(time.Second)<<try
 	}
 	return o, r.finish(ctx, cause, since, &o)
