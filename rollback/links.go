@@ -3,8 +3,10 @@ package rollback
 import (
 	"context"
 	"fmt"
+	"os"
 	"path"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -255,4 +257,110 @@ func (p *planner) group(names []string, v Version, o RestoreOptions) error {
 			Version: v.ID, Source: v.Path, Reason: "another name of " + event.Text([]byte(leader))})
 	}
 	return nil
+}
+
+// rejoin has the files that had several names become one inode again: one name of
+// each leads, those that would be made anew become further names of it.
+func (u *undo) rejoin() error {
+	groups := map[linkKey][]name{}
+	several := map[linkKey]bool{}
+	for _, n := range u.order {
+		b := u.touched[n].before
+		if n.since != 0 || b == nil || !b.Exists || b.Type == event.TypeDir || b.Ino == 0 {
+			continue
+		}
+		k := linkKey{b.Dev, b.Ino}
+		groups[k] = append(groups[k], n)
+		several[k] = several[k] || b.Nlink > 1 // of the name that went last it is 1
+	}
+	for k, names := range groups {
+		if !several[k] {
+			continue
+		}
+		slices.SortFunc(names, func(a, b name) int { return strings.Compare(a.path, b.path) })
+		if err := u.rejoinOne(k, names); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(u.relinks, func(a, b Step) int { return strings.Compare(a.Path, b.Path) })
+	return nil
+}
+
+// rejoinOne joins the names that the cause touched of what was one inode.
+func (u *undo) rejoinOne(k linkKey, names []name) error {
+	var anew []name // to be made
+	leader, rank := name{}, 0
+	lead := func(n name, r int) {
+		if r > rank {
+			leader, rank = n, r
+		}
+	}
+	want := u.touched[names[0]].before
+	for _, n := range names {
+		switch t := u.touched[n]; {
+		case !t.before.Same(want) || t.step != nil && t.step.Content != nil:
+		case t.step == nil: // as it was, or a conflict
+		case t.step.Action == ActionMeta:
+			lead(n, 2)
+		case t.step.Want.Exists:
+			lead(n, 1)
+			anew = append(anew, n)
+		}
+	}
+	if len(anew) == 0 {
+		return nil
+	}
+	u.s.mu.RLock()
+	kept := slices.Clone(u.s.catalog.links[k])
+	u.s.mu.RUnlock()
+	for _, n := range names {
+		kept = append(kept, n.path)
+	}
+	kept = append(kept, besides(names, k.ino)...)
+	for _, p := range kept {
+		n := name{path: p}
+		if t := u.touched[n]; t != nil && t.step != nil {
+			continue
+		}
+		have, err := u.there(n)
+		if u.ctx.Err() != nil {
+			return err
+		}
+		if err == nil && have.Ino == k.ino && have.Dev == k.dev && len(diff(&have, want)) == 0 {
+			lead(n, 3)
+		}
+	}
+	for _, n := range anew {
+		if n == leader {
+			continue
+		}
+		t := u.touched[n]
+		st := *t.step
+		st.Action, st.From = ActionRelink, leader.path
+		st.Reason += "; another name of " + event.Text([]byte(leader.path))
+		u.relinks = append(u.relinks, st)
+		t.step = nil
+	}
+	return nil
+}
+
+// besides finds names of an inode that no version tells of, in the directories of
+// those that are known: a link is no change of the file's other names.
+func besides(names []name, ino uint64) (out []string) {
+	seen := map[string]bool{}
+	for _, n := range names {
+		dir := path.Dir(n.path)
+		if seen[dir] {
+			continue
+		}
+		seen[dir] = true
+		ents, _ := os.ReadDir(dir) // one that cannot be read has none for us
+		for _, e := range ents {
+			p := path.Join(dir, e.Name())
+			if st, err := digest.StatPath(p); err == nil && st.Ino == ino {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"sort"
+	"strings"
 
 	"github.com/holdfast/holdfast/pkg/event"
 )
@@ -38,16 +39,59 @@ func (u *undo) name(p string, renames int) name { return u.back(p, renames, fals
 func (u *undo) named(p string) name { return u.back(p, len(u.renamed), true) }
 
 func (u *undo) back(p string, renames int, now bool) name {
+	moved := false
 	for i := renames - 1; i >= 0; i-- {
 		switch m := u.renamed[i]; {
 		case now && m.undone:
+		case now && m.gone && !moved && within(p, m.to): // something else is there now
 		case within(p, m.to):
-			p = m.from + p[len(m.to):]
+			p, moved = m.from+p[len(m.to):], true
 		case within(p, m.from):
 			return name{p, i + 1}
 		}
 	}
 	return name{p, 0}
+}
+
+// asKnown is the state of what was renamed from path, if it was gone before it could
+// be read: as the cause, or the vault, had it before.
+func (u *undo) asKnown(r *event.Record, path string, moved *event.State) *event.State {
+	if t := u.touched[u.name(path, len(u.renamed))]; t != nil {
+		if t.after != nil && t.after.Exists {
+			return t.after
+		}
+	} else if v, ok := u.s.At(path, r.Time-1); ok && v.State.Exists {
+		return &v.State
+	}
+	return moved
+}
+
+// readExchange takes an exchange of two names apart. The record's states are those of
+// the second name: before what was there, after what came from the first.
+func (u *undo) readExchange(r *event.Record, a, b string) {
+	first, second := r.After, r.Before
+	went := func(from, to string, st *event.State) {
+		u.renamed = append(u.renamed, move{from: from, to: to, state: *st, seq: r.Seq, record: r.ID})
+	}
+	switch none := (&event.State{}); {
+	case first.Type == event.TypeDir && second.Type == event.TypeDir:
+		// Taken back in three renames, by a name that was free.
+		between := fmt.Sprintf("%s/.exchanged-%d", strings.TrimSuffix(path.Dir(a), "/"), r.Seq)
+		went(a, between, first)
+		went(b, a, second)
+		went(between, b, first)
+	case first.Type == event.TypeDir:
+		u.touch(r, b, second, none)
+		went(a, b, first)
+		u.touch(r, a, none, second)
+	case second.Type == event.TypeDir:
+		u.touch(r, a, first, none)
+		went(b, a, second)
+		u.touch(r, b, none, first)
+	default:
+		u.touch(r, b, second, first)
+		u.touch(r, a, first, second)
+	}
 }
 
 // now gives the path at which a name is now.
@@ -127,6 +171,13 @@ func (u *undo) elsewhere(m *move, i int, old name, at string) error {
 		}
 	}
 	t := u.touched[old]
+	if t != nil && t.before != nil && t.after != nil && t.before.Type == event.TypeDir && !t.after.Exists && u.touched[name{m.from, i + 1}] == nil {
+		m.undone = true // made anew at its old name, if what is there is no other one
+		if have, err := u.there(old); err == nil && len(diff(&have, t.before)) == 0 {
+			return nil
+		}
+		m.undone = false
+	}
 	m.gone = t != nil && (t.after == nil || !t.after.Exists || t.before != nil && !t.before.Exists)
 	if !m.gone {
 		m.failed = true
@@ -147,6 +198,10 @@ func (u *undo) moveBack() {
 		have := m.state
 		have.Exists, have.Type = true, event.TypeDir
 		u.parents(path.Dir(m.from), i)
+		if k := len(u.first) - 1; k >= 0 && u.first[k].Action == ActionRename && u.first[k].Path == m.to && u.first[k].From == m.from {
+			u.first = u.first[:k] // it had its name back
+			continue
+		}
 		u.first = append(u.first, Step{Path: m.from, From: m.to, Action: ActionRename, Want: have, Reason: "the directory was renamed"})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +51,9 @@ func (s *Store) PlanUndo(ctx context.Context, records []*event.Record, later []*
 	}
 	u.moveBack()
 	u.pairs()
+	if err := u.rejoin(); err != nil {
+		return Plan{}, fmt.Errorf("plan undo: %w", err)
+	}
 	for _, n := range u.order {
 		if t := u.touched[n]; t.step != nil && n.since == 0 && !u.made[n] {
 			u.step(*t.step)
@@ -98,6 +102,8 @@ func (u *undo) read(r *event.Record) {
 		u.conflict(path, r.ID, "mounts are not undone")
 	case op == event.OpRename && path != "" && to != "":
 		u.readRename(r, path, to)
+	case op == event.OpRename && to == "" && left(r):
+		u.readLeft(r, path)
 	case op == event.OpLink && to != "", path == "":
 		u.touch(r, to, r.Before, r.After)
 	default:
@@ -112,6 +118,9 @@ func (u *undo) readRename(r *event.Record, path, to string) {
 	moved, replaced := r.After, r.Before
 	before := r.Before
 	switch {
+	case slices.Contains(r.Ops, "exchange") && moved != nil && moved.Exists && before != nil && before.Exists:
+		u.readExchange(r, path, to)
+		return
 	case moved == nil || !moved.Exists:
 		moved, replaced = before, nil
 	case before != nil && before.Exists && before.Ino == moved.Ino && before.Ino != 0:
@@ -123,6 +132,9 @@ func (u *undo) readRename(r *event.Record, path, to string) {
 			replaced = &v.State
 		}
 	}
+	if moved != nil && moved.Exists && moved.Type == "" { // it was gone before it could be read
+		moved = u.asKnown(r, path, moved)
+	}
 	if moved != nil && moved.Type == event.TypeDir {
 		if replaced.Exists {
 			u.touch(r, to, replaced, &event.State{})
@@ -132,6 +144,27 @@ func (u *undo) readRename(r *event.Record, path, to string) {
 	}
 	u.touch(r, to, replaced, moved)
 	u.touch(r, path, moved, &event.State{})
+}
+
+// left reports whether a directory was renamed out of what is watched.
+func left(r *event.Record) bool {
+	return r.Before != nil && r.Before.Exists && r.Before.Type == event.TypeDir && r.After != nil && !r.After.Exists
+}
+
+// readLeft is about a directory that left with all in it: the vault knows what that was.
+func (u *undo) readLeft(r *event.Record, dir string) {
+	u.touch(r, dir, r.Before, r.After)
+	then := u.name(dir, len(u.renamed)).path // it may have had that name when its files were kept
+	known := map[string]bool{}
+	for _, as := range []string{dir, then} {
+		for _, p := range u.s.Paths(as) {
+			at := dir + p[len(as):]
+			if v, ok := u.s.At(p, r.Time-1); ok && v.State.Exists && p != as && !known[at] {
+				known[at] = true
+				u.touch(r, at, &v.State, r.After)
+			}
+		}
+	}
 }
 
 func (u *undo) touch(r *event.Record, path string, before, after *event.State) {
@@ -195,7 +228,7 @@ func (u *undo) decide(n name, t *touch) error {
 		return u.ctx.Err()
 	}
 	switch {
-	case t.before == nil:
+	case t.before == nil, t.before.Exists && t.before.Type == "":
 		u.conflict(n.path, t.record, "the state before is not known")
 		return nil
 	case have.Unread == "" && len(diff(&have, t.before)) == 0:

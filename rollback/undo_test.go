@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/rollback/storetest"
 )
@@ -52,6 +54,18 @@ func (h *diary) do(user, op, path, to, line string) *event.Record {
 	r.After = h.state(target)
 	h.all = append(h.all, r)
 	return r
+}
+
+// exchange swaps two names in one call.
+func (h *diary) exchange(user, a, b string) {
+	h.t.Helper()
+	h.do(user, "rename", a, b, ":")
+	r := h.all[len(h.all)-1]
+	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
+		h.t.Fatal(err)
+	}
+	r.Ops, r.After = []string{"rename", "exchange"}, h.state(b)
+	h.state(a)
 }
 
 func (h *diary) by(user string, is bool) []*event.Record {
@@ -174,6 +188,79 @@ func TestUndoTakesBackWhatOneUserDid(t *testing.T) {
 				h.do("mallory", "rename", root+"/d/f", root+"/g", `mv "$1" "$2"`)
 				h.do("mallory", "rmdir", root+"/d", "", `rmdir "$1"`)
 			}, steps: "mkdir /d, rename /d/f"},
+		{name: "two directories that were exchanged",
+			before: `mkdir $1/d $1/e; echo one > $1/d/f; echo two > $1/e/g`,
+			changes: func(h *diary, root string) {
+				h.exchange("mallory", root+"/d", root+"/e")
+				h.do("mallory", "write", root+"/e/f", "", `echo evil > "$1"`)
+			}, steps: "rename /.exchanged-1, rename /e, rename /d, write /d/f"},
+		{name: "two files that were exchanged",
+			before: `echo one > $1/f; echo two > $1/g`,
+			changes: func(h *diary, root string) {
+				h.exchange("mallory", root+"/f", root+"/g")
+			}, steps: "write /f, write /g"},
+		{name: "a directory that was exchanged with a file",
+			before: `mkdir $1/d; echo one > $1/d/f; echo two > $1/g`,
+			changes: func(h *diary, root string) {
+				h.exchange("mallory", root+"/d", root+"/g")
+				h.do("mallory", "write", root+"/g/f", "", `echo evil > "$1"`)
+			}, steps: "remove /d, rename /d, write /d/f, write /g"},
+		{name: "a file that was exchanged with a directory",
+			before: `mkdir $1/d; echo one > $1/d/f; echo two > $1/g`,
+			changes: func(h *diary, root string) {
+				h.exchange("mallory", root+"/g", root+"/d")
+			}, steps: "remove /d, rename /d, write /g"},
+		{name: "a directory that was renamed and got its name back",
+			before: `mkdir $1/d; echo one > $1/d/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "rename", root+"/d", root+"/e", `mv "$1" "$2"`)
+				h.do("mallory", "write", root+"/e/f", "", `echo evil > "$1"`)
+				h.do("mallory", "rename", root+"/e", root+"/d", `mv "$1" "$2"`)
+			}, steps: "write /d/f"},
+		{name: "a directory that got its name back after another one had it",
+			before: `mkdir $1/d; echo one > $1/d/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "rename", root+"/d", root+"/e", `mv "$1" "$2"`)
+				h.do("mallory", "create", root+"/d", "", `echo evil > "$1"`)
+				h.do("mallory", "unlink", root+"/d", "", `rm "$1"`)
+				h.do("mallory", "rename", root+"/e", root+"/d", `mv "$1" "$2"`)
+			}},
+		{name: "a directory that left the watched tree with all in it",
+			before: `mkdir -p $1/d/e; echo one > $1/d/e/f; ln -s f $1/d/l`,
+			changes: func(h *diary, root string) {
+				for _, p := range []string{"/d", "/d/e", "/d/e/f", "/d/l"} {
+					h.state(root + p)
+				}
+				h.do("mallory", "rename", root+"/d", "", `mv "$1" "${1%/*/*}/out"`)
+			}, steps: "mkdir /d, mkdir /d/e, write /d/e/f, link /d/l"},
+		{name: "a directory that was renamed and gone before it was read",
+			before: `:`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "mkdir", root+"/d", "", `mkdir "$1"`)
+				h.do("mallory", "mkdir", root+"/d/e", "", `mkdir "$1"`)
+				r := h.do("mallory", "rename", root+"/d", root+"/g", `mv "$1" "$2"`)
+				r.After = &event.State{Exists: true}
+				h.do("mallory", "rmdir", root+"/g/e", "", `rmdir "$1"`)
+				h.do("mallory", "rmdir", root+"/g", "", `rmdir "$1"`)
+			}},
+		{name: "what was there and is not known is a conflict",
+			before: `:`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "unlink", root+"/f", "", `:`).Before = &event.State{Exists: true}
+			}, conflicts: "/f the state before is not known"},
+		{name: "all names of a file that were replaced one by one are one inode again",
+			before: `echo one > $1/f; ln $1/f $1/g; ln $1/f $1/h`,
+			changes: func(h *diary, root string) {
+				for _, p := range []string{"/f", "/g", "/h"} {
+					h.do("mallory", "unlink", root+p, "", `rm "$1"`)
+				}
+				h.do("mallory", "create", root+"/f", "", `echo evil > "$1"`)
+			}, steps: "write /f, relink /g, relink /h"},
+		{name: "a replaced name of a file that has others becomes one of it again",
+			before: `echo one > $1/f; ln $1/f $1/g; echo two > $1/h`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "link", root+"/h", root+"/g", `ln -f "$1" "$2"`)
+			}, steps: "relink /g"},
 		{name: "a hard link",
 			before: `echo one > $1/f`,
 			changes: func(h *diary, root string) {
@@ -276,6 +363,10 @@ func TestUndoTakesBackWhatOneUserDid(t *testing.T) {
 			}
 			if err := s.Apply(t.Context(), plan, nil); err != nil {
 				t.Fatal(err)
+			}
+			again, err := s.PlanUndo(t.Context(), h.by("mallory", true), h.by("mallory", false), tc.o)
+			if err != nil || len(again.Steps) > 0 {
+				t.Errorf("planned again: %s, %v", actions(again, root), err)
 			}
 			if tc.left == "" {
 				if got := states(t, root); got != exact {
