@@ -200,7 +200,7 @@ func (d *Daemon) build() error {
 		Queue: d.cfg.Limits.Queue, FlapLimit: d.cfg.Limits.Restores, FlapWindow: d.cfg.Limits.RestoreWindow,
 		Scan: scan, Holds: d.holds.set, Armed: d.holds.armed, Lasting: writers, MappedEvery: d.cfg.Limits.MappedInterval, MappedRate: uint64(d.cfg.Limits.MappedRate),
 	})
-	d.took, d.who = d.pipe.Took, d.pipe.Who
+	d.took, d.taking, d.who = d.pipe.Took, d.pipe.Taking, d.pipe.Who
 	if d.index, err = index.Open(d.cfg.IndexFile(), d.cfg.JournalDir(), index.Options{Logger: d.log, FreeFloor: freeFloor}); err != nil {
 		return err
 	}

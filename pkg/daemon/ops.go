@@ -28,8 +28,11 @@ type who func(ctx context.Context, pid uint32) (event.Actor, event.Process, bool
 type ops struct {
 	*state
 	took took
-	who  who
-	life context.Context // of the daemon; nil: of who asks
+	// taking is told before of the paths that are going to be changed; what it returns is
+	// called after took. nil: nobody watches.
+	taking func(paths []string) (done func())
+	who    who
+	life   context.Context // of the daemon; nil: of who asks
 }
 
 // Restore implements control.Handler.
@@ -245,6 +248,7 @@ func (o ops) carryOut(ctx context.Context, action string, plan rollback.Plan, dr
 		return out, errors.Join(err, jerr)
 	}
 	defer o.plans.release(id)
+	defer o.about(&plan)()
 	var paths []string
 	var recErr error
 	err = o.vault.Apply(ctx, plan, func(r rollback.Result) {
@@ -257,7 +261,7 @@ func (o ops) carryOut(ctx context.Context, action string, plan rollback.Plan, dr
 		}
 		step.Record = rec.ID
 		out.Steps = append(out.Steps, step)
-		paths = append(paths, touched(&r)...)
+		paths = append(paths, touched(&r.Step)...)
 	})
 	keep := recErr != nil || rollback.Passing(err)
 	if ctx.Err() == nil {
@@ -268,6 +272,19 @@ func (o ops) carryOut(ctx context.Context, action string, plan rollback.Plan, dr
 		recErr = o.vault.End(id)
 	}
 	return out, errors.Join(err, recErr, o.took(ctx, paths))
+}
+
+// about tells of a plan that is about to be carried out, and returns what is to be
+// called when all it changed is known.
+func (o ops) about(p *rollback.Plan) (done func()) {
+	if o.taking == nil {
+		return func() {}
+	}
+	var paths []string
+	for i := range p.Steps {
+		paths = append(paths, touched(&p.Steps[i])...)
+	}
+	return o.taking(paths)
 }
 
 func stepOf(s *rollback.Step, outcome string) control.Step {

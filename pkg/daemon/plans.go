@@ -135,6 +135,7 @@ func (o ops) finishPlans(ctx context.Context) error {
 // what it changes is on the record when the trees are compared.
 func (d *Daemon) finishEarlier(ctx context.Context) {
 	earlier := d.ops
+	earlier.taking = nil
 	earlier.took = func(context.Context, []string) error { return d.vault.Sync() }
 	if err := earlier.finishPlans(ctx); err != nil {
 		d.degrade("plans", err.Error())
@@ -183,10 +184,11 @@ func (o ops) goOn(ctx context.Context, p rollback.Pending) error {
 	c := shown(p)
 	c.State = control.PlanWentOn
 	asked := by{n.Actor, n.Process}
+	defer o.about(&p.Plan)()
 	var paths []string
 	var recErr error
 	err = o.vault.Continue(ctx, p, func(r rollback.Result) {
-		paths = append(paths, touched(&r)...)
+		paths = append(paths, touched(&r.Step)...)
 		key := event.Text([]byte(r.Step.Path))
 		if told[key] > 0 { // done and recorded; what became of it since is another's
 			told[key]--
@@ -264,11 +266,11 @@ func (o ops) toldSteps(ctx context.Context, n planNote) (map[string]int, error) 
 }
 
 // touched lists the paths of a step.
-func touched(r *rollback.Result) []string {
-	if r.Step.From != "" {
-		return []string{r.Step.Path, r.Step.From}
+func touched(s *rollback.Step) []string {
+	if s.From != "" {
+		return []string{s.Path, s.From}
 	}
-	return []string{r.Step.Path}
+	return []string{s.Path}
 }
 
 // recordOf is the record of what became of one step of a plan.

@@ -24,7 +24,8 @@ type Pipeline struct {
 	table     *coalesce.Table
 	states    *rehash.Rehash
 	responder *respond.Responder // nil without a vault
-	frozen    []string           // paths to be promoted when a mass change is over; of the slow side
+	taking    taking
+	frozen    []string // paths to be promoted when a mass change is over; of the slow side
 	queue     *queue
 	stopper   *respond.Stopper
 	gaps      gaps

@@ -23,6 +23,7 @@ type item struct {
 	looks  int
 	ready  bool     // nothing more is waited for
 	self   bool     // a second look at what our own events left, or one at a mapped file
+	came   bool     // it came with a directory that was renamed to where it is
 	of     uint64   // inode that a second look is about, 0 if that is not known
 	late   bool     // a look at a mapped file that had to wait for its turn
 	names  []string // all names of the file that is changed, if these are several

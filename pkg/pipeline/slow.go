@@ -189,6 +189,10 @@ func (p *Pipeline) rehash(ctx context.Context, it *item) ([]find, error) {
 		p.ownWork(ctx, c)
 		return nil, nil
 	}
+	if it.self && c.Key.PID == p.o.Self && p.o.Self != 0 && p.taking.has(c.Path) {
+		p.delay(p.o.SelfDelay, it) // not all of it is done, and known
+		return nil, nil
+	}
 	f, err := p.states.Check(ctx, c, p.later, p.keeps(c))
 	if err != nil {
 		p.o.Log.Warn("content cannot be given back", "stage", "rehash", "err", err)
@@ -364,6 +368,7 @@ func (p *Pipeline) judge(f *find) judgement {
 		}
 		j.targets = append(from.targets, j.targets...)
 	}
+	p.misplaced(f, &j)
 	return j
 }
 
@@ -462,7 +467,7 @@ func (p *Pipeline) journal(ctx context.Context, found *find, j *judgement, steps
 		}
 	}
 	if it.rescan == nil { // else what is in a directory is looked at by itself
-		p.inside(it.change, f)
+		p.inside(it, f)
 	}
 	return nil
 }
@@ -522,9 +527,10 @@ func (p *Pipeline) retry(ctx context.Context, a *again) error {
 
 // inside has the paths looked at that appeared together with a directory. Those
 // that were made in it tell of themselves, so they get the time for that.
-func (p *Pipeline) inside(c *event.Change, f *rehash.Finding) {
-	d := p.o.SelfDelay
-	if c.Op == event.OpRename {
+func (p *Pipeline) inside(it *item, f *rehash.Finding) {
+	c, d := it.change, p.o.SelfDelay
+	came := it.came || c.Op == event.OpRename
+	if came {
 		d = 0
 	}
 	for _, path := range f.Inside {
@@ -532,10 +538,10 @@ func (p *Pipeline) inside(c *event.Change, f *rehash.Finding) {
 			continue
 		}
 		l := *c
-		if c.Op != event.OpRename { // others may have been in it already
+		if !came { // others may have been in it already
 			l.Actor, l.Process, l.Key = *event.Nobody(), event.Process{}, event.ProcKey{}
 		}
-		p.delay(d, &item{change: lookAt(&l, path), self: true, reason: fmt.Sprintf("found in %s, which appeared with it", event.Text([]byte(f.Path)))})
+		p.delay(d, &item{change: lookAt(&l, path), self: true, came: came, reason: fmt.Sprintf("found in %s, which appeared with it", event.Text([]byte(f.Path)))})
 	}
 }
 
