@@ -111,7 +111,7 @@ func together(steps []Step) (n int) {
 				return n
 			}
 		case ActionWrite, ActionLink, ActionMknod:
-			if dirs {
+			if dirs || steps[n].From != "" { // another name of one before
 				return n
 			}
 		default:

@@ -330,13 +330,16 @@ func (u *undo) rejoinOne(k linkKey, names []name) error {
 			lead(n, 3)
 		}
 	}
+	if rank == 1 && want.Type == event.TypeRegular && !u.s.Has(want.Hash) {
+		return nil // each is a conflict
+	}
 	for _, n := range anew {
 		if n == leader {
 			continue
 		}
 		t := u.touched[n]
 		st := *t.step
-		st.Action, st.From = ActionRelink, leader.path
+		st.From = leader.path // made anew if that is not as it was
 		st.Reason += "; another name of " + event.Text([]byte(leader.path))
 		u.relinks = append(u.relinks, st)
 		t.step = nil

@@ -36,7 +36,7 @@ type Step struct {
 	Have    event.State // what the plan found there
 	Version uint64      // of Source, 0 if Want is no version
 	Source  string      `json:",omitempty"` // the path whose version it is, if that is not Path
-	From    string      `json:",omitempty"` // rename: where it is now; relink: its other name
+	From    string      `json:",omitempty"` // rename: where it is now; relink: its other name; else one to share the inode of, if it is as wanted
 	Reason  string
 	// Content is what Want.Hash stands for, if the vault need not have it.
 	Content []byte `json:"-"`

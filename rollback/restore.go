@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -385,6 +386,9 @@ func (j *job) result(err error) Result {
 		r.Step.Action = actionFor(&j.first, &j.step.Want)
 	}
 	for _, n := range j.notes {
+		if strings.Contains(r.Step.Reason, n) {
+			continue // the plan said so
+		}
 		if r.Step.Reason != "" {
 			r.Step.Reason += "; "
 		}

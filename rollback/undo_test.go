@@ -255,12 +255,12 @@ func TestUndoTakesBackWhatOneUserDid(t *testing.T) {
 					h.do("mallory", "unlink", root+p, "", `rm "$1"`)
 				}
 				h.do("mallory", "create", root+"/f", "", `echo evil > "$1"`)
-			}, steps: "write /f, relink /g, relink /h"},
+			}, steps: "write /f, write /g, write /h"},
 		{name: "a replaced name of a file that has others becomes one of it again",
 			before: `echo one > $1/f; ln $1/f $1/g; echo two > $1/h`,
 			changes: func(h *diary, root string) {
 				h.do("mallory", "link", root+"/h", root+"/g", `ln -f "$1" "$2"`)
-			}, steps: "relink /g"},
+			}, steps: "write /g"},
 		{name: "a hard link",
 			before: `echo one > $1/f`,
 			changes: func(h *diary, root string) {

@@ -78,7 +78,7 @@ func noVersions(vault *rollback.Store, path string) error {
 	if below := vault.Paths(path); len(below) > 0 {
 		return hint(err, fmt.Sprintf("%s below it: holdfast versions %s", plural(uint64(len(below)), "path"), shellQuote(below[0])))
 	}
-	return hint(err, "versions are kept of files under rules with mode restore or block: holdfast policy explain "+shellQuote(path))
+	return hint(err, "versions are kept of watched files: holdfast policy explain "+shellQuote(path))
 }
 
 // vaultPath is what verbs about the versions of one PATH begin with.
