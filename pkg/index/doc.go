@@ -4,7 +4,7 @@
 // It owns that file and nothing else. The file holds for each record the columns
 // that filters ask for and the place of the record in the journal; the record itself is read
 // from there. It is derived and disposable: a file that is missing, damaged, of
-// another schema, or that does not belong to this journal is put aside and built
+// another schema, or that does not belong to this journal is put aside (of another schema: removed) and built
 // anew, and the only loss is time.
 //
 // The daemon calls Open and Run (one writer); the command line calls OpenRead, beside the

@@ -182,7 +182,7 @@ func fits(s state, dir string) error {
 	return nil
 }
 
-// rebuild puts the file aside and begins an empty one.
+// rebuild puts the file aside, or removes one of another version, and begins an empty one.
 func (x *Index) rebuild(ctx context.Context, why error) error {
 	x.mu.Lock()
 	db := x.db
@@ -210,7 +210,13 @@ func (x *Index) rebuild(ctx context.Context, why error) error {
 		}
 	}
 	for _, end := range []string{"", "-wal", "-shm"} {
-		if err := os.Rename(x.path+end, aside+end); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		var err error
+		if errors.Is(why, errVersion) {
+			err = os.Remove(x.path + end)
+		} else {
+			err = os.Rename(x.path+end, aside+end)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

@@ -12,11 +12,11 @@ import (
 	"github.com/holdfast/holdfast/pkg/event"
 )
 
-// maxLine is how many bytes of a command line are worth breaking up: all that are longer are kept as
-// tooLong, and a question about words looks at each of their records.
+// maxLine is how many bytes of a command line are worth breaking up. All that are longer, or are no text as
+// SQLite reads it, are kept as opaque, and a question about words looks at each of their records.
 const (
 	maxLine = 1024
-	tooLong = "(too long)" // a command line that is this text is looked at like them
+	opaque  = "(opaque)" // a command line that is this text is looked at like them
 )
 
 // lineOf is what the index keeps of a command line, "" for none: query.Filter.Command is somewhere in it.
@@ -26,10 +26,16 @@ func lineOf(p *event.Process) string {
 		n += len(s)
 	}
 	if n > maxLine {
-		return tooLong
+		return opaque
 	}
-	return strings.Join(p.Argv, " ")
+	if s := strings.Join(p.Argv, " "); isText(s) {
+		return s
+	}
+	return opaque
 }
+
+// isText reports whether SQLite reads the same characters in s as we do.
+func isText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 // lineDigest stands for a line where it is numbered; "" stands for "".
 func lineDigest(s string) string {
@@ -44,7 +50,7 @@ func lineDigest(s string) string {
 // "" if it cannot be asked so, because s is too short or no text as SQLite reads it.
 func trigrams(s string) string {
 	const most = 8
-	if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
+	if !isText(s) {
 		return ""
 	}
 	c := []rune(s)
@@ -62,7 +68,7 @@ func trigrams(s string) string {
 	}
 }
 
-// linesWith returns the numbers of up to most lines that hold s or are too long to say; more says that there are more.
+// linesWith returns the numbers of up to most lines that hold s or are opaque; more says that there are more.
 func linesWith(ctx context.Context, tx *sql.Tx, s string, most int) (ids []int64, more bool, err error) {
 	const holds = "instr(CAST(c0 AS BLOB), ?) > 0" // as bytes: the text may begin within a character
 	q, args := "SELECT id FROM commands_content WHERE "+holds+" LIMIT ?", []any{[]byte(s), most + 1}
@@ -70,7 +76,7 @@ func linesWith(ctx context.Context, tx *sql.Tx, s string, most int) (ids []int64
 		q = "SELECT c.id FROM commands m CROSS JOIN commands_content c ON c.id = m.rowid WHERE commands MATCH ? AND " + holds + " LIMIT ?"
 		args = append([]any{ask}, args...)
 	}
-	long, ok, err := lookup(ctx, tx, "lines", lineDigest(tooLong))
+	long, ok, err := lookup(ctx, tx, "lines", lineDigest(opaque))
 	if err != nil {
 		return nil, false, err
 	}

@@ -185,7 +185,7 @@ func (p *plan) byCommand(ctx context.Context, tx *sql.Tx, words string, driven b
 		return false, err
 	case more:
 		p.conds = append(p.conds, "(instr(CAST((SELECT c0 FROM commands_content WHERE id = r.line) AS BLOB), ?) > 0 OR +r.line = (SELECT id FROM lines WHERE s = ?))")
-		p.args = append(p.args, []byte(words), lineDigest(tooLong))
+		p.args = append(p.args, []byte(words), lineDigest(opaque))
 	case driven || len(ids) == 0:
 		p.none = len(ids) == 0
 		p.lines = make(map[int64]bool, len(ids))

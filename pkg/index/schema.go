@@ -70,8 +70,12 @@ const longTime = 60_000_000_000
 // spanRecords is how many sequences a block of spans has.
 const spanRecords = 1024
 
-// errUnfit says that a file is no index of this journal, whatever it is.
-var errUnfit = errors.New("index does not fit")
+// errUnfit says that a file is no index of this journal, whatever it is. errVersion: it is one, of
+// another build; there is nothing to look into, and it is not kept.
+var (
+	errUnfit   = errors.New("index does not fit")
+	errVersion = fmt.Errorf("%w: it is of another version", errUnfit)
+)
 
 // dsn names a file to the driver. Every pragma is set per connection.
 func dsn(path, mode string) string {
@@ -112,7 +116,7 @@ func readState(ctx context.Context, db querier) (state, error) {
 		return s, err
 	}
 	if v != version {
-		return s, fmt.Errorf("%w: its schema is %d, this is %d", errUnfit, v, version)
+		return s, fmt.Errorf("%w: its schema is %d, this is %d", errVersion, v, version)
 	}
 	err := db.QueryRowContext(ctx, "SELECT seq, seg, off, leaf FROM state").Scan(&s.seq, &s.seg, &s.off, &s.leaf)
 	if errors.Is(err, sql.ErrNoRows) {
