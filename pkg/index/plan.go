@@ -23,7 +23,8 @@ const (
 type plan struct {
 	none    bool // nothing can match
 	from    string
-	first   []any // arguments of from
+	inner   string // a select of the sequences that drive, which from then calls b
+	first   []any  // arguments of inner
 	conds   []string
 	args    []any          // arguments of conds
 	paths   map[int64]bool // path or path_to must be one of these; nil: any
@@ -157,8 +158,7 @@ func (p *plan) collect(ctx context.Context, tx *sql.Tx, ids []int64, column stri
 		return false, nil, err
 	}
 	if n <= p.few {
-		p.from = "(SELECT DISTINCT seq" + of + ") b CROSS JOIN rec r ON r.seq = b.seq"
-		p.first = []any{string(list)}
+		p.inner, p.first = "SELECT DISTINCT seq"+of+" AND seq", []any{string(list)}
 		p.envelop()
 		return true, nil, nil
 	}
@@ -210,8 +210,7 @@ func (p *plan) byPrefix(ctx context.Context, tx *sql.Tx, prefix string) (driven 
 	case n == 0:
 		p.none = true
 	case n <= p.few:
-		p.from = "(SELECT DISTINCT b.seq " + below + ") b CROSS JOIN rec r ON r.seq = b.seq"
-		p.first = []any{prefix, end}
+		p.inner, p.first = "SELECT DISTINCT b.seq "+below+" AND b.seq", []any{prefix, end}
 		p.envelop()
 		return true, nil
 	default:
@@ -323,32 +322,45 @@ func (p *plan) page(ctx context.Context, tx *sql.Tx, lo, hi uint64, n int, down 
 		if lo > hi || len(out) == n {
 			continue
 		}
-		limit := n - len(out)
-		if p.looked() {
-			limit = -1
-		}
-		args := append(append(append([]any{}, p.first...), p.args...), int64(lo), int64(hi), limit)
-		if out, err = p.take(out, n)(get.QueryContext(ctx, args...)); err != nil {
+		if out, err = p.take(out, n)(get.QueryContext(ctx, p.bind(lo, hi, n-len(out))...)); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-// text is the question as SQL, with arguments for from, conds, the bounds of the sequence and a limit.
+// text is the question as SQL; bind gives its arguments.
 func (p *plan) text(down bool) string {
-	order, seq, paths := "", "r.seq", "NULL, NULL"
+	order, seq, from, paths := "", "r.seq", p.from, "NULL, NULL"
 	if down {
 		order = " DESC"
 	}
-	if strings.HasPrefix(p.from, "by_path") {
+	if p.inner != "" { // limited before the records are looked up, if it can be
+		from = "(" + p.inner + " BETWEEN ? AND ? ORDER BY 1" + order + " LIMIT ?) b CROSS JOIN rec r ON r.seq = b.seq"
+	} else if strings.HasPrefix(from, "by_path") {
 		seq = "b.seq"
 	}
 	if p.pattern != "" {
 		paths = "(SELECT s FROM paths WHERE id = r.path), (SELECT s FROM paths WHERE id = r.path_to)"
 	}
-	return "SELECT r.seq, r.seg, r.off, r.path, r.path_to, r.line, " + paths + " FROM " + p.from +
+	return "SELECT r.seq, r.seg, r.off, r.path, r.path_to, r.line, " + paths + " FROM " + from +
 		" WHERE " + strings.Join(append(p.conds[:len(p.conds):len(p.conds)], seq+" BETWEEN ? AND ?"), " AND ") + " ORDER BY " + seq + order + " LIMIT ?"
+}
+
+// bind gives the arguments of text: sequences from lo to hi, and how many rows are wanted.
+func (p *plan) bind(lo, hi uint64, n int) (args []any) {
+	limit := n
+	if p.looked() {
+		limit = -1
+	}
+	if p.inner != "" {
+		of := limit
+		if len(p.conds) > 0 {
+			of = -1
+		}
+		args = append(append(args, p.first...), int64(lo), int64(hi), of)
+	}
+	return append(append(args, p.args...), int64(lo), int64(hi), limit)
 }
 
 // looked reports whether rows are left out here, so that SQLite may not limit them.
