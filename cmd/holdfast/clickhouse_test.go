@@ -94,6 +94,11 @@ func TestClickHouseAnswersLikeTheJournal(t *testing.T) {
 	if out := run(0, "verify", "--against", "clickhouse"); !strings.Contains(out, "7 records, 7 rows, 7 matched") {
 		t.Errorf("verify: %s", out)
 	}
+	server.MustExec(t, "INSERT INTO holdfast.records SELECT * REPLACE(100 AS seq) FROM holdfast.records WHERE op = 'write' LIMIT 1")
+	if out := run(6, "verify", "--against", "clickhouse"); !strings.Contains(out, "the log ends at record 7") || !strings.Contains(out, "1 extra") {
+		t.Errorf("verify of a row behind the end: %s", out)
+	}
+	server.MustExec(t, "ALTER TABLE holdfast.records DELETE WHERE seq = 100 SETTINGS mutations_sync = 2")
 	server.MustExec(t, "ALTER TABLE holdfast.records UPDATE actor_user = 'mallory' WHERE seq = 4 SETTINGS mutations_sync = 2")
 	server.MustExec(t, "ALTER TABLE holdfast.records DELETE WHERE seq = 6 SETTINGS mutations_sync = 2")
 	out := run(6, "verify", "--against", "clickhouse")

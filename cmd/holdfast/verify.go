@@ -180,19 +180,39 @@ func (a *app) verifyRows(c *cli.Context, cfg config.Config, db *clickhouse.DB, p
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	var printErr error
+	report := func(d clickhouse.Difference) {
+		if c.Bool("json") {
+			printErr = errors.Join(printErr, a.json(d))
+			return
+		}
+		a.linef("%s: %s", a.color(red, "clickhouse "+d.What), printableText(d.String()))
+	}
+	host := hostOf(p.Journal.Origin)
 	comp := clickhouse.Comparison{}
 	if p.Shipped >= p.Journal.First {
-		comp, err = db.Compare(c.Context, hostOf(p.Journal.Origin), p.Journal.First, p.Shipped, records(r), func(d clickhouse.Difference) {
-			if c.Bool("json") {
-				printErr = errors.Join(printErr, a.json(d))
-				return
-			}
-			a.linef("%s: %s", a.color(red, "clickhouse "+d.What), printableText(d.String()))
-		})
+		comp, err = db.Compare(c.Context, host, p.Journal.First, p.Shipped, records(r), report)
+	}
+	if err == nil {
+		err = beyond(c.Context, cfg, db, host, &comp, report)
 	}
 	p.ClickHouse = &comp
 	p.OK = p.OK && comp.Clean()
 	return errors.Join(err, printErr)
+}
+
+// beyond looks for rows behind the end of the log. The rows are asked for first: what is shipped meanwhile was in the log before.
+func beyond(ctx context.Context, cfg config.Config, db *clickhouse.DB, host string, comp *clickhouse.Comparison, report func(clickhouse.Difference)) error {
+	_, newest, err := db.Reach(ctx, host, math.MaxUint64)
+	if err != nil {
+		return err
+	}
+	end, err := journal.Newest(cfg.JournalDir())
+	if err != nil || newest <= end {
+		return err
+	}
+	comp.Extra++
+	report(clickhouse.Difference{What: clickhouse.Extra, HostID: host, Seq: newest, Detail: fmt.Sprintf("the newest row; the log ends at record %d", end)})
+	return nil
 }
 
 // verifyIndex compares the index with the records.
