@@ -225,3 +225,37 @@ func TestADocumentThatShowsMoreThanItProvesIsNone(t *testing.T) {
 		}
 	}
 }
+
+func TestALogInPiecesIsToldOfInBoundedSpace(t *testing.T) {
+	l := newLog(t)
+	l.fill(2*outMost + 1000)
+	good := l.readFile(hashesName)
+	for n := int64(0); n < 2000; n += 2 {
+		l.editHash(0, n)
+	}
+	_, found := l.verify(l.pub())
+	hashes := 0
+	for _, f := range found {
+		if strings.HasPrefix(f, "hashes") {
+			hashes++
+		}
+	}
+	if hashes != editsMost+1 {
+		t.Errorf("%d of 1000 edited hashes are told of", hashes)
+	}
+	l.writeFile(hashesName, good)
+	l.edit(seg1, func(f [][]byte) [][]byte {
+		out := f[:0:0]
+		for i, b := range f {
+			if i%2 == 0 {
+				out = append(out, b)
+			}
+		}
+		return out
+	})
+	problems := map[string]int{}
+	sum, err := Verify(context.Background(), l.dir, l.pub(), func(p Problem) { problems[p.Kind]++ })
+	if err != nil || problems[ProblemUnreadable] != 1 || problems[ProblemRemoved] > outMost+1 || sum.OK() {
+		t.Fatalf("%v, %+v, %v", problems, sum, err)
+	}
+}

@@ -70,13 +70,16 @@ func Verify(ctx context.Context, dir, pub string, report func(Problem), known ..
 	if err != nil {
 		return v.sum, fmt.Errorf("verify journal %s: %w", dir, err)
 	}
+	v.sum.Problems = len(v.problems) + v.unnamed
+	if v.unnamed > 0 {
+		v.problems = append(v.problems, Problem{Kind: ProblemUnreadable, From: v.newest.Size, Text: fmt.Sprintf("%d more problems are not named", v.unnamed)})
+	}
 	slices.SortStableFunc(v.problems, func(a, b Problem) int { return cmp.Compare(a.From, b.From) })
 	for _, p := range v.problems {
 		if report != nil {
 			report(p)
 		}
 	}
-	v.sum.Problems = len(v.problems)
 	return v.sum, nil
 }
 
@@ -94,15 +97,30 @@ type verification struct {
 	sum      Summary
 	problems []Problem
 
-	chain  *keychain
-	own    int          // keys that the chain beside the log has
-	newest Checkpoint   // what the log is held against
-	roots  []Checkpoint // all sizes with a known root up to newest, ascending
-	told   bool         // a signed record tells what has expired as newest says
-	segs   []uint64
+	chain   *keychain
+	own     int          // keys that the chain beside the log has
+	newest  Checkpoint   // what the log is held against
+	roots   []Checkpoint // all sizes with a known root up to newest, ascending
+	unnamed int          // problems behind the first problemsMost
+	told    bool         // a signed record tells what has expired as newest says
+	segs    []uint64
 }
 
-func (v *verification) add(p Problem) { v.problems = append(v.problems, p) }
+// What is named one by one, so that a log in pieces is judged in bounded memory and time: problems, edited hashes
+// (each is looked for in its segment), and records out of order.
+const (
+	problemsMost = 1 << 16
+	editsMost    = 1 << 8
+	outMost      = 1 << 15
+)
+
+func (v *verification) add(p Problem) {
+	if len(v.problems) < problemsMost {
+		v.problems = append(v.problems, p)
+	} else {
+		v.unnamed++
+	}
+}
 
 func (v *verification) run(ctx context.Context, pub string, known [][]byte) error {
 	var err error

@@ -28,6 +28,7 @@ type hashWalk struct {
 	differ  *Checkpoint  // the first that did not
 	differs int
 	edits   int                  // hashes found edited
+	last    uint64               // record below the last of them that was not named
 	truth   map[uint64]tlog.Hash // leaves by record that the file has wrong
 }
 
@@ -141,7 +142,10 @@ func (w *hashWalk) settle(level int, x node, storedWrong bool) {
 	}
 	first := uint64(x.at)<<level + 1
 	last := first + 1<<level - 1
-	w.edits++
+	if w.edits++; w.edits > editsMost {
+		w.last = last
+		return
+	}
 	p := Problem{Kind: ProblemHashes, File: hashesName, From: first, To: last, Offset: tlog.StoredHashIndex(level, x.at) * tlog.HashSize}
 	switch {
 	case storedWrong:
@@ -282,6 +286,10 @@ func foldPeaks(n int64, e *[63]node) tlog.Hash {
 
 // finish reports what never came to match.
 func (w *hashWalk) finish() {
+	if w.edits > editsMost {
+		w.v.add(Problem{Kind: ProblemHashes, File: hashesName, To: w.last,
+			Text: fmt.Sprintf("%d more hashes over records up to %d were edited; what is called altered there may be as it was signed", w.edits-editsMost, w.last)})
+	}
 	if len(w.roots) > 0 && w.differ == nil {
 		w.v.add(Problem{Kind: ProblemCheckpoint, From: uint64(w.n) + 1, To: w.v.newest.Size,
 			Text: fmt.Sprintf("the root signed at size %d cannot be computed: hashes and records behind record %d are missing", w.roots[0].Size, w.n)})

@@ -70,14 +70,23 @@ type recordWalk struct {
 
 func (v *verification) records(ctx context.Context, h *hashWalk) error {
 	w := &recordWalk{v: v, h: h, size: v.newest.Size, next: v.newest.First}
+	stopped := false
 	for _, first := range v.segs {
-		if err := w.segment(ctx, first); err != nil {
+		err := w.segment(ctx, first)
+		if stopped = errors.Is(err, errStop); stopped {
+			v.add(Problem{Kind: ProblemUnreadable, From: w.next, To: w.size, File: segmentName(first),
+				Text: fmt.Sprintf("more than %d places are out of order: what follows record %d was not looked at", outMost, w.next-1)})
+			break
+		}
+		if err != nil {
 			return fmt.Errorf("read %s: %w", segmentName(first), err)
 		}
 	}
-	w.close()
+	if !stopped {
+		w.close()
+	}
 	w.report()
-	if first := v.newest.First; first > 1 && !v.told {
+	if first := v.newest.First; first > 1 && !v.told && !stopped {
 		v.add(Problem{Kind: ProblemRemoved, From: 1, To: first - 1, File: checkpointName,
 			Text: fmt.Sprintf("a checkpoint says that %s expired, no record does", these(1, first-1))})
 	}
@@ -134,6 +143,9 @@ func (w *recordWalk) segment(ctx context.Context, first uint64) error {
 			}
 		default:
 			w.v.add(Problem{Kind: ProblemInserted, From: w.next, File: segmentName(first), Offset: fr.Off, Text: "a second header in " + segmentName(first)})
+		}
+		if len(w.strays)+len(w.gaps) > outMost {
+			return errStop
 		}
 		if w.v.sum.Records&0xfff == 0 && ctx.Err() != nil {
 			return ctx.Err()
