@@ -78,7 +78,8 @@ type undo struct {
 // touch is all that the cause did to one path.
 type touch struct {
 	before, after *event.State // before the first touch and after the last one, nil if unknown
-	seq           uint64       // of the first touch
+	seq, last     uint64       // of the first touch and the last one
+	between       bool         // somebody else changed it in between
 	record        string       // id of the last one
 	step          *Step
 	spans         []stretch // all of its changes, in order
@@ -180,7 +181,7 @@ func (u *undo) touch(r *event.Record, path string, before, after *event.State) {
 	} else {
 		t.spans = append(t.spans, stretch{before, after})
 	}
-	t.after, t.record = after, r.ID
+	t.after, t.record, t.last = after, r.ID, r.Seq
 }
 
 func (u *undo) readOther(r *event.Record) {
@@ -192,7 +193,11 @@ func (u *undo) readOther(r *event.Record) {
 		if p == "" || p == r.Path && r.Op == event.OpLink.String() && r.PathTo != "" {
 			continue
 		}
-		u.others[u.name(raw(p), renamed)] = r // the newest one stays
+		n := u.name(raw(p), renamed)
+		u.others[n] = r // the newest one stays
+		if t := u.touched[n]; t != nil && r.Seq > t.seq && r.Seq < t.last {
+			t.between = true
+		}
 	}
 }
 
@@ -263,9 +268,17 @@ func (u *undo) decide(n name, t *touch) error {
 	return nil
 }
 
+// asLeft reports whether what others did to a path is not there any more: it was put
+// back, and the path is as the cause left it.
+func (t *touch) asLeft(have *event.State) bool {
+	a := t.after
+	return !t.between && a != nil && have.Unread == "" && a.Unread == "" && len(diff(a, have)) == 0 &&
+		(a.Type != event.TypeRegular || !a.Hash.IsZero())
+}
+
 // standsInTheWay says why a path is not the cause's to take back, "" if it is.
 func (u *undo) standsInTheWay(n name, t *touch, have *event.State) (record, reason string) {
-	if other := u.others[n]; other != nil && other.Seq > t.seq {
+	if other := u.others[n]; other != nil && other.Seq > t.seq && !t.asLeft(have) {
 		return other.ID, "changed since by " + who(other)
 	}
 	switch {

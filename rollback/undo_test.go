@@ -273,6 +273,20 @@ func TestUndoTakesBackWhatOneUserDid(t *testing.T) {
 				h.do("mallory", "write", root+"/g", "", `echo evil > "$1"`)
 				h.do("alice", "write", root+"/f", "", `echo work >> "$1"`)
 			}, steps: "write /g", conflicts: "/f changed since by alice", left: `echo evil > $1/f; echo work >> $1/f; echo two > $1/g`},
+		{name: "what somebody else changed since and was put back is in nobody's way",
+			before: `echo one > $1/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "write", root+"/f", "", `echo evil > "$1"; touch -d 2001-01-01 "$1"`)
+				h.do("alice", "write", root+"/f", "", `echo work >> "$1"`)
+				storetest.Sh(h.t, `echo evil > "$1"; touch -d 2001-01-01 "$1"`, root+"/f")
+			}, steps: "write /f"},
+		{name: "what somebody else changed in between is a conflict although it is as it was left",
+			before: `echo one > $1/f`,
+			changes: func(h *diary, root string) {
+				h.do("mallory", "write", root+"/f", "", `echo evil > "$1"`)
+				h.do("alice", "write", root+"/f", "", `echo work >> "$1"`)
+				h.do("mallory", "write", root+"/f", "", `echo more >> "$1"`)
+			}, conflicts: "/f changed since by alice", left: `echo evil > $1/f; echo work >> $1/f; echo more >> $1/f`},
 		{name: "what somebody else changed since goes too if forced",
 			before: `echo one > $1/f`,
 			changes: func(h *diary, root string) {

@@ -250,6 +250,7 @@ func (o ops) carryOut(ctx context.Context, action string, plan rollback.Plan, dr
 	defer o.plans.release(id)
 	defer o.about(&plan)()
 	var paths []string
+	var done []rollback.Result
 	var recErr error
 	err = o.vault.Apply(ctx, plan, func(r rollback.Result) {
 		step := stepOf(&r.Step, r.Outcome)
@@ -262,12 +263,13 @@ func (o ops) carryOut(ctx context.Context, action string, plan rollback.Plan, dr
 		step.Record = rec.ID
 		out.Steps = append(out.Steps, step)
 		paths = append(paths, touched(&r.Step)...)
+		done = append(done, r)
 	})
 	keep := recErr != nil || rollback.Passing(err)
 	if ctx.Err() == nil {
 		err = nil // each step tells its own
 	}
-	recErr = errors.Join(recErr, o.journal.Sync(ctx))
+	recErr = errors.Join(recErr, o.brought(ctx, action, intent.ID, done), o.journal.Sync(ctx))
 	if !keep && recErr == nil {
 		recErr = o.vault.End(id)
 	}

@@ -186,9 +186,11 @@ func (o ops) goOn(ctx context.Context, p rollback.Pending) error {
 	asked := by{n.Actor, n.Process}
 	defer o.about(&p.Plan)()
 	var paths []string
+	var done []rollback.Result
 	var recErr error
 	err = o.vault.Continue(ctx, p, func(r rollback.Result) {
 		paths = append(paths, touched(&r.Step)...)
+		done = append(done, r)
 		key := event.Text([]byte(r.Step.Path))
 		if told[key] > 0 { // done and recorded; what became of it since is another's
 			told[key]--
@@ -217,7 +219,7 @@ func (o ops) goOn(ctx context.Context, p rollback.Pending) error {
 	if keep {
 		text += "; it is to go on again"
 	}
-	said := errors.Join(say(outcome, text), recErr, o.took(ctx, paths))
+	said := errors.Join(say(outcome, text), recErr, o.brought(ctx, n.Action, n.Record, done), o.took(ctx, paths))
 	if keep {
 		return errors.Join(err, said)
 	}

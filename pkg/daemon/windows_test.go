@@ -186,3 +186,35 @@ func TestWithoutADaemonAWindowIsOpenedForTheNextOne(t *testing.T) {
 	}
 	startWith(t, cfg).expected(t, 2, tree, "second", 1)
 }
+
+// What was approved is trusted, so that an undo of it is against the trusted state.
+func TestAnUndoOfWhatAWindowApprovedStaysOverARestartAndIsWhatIsPutBack(t *testing.T) {
+	cfg, tree := watching(t)
+	const alice, bob = 2, 3
+	write(t, filepath.Join(tree, "old"), "old\n")
+	process := spawn(t, cfg)
+	d := &running{cfg: cfg, client: control.NewClient(cfg.Socket)}
+	before := picture(t, tree)
+	d.window(t, control.WindowRequest{Ticket: "T", ForNS: int64(time.Hour)})
+	at(t, alice, `cd "$1"; echo second > conf; rm old; echo new > new; mkdir d; mv new d/new; mv d e`, tree)
+	d.told(t)
+	d.window(t, control.WindowRequest{CloseTicket: "T"})
+	user := d.records(t, query.Filter{Kind: event.RecChange})[0].Actor.User
+	if out := d.undo(t, control.UndoRequest{User: user}); len(out.Conflicts) > 0 {
+		t.Errorf("conflicts: %+v", out.Conflicts)
+	}
+	kill(t, process)
+	d = startWith(t, cfg)
+	d.told(t)
+	if after := picture(t, tree); after != before {
+		t.Errorf("after a restart:\n%s", lineDiff(t, before, after))
+	}
+	if found := d.records(t, query.Filter{Kind: event.RecChange, Verdict: event.VerdictUnauthorized}); len(found) > 0 {
+		t.Errorf("%d changes were found, the first of %s", len(found), found[0].Path)
+	}
+	d.refused(t, bob, tree, "first")
+	d.told(t)
+	if after := picture(t, tree); after != before {
+		t.Errorf("after somebody's change:\n%s", lineDiff(t, before, after))
+	}
+}
