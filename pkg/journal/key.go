@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -150,9 +151,14 @@ func overwrite(f *os.File) error {
 
 // readPub reads the verifier's key of the log's first key; "" if the file is missing.
 func readPub(keyDir string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(keyDir, pubName))
+	f, err := openRegular(keyDir, pubName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, noteMost))
 	return strings.TrimSpace(string(b)), err
 }

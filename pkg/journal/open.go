@@ -104,7 +104,8 @@ func setAside(dir string, now time.Time) error {
 	return errors.Join(syncDir(to), syncDir(dir), syncDir(filepath.Dir(dir)))
 }
 
-// listSegments returns the first records of the segments in dir, in order.
+// listSegments returns the first records of the segments in dir, in order. What has the name of one and is no regular
+// file is none.
 func listSegments(dir string) ([]uint64, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -112,7 +113,7 @@ func listSegments(dir string) ([]uint64, error) {
 	}
 	var firsts []uint64
 	for _, e := range entries {
-		if n, ok := parseSegmentName(e.Name()); ok {
+		if n, ok := parseSegmentName(e.Name()); ok && e.Type().IsRegular() {
 			firsts = append(firsts, n)
 		}
 	}
