@@ -234,8 +234,12 @@ func (s *Store) readPlans(each func(Pending), bad func(name string, err error) e
 func (s *Store) fsckPlans(repair bool, report func(Problem)) error {
 	return s.readPlans(func(Pending) {}, func(name string, err error) error {
 		kind, repair := ProblemPlan, repair
-		if errors.Is(err, ErrSealed) {
+		var unread *fs.PathError
+		switch {
+		case errors.Is(err, ErrSealed):
 			kind, repair = ProblemSealed, false
+		case errors.As(err, &unread): // it may be whole, and the disk answer again
+			repair = false
 		}
 		if repair {
 			if err := s.disk.Unlink(s.plans, name, 0); err != nil {

@@ -20,6 +20,24 @@ type Disk struct {
 	// An error stands for the call's own: EINTR makes it be called again, as that of
 	// the kernel does. Tests inject faults here.
 	Before func(op, object string) error
+	// BeforeRead is the same for the calls that read an object: openat and read.
+	BeforeRead func(op, object string) error
+}
+
+// look makes a call that reads an object. EINTR makes it be called again.
+func (d Disk) look(op, object string, f func() error) error {
+	for {
+		var err error
+		if d.BeforeRead != nil {
+			err = d.BeforeRead(op, object)
+		}
+		if err == nil {
+			err = f()
+		}
+		if err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 func (d Disk) do(op, object string, f func() error) error {

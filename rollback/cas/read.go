@@ -26,7 +26,11 @@ func (s *Store) file(h event.Hash) (*os.File, error) {
 			at, name = s.tmp, t.name
 		}
 		s.mu.Unlock()
-		fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		var fd int
+		err := s.disk.look("openat", name, func() (err error) {
+			fd, err = unix.Openat(at, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+			return err
+		})
 		if err == nil {
 			return os.NewFile(uintptr(fd), name), nil
 		}
@@ -74,7 +78,7 @@ func (s *Store) takeInto(h event.Hash, f *os.File, mem *scratch) (content, error
 	// A frame is never much longer than its content; one that is long is never sealed.
 	if st.Size > SmallSize+SmallSize/16 {
 		magic := make([]byte, len(listMagic))
-		if _, err := f.ReadAt(magic, 0); err != nil {
+		if err := s.disk.look("read", f.Name(), func() error { _, err := f.ReadAt(magic, 0); return err }); err != nil {
 			return content{}, fmt.Errorf("read object %s: %w", h.Hex(), err)
 		}
 		if string(magic) != listMagic && !Sealed(magic) {
@@ -85,7 +89,7 @@ func (s *Store) takeInto(h event.Hash, f *os.File, mem *scratch) (content, error
 		mem.raw = make([]byte, st.Size)
 	}
 	raw := mem.raw[:st.Size]
-	if _, err := io.ReadFull(f, raw); err != nil {
+	if err := s.disk.look("read", f.Name(), func() error { _, err := io.ReadFull(f, raw); return err }); err != nil {
 		return content{}, fmt.Errorf("read object %s: %w", h.Hex(), err)
 	}
 	c := content{raw: raw}
@@ -151,8 +155,11 @@ func (s *Store) Parts(h event.Hash) ([]event.Hash, error) {
 	}
 	defer f.Close()
 	magic := make([]byte, len(listMagic))
-	if _, err := io.ReadFull(f, magic); err != nil {
-		return nil, corrupt(h, err)
+	if err := s.disk.look("read", f.Name(), func() error { _, err := io.ReadFull(f, magic); return err }); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return nil, corrupt(h, err)
+		}
+		return nil, fmt.Errorf("read object %s: %w", h.Hex(), err)
 	}
 	if string(magic) != listMagic && !Sealed(magic) {
 		return nil, nil
