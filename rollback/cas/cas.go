@@ -78,7 +78,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open objects %s: %w", dir, err)
 	}
-	s.dec, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(2), zstd.WithDecoderLowmem(true),
+	s.dec, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true), // 0: one for each processor, as a plan has workers
 		zstd.WithDecoderMaxMemory(2*SmallSize), zstd.IgnoreChecksum(true)) // the digest tells
 	if err != nil {
 		return nil, fmt.Errorf("open objects %s: %w", dir, err)

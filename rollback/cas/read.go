@@ -26,20 +26,28 @@ func (s *Store) file(h event.Hash) (*os.File, error) {
 			at, name = s.tmp, t.name
 		}
 		s.mu.Unlock()
-		var fd int
-		err := s.disk.look("openat", name, func() (err error) {
-			fd, err = unix.Openat(at, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-			return err
-		})
+		fd, err := s.openat(at, name)
+		if waits && errors.Is(err, unix.ENOENT) { // it has got its name since
+			name = place(h)
+			fd, err = s.openat(s.objects, name)
+		}
 		if err == nil {
 			return os.NewFile(uintptr(fd), name), nil
 		}
 		if !errors.Is(err, unix.ENOENT) {
 			return nil, fmt.Errorf("open object %s: %w", h.Hex(), err)
 		}
-		// Flush may have renamed it between the two looks: look once more.
+		// It was written anew, or put, between the two looks: look once more.
 	}
 	return nil, fmt.Errorf("open object %s: %w", h.Hex(), ErrMissing)
+}
+
+func (s *Store) openat(dirfd int, name string) (fd int, err error) {
+	err = s.disk.look("openat", name, func() (err error) {
+		fd, err = unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		return err
+	})
+	return fd, err
 }
 
 func corrupt(h event.Hash, cause error) error {
