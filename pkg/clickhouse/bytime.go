@@ -11,8 +11,8 @@ import (
 
 // byTime answers over several hosts, by time, host and sequence. The table is in the
 // order of the hosts' logs, so that the server has to sort: it is asked for one
-// window of time after the other, and sorts what lies in one. hosts is how many there are.
-func (db *DB) byTime(ctx context.Context, f *query.Filter, w conditions, hosts int, fn func(*event.Record) error) error {
+// window of time after the other, and sorts what lies in one.
+func (db *DB) byTime(ctx context.Context, f *query.Filter, w conditions, hosts []string, fn func(*event.Record) error) error {
 	x := walk{db: db, f: f, w: w, size: lastPage}
 	if f.Limit > 0 {
 		x.size = min(f.Limit, lastPage)
@@ -51,9 +51,8 @@ func (x *walk) width(n uint64) int64 {
 	return max(1, int64(float64(x.hi-x.lo+1)*float64(x.size)/float64(n)/2))
 }
 
-// within is w for times from a to b, inclusive.
-func (x *walk) within(a, b int64) conditions {
-	c := x.w
+// within is c for times from a to b, inclusive.
+func (c conditions) within(a, b int64) conditions {
 	c.and("time >= fromUnixTimestamp64Nano(toInt64(?), 'UTC') AND time <= fromUnixTimestamp64Nano(toInt64(?), 'UTC')", a, b)
 	return c
 }
@@ -70,7 +69,7 @@ func (x *walk) up(ctx context.Context, n uint64, fn func(*event.Record) error) e
 	var from *key
 	for at, width := x.lo, x.width(n); at <= x.hi; {
 		end := min(at+width-1, x.hi)
-		c := x.within(at, end)
+		c := x.w.within(at, end)
 		if from != nil {
 			c.and("(toUnixTimestamp64Nano(time), host_id, seq, boot) > (?, ?, ?, ?)", from.time, from.hostID, from.seq, from.boot)
 		}
@@ -96,15 +95,16 @@ func (x *walk) up(ctx context.Context, n uint64, fn func(*event.Record) error) e
 const (
 	granule = 4096
 	wider   = 2
+	widest  = 6
 )
 
-// down returns the newest f.Limit records of so many hosts, newest first.
-func (x *walk) down(ctx context.Context, hosts int) ([]*event.Record, error) {
+// down returns the newest f.Limit records of these hosts, newest first.
+func (x *walk) down(ctx context.Context, hosts []string) ([]*event.Record, error) {
 	n, err := x.bounds(ctx, conditions{})
 	if err != nil || n == 0 {
 		return nil, err
 	}
-	rows := float64(hosts) * granule
+	rows := float64(len(hosts)) * granule
 	switch {
 	case x.f.Host != "" || x.f.Session != "" || x.f.Exec != "" || x.f.Below != "": // they lie together
 		rows = float64(n)
@@ -115,6 +115,13 @@ func (x *walk) down(ctx context.Context, hosts int) ([]*event.Record, error) {
 	if x.f.Until != 0 {
 		x.hi = min(x.hi, int64(x.f.Until)-1)
 	}
+	g := *x.f
+	g.Since = 0
+	begun := where(&g)
+	if g.Host != "" {
+		begun.among("host_id", hosts)
+	}
+	text := x.f.Path + x.f.Command + x.f.Meaning
 	var found []*event.Record
 	seen := map[key]bool{}
 	for at := x.hi; at >= x.lo; {
@@ -123,12 +130,17 @@ func (x *walk) down(ctx context.Context, hosts int) ([]*event.Record, error) {
 			begin = at - int64(w)
 		}
 		had := len(found)
+		c := x.w
+		if since := int64(x.f.Since); at >= since { // times of the end do not matter
+			begin, c = max(begin, since), begun
+		}
+		window := c.within(begin, at)
 		for from, more := (*key)(nil), true; more; {
-			c := x.within(begin, at)
+			c := window
 			if from != nil {
 				c.and("(toUnixTimestamp64Nano(time), host_id, seq, boot) < (?, ?, ?, ?)", from.time, from.hostID, from.seq, from.boot)
 			}
-			p, err := x.newest(ctx, c, begin, at, seen)
+			p, err := x.newest(ctx, c, seen)
 			if err != nil {
 				return nil, err
 			}
@@ -141,21 +153,24 @@ func (x *walk) down(ctx context.Context, hosts int) ([]*event.Record, error) {
 			}
 		}
 		at = begin - 1
-		if got := len(found) - had; got == 0 || x.f.Since != 0 && at < int64(x.f.Since) {
-			rows = float64(n) // what is so rare, and what lasted until then, indexes find
-		} else {
+		switch got := len(found) - had; {
+		case x.f.Since != 0 && at < int64(x.f.Since), got == 0 && text == "":
+			rows = float64(n) // what lasted until then, and what is so rare, indexes find
+		case got == 0:
+			rows *= widest // the index over text is large
+		default:
 			rows *= max(wider, 2*float64(x.f.Limit-len(found))/float64(got))
 		}
 	}
 	return found, nil
 }
 
-// newest asks for the newest rows that c selects, of times from a to b, without those that were seen. The server looks for
+// newest asks for the newest rows that c selects, without those that were seen. The server looks for
 // them in what it needs to find them and to put them in order, and reads the bytes of the found ones alone.
-func (x *walk) newest(ctx context.Context, c conditions, a, b int64, seen map[key]bool) (page, error) {
+func (x *walk) newest(ctx context.Context, c conditions, seen map[key]bool) (page, error) {
 	const order = " ORDER BY time DESC, host_id DESC, seq DESC, boot DESC"
 	table := x.db.target.Database + ".records"
-	of := (&walk{}).within(a, b)
+	var of conditions
 	of.and("(host_id, seq, boot, time) IN (SELECT host_id, seq, boot, time FROM "+table+c.clause()+order+" LIMIT "+strconv.Itoa(x.size)+")", c.args...)
 	return x.db.rows(ctx, x.f, "SELECT host_id, seq, boot, toUnixTimestamp64Nano(time), rec FROM "+table+of.clause()+order, of.args, seen)
 }
