@@ -159,7 +159,7 @@ func (f *fleet) questions(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	host, minute := some[0], int64(time.Minute)
+	host, hour := some[0], int64(time.Hour)
 	for name, q := range map[string]query.Filter{
 		"newest 100":                      {Limit: 100},
 		"newest 100 of a host":            {Host: host, Limit: 100},
@@ -174,7 +174,7 @@ func (f *fleet) questions(b *testing.B) {
 		"execution of a host":             {Host: host, Exec: some[5]},
 		"executable, all hosts":           {Exe: some[6], Limit: 100},
 		"kind and verdict, all hosts":     {Kind: event.RecAttempt, Verdict: event.VerdictBlocked, Limit: 100},
-		"a minute, all hosts":             {Since: event.Time(at - minute), Until: event.Time(at), Limit: 100},
+		"an hour, all hosts":              {Since: event.Time(at - hour), Until: event.Time(at), Limit: 100},
 		"words of a command, all hosts":   {Command: "useradd", Limit: 100},
 		"path that is nowhere":            {Path: "/usr/lib/security/pam_evil.so", Limit: 100},
 		"words that are nowhere":          {Command: "nc -e /bin/sh", Limit: 100},
