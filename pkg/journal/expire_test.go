@@ -22,7 +22,7 @@ func aging(t *testing.T) (l *log, clock *time.Time) {
 	l = newLog(t)
 	now := time.Unix(1_700_000_000, 0)
 	clock = &now
-	l.o.SegmentBytes, l.o.HistoryEvery = 1, time.Nanosecond
+	l.o.SegmentBytes, l.o.HistoryEvery, l.o.FlushEvery = 1, time.Nanosecond, time.Hour
 	l.o.Now, l.o.ageMost = func() time.Time { return *clock }, 1000
 	return l, clock
 }

@@ -115,7 +115,7 @@ const (
 func tenEach(t *testing.T) *log {
 	t.Helper()
 	l := newLog(t)
-	l.o.SegmentBytes = 1
+	l.o.SegmentBytes, l.o.FlushEvery = 1, time.Hour // a commit is where fill asks for one, however slow the machine is
 	l.o.HistoryEvery = time.Nanosecond
 	l.fill(60)
 	segs, err := listSegments(l.dir)
