@@ -179,6 +179,12 @@ func TestTimesAreFoundHoweverTheClockWasSet(t *testing.T) {
 	}
 }
 
+func TestTheIndexOfLongRecordsIsOfThoseThatNoSpanHas(t *testing.T) {
+	if want := fmt.Sprintf("WHERE till - time > %d;", longTime); !strings.Contains(schema, want) {
+		t.Errorf("no %q", want)
+	}
+}
+
 func TestStretchesAreJoinedAndFew(t *testing.T) {
 	for _, c := range []struct {
 		in   []stretch

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 
@@ -106,7 +107,7 @@ func stretches(ctx context.Context, tx *sql.Tx, since, until event.Time) ([]stre
 	if err != nil {
 		return nil, err
 	}
-	const long = "FROM rec INDEXED BY rec_long WHERE till - time > 60000000000 AND till >= ? AND time < ?"
+	long := fmt.Sprintf("FROM rec INDEXED BY rec_long WHERE till - time > %d AND till >= ? AND time < ?", longTime)
 	longs := 0
 	err = twoNumbers(ctx, tx, func(lo, hi uint64) {
 		longs++
