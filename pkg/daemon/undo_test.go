@@ -156,6 +156,26 @@ func TestUndoKeepsWhatSomebodyElseDidInBetween(t *testing.T) {
 	}
 }
 
+func TestAnUndoIsNoChangeToTheNextStart(t *testing.T) {
+	cfg, tree := watching(t)
+	cfg.Rules[0].Mode = event.ModeObserve
+	d := startWith(t, cfg)
+	at(t, 2, `cd "$1"; mkdir d; mv conf d/conf; echo second >> d/conf`, tree)
+	d.told(t)
+	user := d.records(t, query.Filter{Kind: event.RecChange})[0].Actor.User
+	n := len(d.records(t, query.Filter{Kind: event.RecChange}))
+	d.undo(t, control.UndoRequest{Record: d.undo(t, control.UndoRequest{User: user}).Record})
+	at(t, 2, `cd "$1"; mv d e`, tree)
+	d.told(t)
+	d.undo(t, control.UndoRequest{Record: d.records(t, query.Filter{Kind: event.RecChange, Op: "rename", Path: tree + "/d"})[0].ID})
+	d.stop()
+	d = startWith(t, cfg)
+	d.told(t)
+	if all := d.records(t, query.Filter{Kind: event.RecChange}); len(all) != n+1 {
+		t.Errorf("%d changes, want %d: the last is %s of %s, found %s", len(all), n+1, all[len(all)-1].Op, all[len(all)-1].Path, all[len(all)-1].Found)
+	}
+}
+
 func lineDiff(t *testing.T, a, b string) string {
 	t.Helper()
 	x, y := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
