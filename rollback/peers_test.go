@@ -28,7 +28,7 @@ func sampleOf(b *testing.B, from, to string) (bytes int64) {
 	var all []string
 	err := filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
-			if info, err := d.Info(); err == nil && info.Size() > 32<<10 && info.Size() < 8<<20 {
+			if info, err := d.Info(); err == nil && info.Size() > 48<<10 && info.Size() < 8<<20 {
 				all = append(all, p)
 			}
 		}
