@@ -183,6 +183,14 @@ func (j *job) keep(from int, name, token string) bool {
 		take = j.s.evidence.copy
 	}
 	kept, err := take(from, name, j.base, j.s.now(), token)
+	if from == j.parent && kept == "" && errors.Is(err, unix.EPERM) { // another restore in it has put its flags back
+		err = j.inParent(func() (err error) {
+			if kept == "" {
+				kept, err = take(from, name, j.base, j.s.now(), token)
+			}
+			return err
+		})
+	}
 	j.stuck = kept == ""
 	if errors.Is(err, errTooBig) {
 		if derr := j.s.evidence.drop(from, name); derr == nil {
