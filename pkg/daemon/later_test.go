@@ -86,15 +86,11 @@ func TestWhatChangesBeforeItIsEnrolledIsRecordedAndNotTrusted(t *testing.T) {
 	big, cfg := bigTree(t)
 	d := startWith(t, cfg)
 	late, early, gone, fresh := filepath.Join(big, "999"), filepath.Join(big, "0"), filepath.Join(big, "998"), filepath.Join(big, "new")
-	write(t, late, "evil")
-	write(t, fresh, "evil too")
-	if err := os.Remove(gone); err != nil {
-		t.Fatal(err)
-	}
+	at(t, 2, `cd "$1"; printf evil >999; printf 'evil too' >new; rm 998`, big)
 	for path, op := range map[string]string{late: "write", fresh: "create", gone: "unlink"} {
 		r := d.wait(t, query.Filter{Kind: event.RecChange, Path: path}, 1)[0]
-		if r.Verdict != event.VerdictUnauthorized || r.Process == nil || r.Process.PID != uint32(os.Getpid()) || r.Op != op && !strings.Contains(strings.Join(r.Ops, " "), op) {
-			t.Errorf("%s: %s by %+v: %s, %s", r.Op, path, r.Process, r.Verdict, r.Reason)
+		if r.Verdict != event.VerdictUnauthorized || r.Process == nil || r.Actor.Loginuid != 2 || r.Op != op && !strings.Contains(strings.Join(r.Ops, " "), op) {
+			t.Errorf("%s: %s by %+v: %s, %s", r.Op, path, r.Actor, r.Verdict, r.Reason)
 		}
 		if r.Before == nil || r.Before.Exists != (path != fresh) || path == late && (r.Before.Size != 11 || r.Before.Unread == "") {
 			t.Errorf("before %s: %+v", path, r.Before)
