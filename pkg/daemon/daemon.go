@@ -75,6 +75,7 @@ type Daemon struct {
 	degraded map[string]string // what for → reason
 	enrolled map[string]pipeline.Enrolled
 	later    []string                 // large trees that are still to be enrolled
+	begun    map[string][]rehash.Mark // what an earlier run surveyed of them, until it is taken
 	surveyed map[string][]rehash.Mark // what was in them before
 	unarmed  []sense.Unarmed
 	pruned   pruned
@@ -100,7 +101,7 @@ func Run(ctx context.Context, cfg config.Config, o Options) (err error) {
 	d := &Daemon{
 		ops: ops{state: st}, o: o, log: o.Log, started: time.Now(), beneath: beneath{wake: make(chan struct{}, 1)}, scan: make(chan struct{}, 1), holds: holds{changed: make(chan struct{}, 1)}, stop: stop,
 		degraded: make(map[string]string), enrolled: make(map[string]pipeline.Enrolled),
-		surveyed: make(map[string][]rehash.Mark),
+		begun: make(map[string][]rehash.Mark), surveyed: make(map[string][]rehash.Mark),
 	}
 	defer func() { err = errors.Join(err, d.state.close()) }()
 	d.finishEarlier(ctx)
@@ -158,7 +159,9 @@ func (d *Daemon) build() error {
 	if err := d.windowsErr; err != nil {
 		d.degrade("windows", "approved windows are not in force: "+err.Error())
 	}
-	d.through = d.letThrough
+	if sense.CanBlock(d.tier) { // else there is nothing to open
+		d.through = d.letThrough
+	}
 	for name, reason := range d.rules.weakened {
 		d.degrade("rule "+name, reason)
 	}

@@ -67,6 +67,9 @@ func (d *Daemon) postpone(ctx context.Context) error {
 		if _, known := d.vault.Latest(p); marks != nil || !known && !nested && large(ctx, p) {
 			d.mu.Lock()
 			d.later = append(d.later, p)
+			if marks != nil {
+				d.begun[p] = marks
+			}
 			d.mu.Unlock()
 			d.rules.setEnrolling(p, true)
 		}
@@ -86,13 +89,10 @@ func (d *Daemon) isLater(root string) bool {
 func (d *Daemon) survey(ctx context.Context, root string) (again bool, err error) {
 	d.mu.Lock()
 	_, done := d.surveyed[root]
+	earlier := d.begun[root]
 	d.mu.Unlock()
 	if done {
 		return false, nil
-	}
-	earlier, err := readSurvey(d.cfg.State, root)
-	if err != nil {
-		return false, err
 	}
 	marks, err := d.pipe.Survey(ctx, root, earlier)
 	if err == nil && earlier == nil {
@@ -103,6 +103,7 @@ func (d *Daemon) survey(ctx context.Context, root string) (again bool, err error
 	}
 	d.mu.Lock()
 	d.surveyed[root] = marks
+	delete(d.begun, root)
 	d.mu.Unlock()
 	return earlier != nil, nil
 }

@@ -71,9 +71,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 	for _, l := range d.pipe.Limits() {
 		s.Limits = append(s.Limits, control.Limit(l))
 	}
-	for _, w := range d.windows.List() {
-		s.Windows = append(s.Windows, d.shown(&w))
-	}
+	s.Windows = d.openWindowsShown()
 	d.mu.Lock()
 	s.Armed = d.armed && len(d.later) == 0
 	d.mu.Unlock()

@@ -105,9 +105,10 @@ func (o ops) openWindow(ctx context.Context, r control.WindowRequest) (control.O
 	if err := o.done(ctx, asked, window.ActionOpen, &w, rec.Reason, err); err != nil {
 		return out, err
 	}
-	shown := o.shown(&w)
+	p := o.policy()
+	shown := o.shown(p, &w)
 	out.Windows = []control.Window{shown}
-	out.Notes = append(notes, o.scopeNotes(&w)...)
+	out.Notes = append(notes, scopeNotes(p, &w)...)
 	if o.windowsErr != nil {
 		out.Notes = append(out.Notes, "not in force: "+o.windowsErr.Error())
 	}
@@ -176,7 +177,7 @@ func (o ops) done(ctx context.Context, asked by, action string, w *window.Window
 
 func (o ops) closeWindows(ctx context.Context, r control.WindowRequest) (control.Outcome, error) {
 	var out control.Outcome
-	asked := o.asker(ctx)
+	asked, p := o.asker(ctx), o.policy()
 	for _, w := range o.windows.List() {
 		if w.Number != r.Close && (r.CloseTicket == "" || w.Ticket != r.CloseTicket) {
 			continue
@@ -190,7 +191,7 @@ func (o ops) closeWindows(ctx context.Context, r control.WindowRequest) (control
 		if err := o.done(ctx, asked, window.ActionClose, &w, reason, o.windows.Remove(w.Number)); err != nil {
 			return out, err
 		}
-		out.Windows = append(out.Windows, o.shown(&w))
+		out.Windows = append(out.Windows, o.shown(p, &w))
 	}
 	if err := o.letIn(); err != nil {
 		return out, fmt.Errorf("close window: %w", err)
@@ -276,8 +277,8 @@ func resolveScope(w *window.Window) (notes []string) {
 }
 
 // scopeNotes says of what will never match as far as this host knows now.
-func (s *state) scopeNotes(w *window.Window) (notes []string) {
-	if p := s.policy(); p != nil && w.Path != "" && len(touching(p, w)) == 0 {
+func scopeNotes(p *policy.Policy, w *window.Window) (notes []string) {
+	if p != nil && w.Path != "" && len(touching(p, w)) == 0 {
 		notes = append(notes, "no rule watches anything there: nothing is covered")
 	}
 	if _, ok := loginuid(w.User); w.User != "" && !ok {
@@ -319,8 +320,7 @@ func touching(p *policy.Policy, w *window.Window) (out []*policy.Rule) {
 }
 
 // blocking lists the rules that block where a window reaches.
-func (s *state) blocking(w *window.Window) []string {
-	p := s.policy()
+func (s *state) blocking(p *policy.Policy, w *window.Window) []string {
 	if p == nil {
 		return nil
 	}
@@ -333,13 +333,26 @@ func (s *state) blocking(w *window.Window) []string {
 	return out
 }
 
-// shown is a window as people see it.
-func (s *state) shown(w *window.Window) control.Window {
+// openWindowsShown lists the windows that are open as people see them.
+func (s *state) openWindowsShown() (out []control.Window) {
+	all := s.windows.List()
+	if len(all) == 0 {
+		return nil
+	}
+	p := s.policy()
+	for i := range all {
+		out = append(out, s.shown(p, &all[i]))
+	}
+	return out
+}
+
+// shown is a window as people see it, by these rules.
+func (s *state) shown(p *policy.Policy, w *window.Window) control.Window {
 	c := shownWindow(w)
 	if w.User == "" {
-		c.Unopened = s.blocking(w)
+		c.Unopened = s.blocking(p, w)
 	} else {
-		c.LetsThrough = s.blocking(w)
+		c.LetsThrough = s.blocking(p, w)
 	}
 	c.LeftNS = int64(s.windows.Left(w))
 	return c
@@ -364,11 +377,7 @@ func Windows(cfg config.Config) ([]control.Window, error) {
 		return nil, err
 	}
 	s := &state{cfg: cfg, windows: set}
-	var out []control.Window
-	for _, w := range set.List() {
-		out = append(out, s.shown(&w))
-	}
-	return out, nil
+	return s.openWindowsShown(), nil
 }
 
 // nameOf is who asked, in a word.
