@@ -220,23 +220,12 @@ func (s *scans) swap(j *job, root string) error {
 	if rule, ok := s.p.o.Rule(root); !j.swapped || !ok || rule.Mode != event.ModeObserve {
 		return nil
 	}
-	done := make(chan struct{})
-	err := s.put(&item{call: func() {
+	return s.p.inTurn(func() {
 		before, after, swapped := s.p.states.Swap(s.p.tree(root))
 		if swapped && j.note != nil {
 			j.note(root, before, after)
 		}
-		close(done)
-	}})
-	if err != nil {
-		return err
-	}
-	select {
-	case <-done:
-		return nil
-	case <-s.ctx.Done():
-		return s.ctx.Err()
-	}
+	})
 }
 
 // scanDelay lets changes that are under way settle before a rescan.
