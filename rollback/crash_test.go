@@ -358,16 +358,7 @@ func TestKillingARestoreAtAnyStepLeavesOldOrNew(t *testing.T) {
 				if part := between(states(t, files), good, bad); part != "" {
 					t.Errorf("killed at step %d: neither old nor new:\n%s", n, part)
 				}
-				clean(t, s)
-				if err := restore(s, files); err != nil {
-					t.Errorf("after a crash at step %d: %v", n, err)
-				}
-				if got := states(t, files); got != good {
-					t.Errorf("after a crash at step %d and a second restore:\n%s\nwanted:\n%s", n, got, good)
-				}
-				if err := s.Close(); err != nil {
-					t.Fatal(err)
-				}
+				madeUp(t, s, files, n, good, restore)
 				if !died {
 					break
 				}
@@ -377,6 +368,21 @@ func TestKillingARestoreAtAnyStepLeavesOldOrNew(t *testing.T) {
 				t.Errorf("only %d steps", steps)
 			}
 		})
+	}
+}
+
+// madeUp restores once more after a crash at step n, compares, and closes the vault.
+func madeUp(t *testing.T, s *Store, files string, n int, good string, restore func(*Store, string) error) {
+	t.Helper()
+	clean(t, s)
+	if err := restore(s, files); err != nil {
+		t.Errorf("after a crash at step %d: %v", n, err)
+	}
+	if got := states(t, files); got != good {
+		t.Errorf("after a crash at step %d and a second restore:\n%s\nwanted:\n%s", n, got, good)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -570,16 +576,7 @@ func TestKillingARestoreOfMetadataAtAnyStepIsMadeUpForByTheNext(t *testing.T) {
 		if now := states(t, files); now != good && now != bad {
 			steps++
 		}
-		clean(t, s)
-		if err := restoreAll(s, files); err != nil {
-			t.Errorf("after a crash at step %d: %v", n, err)
-		}
-		if got := states(t, files); got != good {
-			t.Errorf("after a crash at step %d and a second restore:\n%s\nwanted:\n%s", n, got, good)
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
+		madeUp(t, s, files, n, good, restoreAll)
 		if !died {
 			break
 		}

@@ -24,33 +24,30 @@ type Disk struct {
 	BeforeRead func(op, object string) error
 }
 
-// look makes a call that reads an object. EINTR makes it be called again.
+// look makes a call that reads an object.
 func (d Disk) look(op, object string, f func() error) error {
+	return call(d.BeforeRead, op, object, f)
+}
+
+func (d Disk) do(op, object string, f func() error) error {
+	if err := call(d.Before, op, object, f); err != nil {
+		return fmt.Errorf("%s %q: %w", op, object, err)
+	}
+	return nil
+}
+
+// call makes a call, again and again while it is interrupted.
+func call(before func(op, object string) error, op, object string, f func() error) error {
 	for {
 		var err error
-		if d.BeforeRead != nil {
-			err = d.BeforeRead(op, object)
+		if before != nil {
+			err = before(op, object)
 		}
 		if err == nil {
 			err = f()
 		}
 		if err != unix.EINTR {
 			return err
-		}
-	}
-}
-
-func (d Disk) do(op, object string, f func() error) error {
-	for {
-		err := d.before(op, object)
-		if err == nil {
-			err = f()
-		}
-		if err == nil {
-			return nil
-		}
-		if err != unix.EINTR {
-			return fmt.Errorf("%s %q: %w", op, object, err)
 		}
 	}
 }
