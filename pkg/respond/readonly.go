@@ -27,12 +27,12 @@ const (
 // onReadOnly reports whether a path lies on a file system that is mounted read-only;
 // what is not there is looked for where it would be.
 func onReadOnly(p string) bool {
-	var st unix.Statfs_t
-	err := unix.Statfs(path.Dir(p), &st)
-	for p = path.Dir(p); errors.Is(err, unix.ENOENT) && p != "/"; p = path.Dir(p) {
-		err = unix.Statfs(path.Dir(p), &st)
+	for dir := path.Dir(p); ; dir = path.Dir(dir) {
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); !errors.Is(err, unix.ENOENT) || dir == "/" {
+			return err == nil && st.Flags&unix.ST_RDONLY != 0
+		}
 	}
-	return err == nil && st.Flags&unix.ST_RDONLY != 0
 }
 
 // note has a path wait if that is why a step failed.
