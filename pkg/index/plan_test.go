@@ -47,19 +47,7 @@ func (h *host) planOf(f query.Filter) (p *plan, how string, wide uint64) {
 	if p, err = makePlan(context.Background(), tx, &f, planned); err != nil || p.none {
 		h.t.Fatalf("%+v: %+v, %v", f, p, err)
 	}
-	rows, err := tx.Query("EXPLAIN QUERY PLAN "+p.text(true), p.bind(1, planned, 10)...)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id, parent, unused int
-		var s string
-		if err := rows.Scan(&id, &parent, &unused, &s); err != nil {
-			h.t.Fatal(err)
-		}
-		how += s + "; "
-	}
+	how = h.explain(tx, p.text(true), p.bind(1, planned, 10)...)
 	for _, s := range p.where {
 		wide += s.hi - s.lo + 1
 	}
@@ -103,26 +91,29 @@ func TestEachQuestionIsDrivenByItsIndex(t *testing.T) {
 		})
 	}
 	t.Run("words and names are looked up by their indexes", func(t *testing.T) {
+		db, err := sql.Open("sqlite", dsn(h.path, "ro"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
 		for q, want := range map[string]string{
 			"SELECT c.id FROM commands m CROSS JOIN commands_content c ON c.id = m.rowid WHERE commands MATCH '" + trigrams("file1100") + "'": "VIRTUAL TABLE INDEX",
 			"SELECT id, s FROM bases WHERE s >= 'a' AND s < 'b'":                                                                              "SEARCH bases",
 			"SELECT id, s FROM paths INDEXED BY paths_base WHERE base IN (SELECT value FROM json_each('[1]')) AND s >= 'a'":                   "paths_base (base=?)",
 		} {
-			if how := h.explain(q); !strings.Contains(how, want) {
+			if how := h.explain(db, q); !strings.Contains(how, want) {
 				t.Errorf("%s: %s", q, how)
 			}
 		}
 	})
 }
 
-func (h *host) explain(q string) (how string) {
+// explain tells how SQLite goes about a question.
+func (h *host) explain(db interface {
+	Query(q string, args ...any) (*sql.Rows, error)
+}, q string, args ...any) (how string) {
 	h.t.Helper()
-	db, err := sql.Open("sqlite", dsn(h.path, "ro"))
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer db.Close()
-	rows, err := db.Query("EXPLAIN QUERY PLAN " + q)
+	rows, err := db.Query("EXPLAIN QUERY PLAN "+q, args...)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -25,17 +25,11 @@ const shipped = 40_000
 func BenchmarkShip(b *testing.B) {
 	ctx := context.Background()
 	server := clickhousetest.New(b, "")
-	db, err := clickhouse.Open(ctx, clickhouse.Config{URL: server.URL("holdfast")})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = db.Close() })
-	if _, err := db.Apply(ctx); err != nil {
-		b.Fatal(err)
-	}
+	withSchema(b, clickhouse.Config{URL: server.URL("holdfast")})
 	dir := b.TempDir()
 	var rows [8][][]clickhouse.Row // batches
 	for i := range rows {
+		var err error
 		if rows[i], err = smallRecords(filepath.Join(dir, hostOf(i)), hostOf(i)); err != nil {
 			b.Fatal(err)
 		}

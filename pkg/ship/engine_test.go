@@ -193,20 +193,27 @@ var (
 	serverKills = flag.Int("server-kills", 2, "times that the server is killed")
 )
 
+// withSchema connects to a server and makes the tables.
+func withSchema(t testing.TB, c clickhouse.Config) *clickhouse.DB {
+	t.Helper()
+	db, err := clickhouse.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if _, err := db.Apply(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
 // TestKill ships a journal that is being written to the real engine. The shipping process and the server are killed at random
 // moments, each while records are on their way, and now and then both at once. Each life has batches of another size.
 func TestKill(t *testing.T) {
 	ctx := context.Background()
 	server := clickhousetest.New(t, "")
 	c := child{State: t.TempDir(), URL: server.URL("holdfast"), HostID: "8a7f6f1d2c3b4a59687a8b9c0d1e2f30"}
-	db, err := clickhouse.Open(ctx, clickhouse.Config{URL: c.URL})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	if _, err := db.Apply(ctx); err != nil {
-		t.Fatal(err)
-	}
+	db := withSchema(t, clickhouse.Config{URL: c.URL})
 	journalDir := filepath.Join(c.State, "journal")
 	log, err := journal.Open(journalDir, filepath.Join(c.State, "keys"), journal.Options{HostID: c.HostID, Host: "web1", Boot: "boot", FlushEvery: 5 * time.Millisecond})
 	if err != nil {
@@ -314,14 +321,7 @@ func TestKill(t *testing.T) {
 func TestALogThatWasBegunAgainIsShippedBesideTheEarlierOne(t *testing.T) {
 	ctx := t.Context()
 	server := clickhousetest.New(t, "")
-	db, err := clickhouse.Open(ctx, clickhouse.Config{URL: server.URL("holdfast")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	if _, err := db.Apply(ctx); err != nil {
-		t.Fatal(err)
-	}
+	db := withSchema(t, clickhouse.Config{URL: server.URL("holdfast")})
 	const machine = "8a7f6f1d2c3b4a59687a8b9c0d1e2f30"
 	state := t.TempDir()
 	dir, keys := filepath.Join(state, "journal"), filepath.Join(state, "keys")

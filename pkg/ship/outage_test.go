@@ -55,14 +55,7 @@ func anHour(t *testing.T, keep int64, stopped, all bool) {
 	server := clickhousetest.New(t, "")
 	f := newFront(t)
 	f.set(address(server), false, 0)
-	db, err := clickhouse.New(clickhouse.Config{URL: "clickhouse://default@" + f.addr() + "/holdfast", DialTimeout: 500 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	if _, err := db.Apply(ctx); err != nil {
-		t.Fatal(err)
-	}
+	db := withSchema(t, clickhouse.Config{URL: "clickhouse://default@" + f.addr() + "/holdfast", DialTimeout: 500 * time.Millisecond})
 	const hostID = "8a7f6f1d2c3b4a59687a8b9c0d1e2f30"
 	state := t.TempDir()
 	dir, file := filepath.Join(state, "journal"), filepath.Join(state, "shipped")

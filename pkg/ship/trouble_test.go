@@ -127,14 +127,7 @@ func TestTrouble(t *testing.T) {
 	server := launch("default", "default")
 	a, b := newFront(t), newFront(t)
 	a.set(address(server), false, 0)
-	db, err := clickhouse.New(clickhouse.Config{URL: "clickhouse://agent@" + a.addr() + "," + b.addr() + "/holdfast", DialTimeout: 500 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	if _, err := db.Apply(ctx); err != nil {
-		t.Fatal(err)
-	}
+	db := withSchema(t, clickhouse.Config{URL: "clickhouse://agent@" + a.addr() + "," + b.addr() + "/holdfast", DialTimeout: 500 * time.Millisecond})
 	const hostID = "8a7f6f1d2c3b4a59687a8b9c0d1e2f30"
 	state := t.TempDir()
 	log, err := journal.Open(filepath.Join(state, "journal"), filepath.Join(state, "keys"), journal.Options{HostID: hostID, Host: "web1", Boot: "boot"})

@@ -161,7 +161,8 @@ func (h *host) administrate() {
 			s.restored(s.change(choose(h.r, "write", "chmod"), path, byNobody), failure)
 		case 1:
 			s.exec("/usr/sbin/holdfast", "holdfast", "trust", "--reason", "TICKET-"+fmt.Sprint(1000+h.r.IntN(9000)), path)
-			r := s.record(event.RecResponse, "", path, event.VerdictPromoted, "trusted by "+p.name)
+			r := s.record(event.RecResponse, "", path)
+			r.Verdict, r.Reason = event.VerdictPromoted, "trusted by "+p.name
 			r.File, r.Sensor, r.Response = nil, nil, &event.Response{Action: "trust", Outcome: "done"}
 			h.add(r, nil)
 		default:

@@ -195,7 +195,7 @@ func (s *scene) change(op, path string, a approval) *event.Record {
 		}
 		count, bytes = uint64(1+h.r.IntN(9)), after.Size
 	}
-	r := s.record(event.RecChange, op, path, "", "")
+	r := s.record(event.RecChange, op, path)
 	r.TimeEnd, r.Count, r.Bytes = s.at+event.Time(h.r.IntN(50_000_000)), count, bytes
 	r.Ops = []string{"open", op}
 	r.Before, r.After = &before, &after
@@ -209,16 +209,16 @@ func (s *scene) change(op, path string, a approval) *event.Record {
 // attempt is what a hook refused.
 func (s *scene) attempt(op, path string) *event.Record {
 	s.step(2 * second)
-	r := s.record(event.RecAttempt, op, path, "", "")
+	r := s.record(event.RecAttempt, op, path)
 	r.Count, r.Ops = 1, []string{op}
 	byNobody.judge(r)
 	return s.h.add(r, nil)
 }
 
-func (s *scene) record(kind, op, path, verdict, reason string) *event.Record {
+func (s *scene) record(kind, op, path string) *event.Record {
 	a, p := s.actor, s.proc
 	name, mode := rule(path)
-	return &event.Record{Time: s.at, Kind: kind, Op: op, Path: path, Rule: name, Mode: mode, Verdict: verdict, Reason: reason,
+	return &event.Record{Time: s.at, Kind: kind, Op: op, Path: path, Rule: name, Mode: mode,
 		File: &event.File{Type: event.TypeRegular, Dev: 2049, Ino: inode(path), Nlink: 1}, Actor: &a, Process: &p,
 		Sensor: &event.Sensor{Tier: s.h.tier, Hook: "inode_" + op}}
 }
