@@ -67,11 +67,12 @@ hf_exits() {
 }
 
 # flip_copy copies the state directory and flips one bit of a person's name in its journal.
+# sed, not head: a reader that goes away before the end fails the whole pipe.
 flip_copy() {
 	cp -r "$T/state" "$T/flipped"
 	local seg at byte
-	seg=$(grep -laF $SCENE_ALICE "$T"/flipped/journal/*.seg | head -n 1)
-	at=$(grep -aboF $SCENE_ALICE "$seg" | head -n 1 | cut -d: -f1)
+	seg=$(grep -laF $SCENE_ALICE "$T"/flipped/journal/*.seg | sed -n 1p)
+	at=$(grep -aboF $SCENE_ALICE "$seg" | sed -n 1p | cut -d: -f1)
 	byte=$(od -An -tu1 -j "$at" -N 1 "$seg")
 	printf '%b' "\\x$(printf %x $((byte ^ 1)))" | dd of="$seg" bs=1 seek="$at" conv=notrunc status=none
 }

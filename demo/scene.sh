@@ -22,7 +22,7 @@ scene_up() {
 scene_network() {
 	local n
 	for n in $(seq 0 250); do
-		ip -4 route show table all | grep -q "10\.203\.$n\." || break
+		ip -4 route show table all | grep "10\.203\.$n\." >/dev/null || break
 	done
 	SCENE_NET=10.203.$n
 	ip netns add "$SCENE_NS"
@@ -116,7 +116,7 @@ scene_down() {
 	fi
 	[ -z "${SCENE_RUNDIR:-}" ] || rmdir "$SCENE_RUNDIR" 2>/dev/null || true
 	[ -z "${SCENE_SUDO:-}" ] || rm -f "$SCENE_SUDO"
-	if [ -n "${SCENE_NS:-}" ] && ip netns list | grep -q "^$SCENE_NS\b"; then
+	if [ -n "${SCENE_NS:-}" ] && ip netns list | grep "^$SCENE_NS\b" >/dev/null; then
 		ip link del "hfd$$" 2>/dev/null || true
 		ip netns del "$SCENE_NS"
 	fi
