@@ -56,7 +56,7 @@ func (a *app) filter(c *cli.Context) (query.Filter, error) {
 	f := query.Filter{
 		User: c.String("user"), Source: c.String("source"), Session: c.String("session"), Exec: c.String("exec"), Below: c.String("below"),
 		Op: c.String("op"), Kind: c.String("kind"), Verdict: c.String("verdict"), Rule: c.String("rule"), Found: c.String("found"), Host: c.String("host"),
-		Exe: event.Text([]byte(c.String("exe"))), Command: event.Text([]byte(c.String("command"))), Meaning: c.String("meaning"),
+		Exe: event.Text([]byte(c.String("exe"))), Command: event.Text([]byte(c.String("command"))), Meaning: event.Text([]byte(c.String("meaning"))),
 	}
 	var err error
 	if f.Since, err = a.parseTime(c, "since"); err != nil {

@@ -283,8 +283,10 @@ func where(f *query.Filter) conditions {
 	return c
 }
 
-// contains is the pattern of LIKE for every text that s is in.
+// contains is the pattern of LIKE for every text that s is in. Where s begins or ends within a character, that is left
+// out: the server's index over text knows whole ones.
 func contains(s string) string {
+	s = strings.TrimFunc(s, func(r rune) bool { return r == utf8.RuneError })
 	return "%" + strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(s) + "%"
 }
 

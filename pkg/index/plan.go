@@ -85,11 +85,11 @@ func makePlan(ctx context.Context, tx *sql.Tx, f *query.Filter, indexed uint64) 
 		p.conds, p.args = append(p.conds, plus+"r."+e.column+" = ?"), append(p.args, id)
 	}
 	if f.Meaning != "" {
-		has := "r.meaning IS NOT NULL AND instr(r.meaning, ?) > 0"
+		has := "r.meaning IS NOT NULL AND instr(CAST(r.meaning AS BLOB), ?) > 0" // as bytes: the text may begin within a character
 		if !driven {
 			p.from, driven = "rec r INDEXED BY rec_meaning", true
 		}
-		p.conds, p.args = append(p.conds, has), append(p.args, f.Meaning)
+		p.conds, p.args = append(p.conds, has), append(p.args, []byte(f.Meaning))
 	}
 	if port != 0 {
 		p.conds, p.args = append(p.conds, "+r.port = ?"), append(p.args, int64(port))
