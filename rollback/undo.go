@@ -25,8 +25,9 @@ type UndoOptions struct {
 }
 
 // PlanUndo plans to take back what the records of one cause changed. records are
-// in order of their sequence; later are the newer changes of the same paths by
-// others, records of the cause among them are passed over.
+// in order of their sequence; later are the newer changes by others
+// of the same paths and below the directories that the cause renamed, and the gaps since;
+// records of the cause among them are passed over.
 //
 // Each path goes back to what it was before the cause first touched it. It is a
 // conflict instead if somebody else changed it since, if it is not any more as the
@@ -39,10 +40,18 @@ func (s *Store) PlanUndo(ctx context.Context, records []*event.Record, later []*
 		u.read(r)
 	}
 	for _, r := range later {
-		if r.Kind == event.RecChange && !ours[r.ID] {
+		switch {
+		case ours[r.ID]:
+		case r.Kind == event.RecGap:
+			u.gaps = append(u.gaps, r)
+		case r.Kind != event.RecChange:
+		case compared(r):
+			u.found = append(u.found, r)
+		default:
 			u.readOther(r)
 		}
 	}
+	u.adopt()
 	if err := u.moves(); err != nil {
 		return Plan{}, fmt.Errorf("plan undo: %w", err)
 	}
@@ -72,7 +81,9 @@ type undo struct {
 	order   []name
 	renamed []move // directories, in the order in which the cause renamed them
 	others  map[name]*event.Record
-	made    map[name]bool // directories that are made before others are moved back into them
+	made    map[name]bool   // directories that are made before others are moved back into them
+	found   []*event.Record // by nobody, when a directory was compared
+	gaps    []*event.Record // of events that may be missing
 }
 
 // touch is all that the cause did to one path.
@@ -82,8 +93,9 @@ type touch struct {
 	between       bool         // somebody else changed it in between
 	record        string       // id of the last one
 	step          *Step
-	spans         []stretch // all of its changes, in order
-	noMerge       string    // why they could not be taken out one by one
+	spans         []stretch       // all of its changes, in order
+	noMerge       string          // why they could not be taken out one by one
+	unread        []*event.Record // those that left a file which could not be read
 }
 
 // raw gives the bytes of a path as a record has it.
@@ -181,24 +193,35 @@ func (u *undo) touch(r *event.Record, path string, before, after *event.State) {
 	} else {
 		t.spans = append(t.spans, stretch{before, after})
 	}
+	if unread(after) {
+		t.unread = append(t.unread, r)
+	}
 	t.after, t.record, t.last = after, r.ID, r.Seq
 }
 
 func (u *undo) readOther(r *event.Record) {
-	renamed := 0
-	for renamed < len(u.renamed) && u.renamed[renamed].seq < r.Seq {
-		renamed++
-	}
+	renamed := u.renamedBefore(r.Seq)
 	for _, p := range []string{r.Path, r.PathTo} {
 		if p == "" || p == r.Path && r.Op == event.OpLink.String() && r.PathTo != "" {
 			continue
 		}
 		n := u.name(raw(p), renamed)
-		u.others[n] = r // the newest one stays
+		if other := u.others[n]; other == nil || other.Seq < r.Seq {
+			u.others[n] = r
+		}
 		if t := u.touched[n]; t != nil && r.Seq > t.seq && r.Seq < t.last {
 			t.between = true
 		}
 	}
+}
+
+// renamedBefore counts the renames of directories before a record.
+func (u *undo) renamedBefore(seq uint64) int {
+	n := 0
+	for n < len(u.renamed) && u.renamed[n].seq < seq {
+		n++
+	}
+	return n
 }
 
 // paths decides about each path.

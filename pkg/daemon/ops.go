@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"path/filepath"
 	"slices"
 
@@ -89,8 +90,8 @@ func (o ops) Undo(ctx context.Context, r control.UndoRequest) (control.Outcome, 
 	return out, err
 }
 
-// causes finds the changes of a cause, and the later changes of the same paths
-// by others.
+// causes finds the changes of a cause, and what came later: the changes by others of the
+// same paths and below the directories that the cause renamed, and the gaps.
 func causes(ctx context.Context, s query.Store, r control.UndoRequest, hostID string) (cause, later []*event.Record, err error) {
 	f := query.Filter{
 		Kind: event.RecChange, Host: hostID, Session: r.Session, User: r.User, Source: r.Source, Exec: r.Exec,
@@ -121,17 +122,38 @@ func causes(ctx context.Context, s query.Store, r control.UndoRequest, hostID st
 		return nil, nil, nil
 	}
 	slices.SortFunc(cause, func(a, b *event.Record) int { return cmp.Compare(a.Seq, b.Seq) })
-	ours, paths := make(map[string]bool), make(map[string]bool)
+	begun := cause[0].Time
+	ours, paths, renamed := make(map[string]bool), make(map[string]bool), make(map[string]bool)
 	for _, rec := range cause {
+		begun = min(begun, rec.Time)
 		ours[rec.ID], paths[rec.Path] = true, true
 		if rec.PathTo != "" {
 			paths[rec.PathTo] = true
+			renamed[rec.PathTo] = rec.Op == event.OpRename.String()
 		}
 	}
+	concerned := func(p string) bool {
+		if p == "" || paths[p] {
+			return p != ""
+		}
+		for dir := path.Dir(p); len(dir) > 1; dir = path.Dir(dir) {
+			if renamed[dir] {
+				return true
+			}
+		}
+		return false
+	}
 	err = s.Records(ctx, query.Filter{Kind: event.RecChange, Host: hostID, AfterSeq: cause[0].Seq}, func(rec *event.Record) error {
-		if !ours[rec.ID] && (paths[rec.Path] || rec.PathTo != "" && paths[rec.PathTo]) {
+		if !ours[rec.ID] && (concerned(rec.Path) || concerned(rec.PathTo)) {
 			later = append(later, rec)
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	err = s.Records(ctx, query.Filter{Kind: event.RecGap, Host: hostID, Since: begun}, func(rec *event.Record) error {
+		later = append(later, rec)
 		return nil
 	})
 	return cause, later, err

@@ -40,11 +40,15 @@ const session = `cd "$1"; umask 022
 // once, and then it is the user of all that the shell starts.
 func at(t *testing.T, loginuid int, line, dir string) {
 	t.Helper()
-	c := exec.Command("setsid", "sh", "-euc", fmt.Sprintf("echo %d > /proc/self/loginuid\n%s", loginuid, line), "sh", dir)
-	c.Env = append(os.Environ(), "HOME="+t.TempDir(), "GIT_CONFIG_NOSYSTEM=1")
-	if out, err := c.CombinedOutput(); err != nil {
+	if out, err := login(t, loginuid, line, dir).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", line, err, out)
 	}
+}
+
+func login(t *testing.T, loginuid int, line, dir string) *exec.Cmd {
+	c := exec.Command("setsid", "sh", "-euc", fmt.Sprintf("echo %d > /proc/self/loginuid\n%s", loginuid, line), "sh", dir)
+	c.Env = append(os.Environ(), "HOME="+t.TempDir(), "GIT_CONFIG_NOSYSTEM=1")
+	return c
 }
 
 // told waits until all that happened is recorded.

@@ -1,0 +1,118 @@
+package rollback
+
+import (
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/event"
+)
+
+// A cause that changes thousands of files and renames their directory is faster than
+// who reads them: its records tell of files that were gone from their names. The
+// directory is compared then, and what is found there is nobody's by its record, though
+// it is what the cause left: the same inode, last written no later than the cause wrote,
+// of which no record of anybody else tells, in a time of which no event is missing.
+
+// compared reports whether a record is of what was found in a directory in which
+// operations came in each other's way, and that nobody was seen to do.
+func compared(r *event.Record) bool {
+	return r.Found == event.FoundOrder && r.PathTo == "" && r.After != nil && (r.Actor == nil || r.Actor.User == event.Unknown && r.Actor.Loginuid == event.Unset)
+}
+
+// unread reports whether a state is of a file that was there and could not be read.
+func unread(st *event.State) bool {
+	return st != nil && st.Exists && st.Type == event.TypeRegular && st.Hash.IsZero() && st.Unread != ""
+}
+
+// adopt takes what was found as what the cause left, where nobody else can have done
+// it. All else that was found is somebody else's.
+func (u *undo) adopt() {
+	for _, r := range u.found {
+		n := u.name(raw(r.Path), u.renamedBefore(r.Seq))
+		t := u.touched[n]
+		if t == nil {
+			continue
+		}
+		mine := u.mine(n, t, r)
+		switch {
+		case mine == nil:
+			u.readOther(r)
+		case mine.ID == t.record:
+			t.after = r.After
+			t.spans[len(t.spans)-1].after = r.After
+		}
+	}
+}
+
+// mine returns the record of the cause that tells of what was found, nil if it may be
+// somebody else's.
+func (u *undo) mine(n name, t *touch, r *event.Record) *event.Record {
+	i := len(t.unread) - 1
+	for i >= 0 && t.unread[i].Seq > r.Seq {
+		i--
+	}
+	if i < 0 {
+		return nil
+	}
+	c := t.unread[i]
+	until, a := max(c.Time, c.TimeEnd), r.After
+	if other := u.others[n]; other != nil && other.Seq > t.seq {
+		return nil
+	}
+	switch dev, ino := inodeOf(c); {
+	case ino == 0, a.Ino != ino, a.Dev != dev, a.Type != event.TypeRegular, a.Hash.IsZero(), a.Mtime > until:
+		return nil
+	}
+	made := t.before != nil && !t.before.Exists // its owner and mode were not read either
+	for _, d := range diff(c.After, a) {
+		if !made && !slices.Contains([]string{"hash", "size", "mtime"}, d) {
+			return nil
+		}
+	}
+	if u.missing(c, r) || !u.sameGeneration(n, c) {
+		return nil
+	}
+	return c
+}
+
+func inodeOf(r *event.Record) (dev, ino uint64) {
+	if r.File != nil && r.File.Ino != 0 {
+		return r.File.Dev, r.File.Ino
+	}
+	return r.After.Dev, r.After.Ino
+}
+
+// missing reports whether events may be missing of the time from a change to when it
+// was found.
+func (u *undo) missing(c, found *event.Record) bool {
+	return slices.ContainsFunc(u.gaps, func(r *event.Record) bool {
+		g := r.Gap
+		if g == nil || g.To != 0 && g.To < c.Time || g.From > max(found.Time, found.TimeEnd) {
+			return false
+		}
+		return len(g.Trees) == 0 || slices.ContainsFunc(g.Trees, func(tree string) bool {
+			return within(raw(c.Path), raw(tree)) || within(raw(found.Path), raw(tree))
+		})
+	})
+}
+
+// getVersion is FS_IOC_GETVERSION of 64-bit machines (linux include/uapi/linux/fs.h), which
+// golang.org/x/sys does not name: it writes the inode's generation, an int.
+const getVersion = 0x80087601
+
+// sameGeneration reports whether the inode that is at a name now is not another one
+// with the same number, as far as its file system tells.
+func (u *undo) sameGeneration(n name, c *event.Record) bool {
+	if c.File == nil || c.File.Gen == 0 {
+		return true
+	}
+	f, err := os.OpenFile(u.now(n), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return true // what is there is compared with what was found
+	}
+	defer f.Close()
+	gen, err := unix.IoctlGetUint32(int(f.Fd()), getVersion)
+	return err != nil || gen == c.File.Gen
+}
