@@ -61,7 +61,17 @@ func (a *app) log(c *cli.Context) (err error) {
 // follow prints what is there and then what comes, until ctx ends.
 func (a *app) follow(ctx context.Context, s query.Store, f query.Filter, emit func(*event.Record) error) error {
 	if x, ok := s.(query.Follower); ok {
-		err := x.Follow(ctx, f, emit, a.flush)
+		had := false
+		err := x.Follow(ctx, f, emit, func(trouble error) error {
+			switch {
+			case trouble != nil && !had:
+				fmt.Fprintln(a.err, "note: it goes on when there is an answer again: "+printableText(trouble.Error()))
+			case trouble == nil && had:
+				fmt.Fprintln(a.err, "note: there is an answer again, nothing was left out")
+			}
+			had = trouble != nil
+			return a.flush()
+		})
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -70,23 +80,41 @@ func (a *app) follow(ctx context.Context, s query.Store, f query.Filter, emit fu
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
-		err := s.Records(ctx, f, func(r *event.Record) error {
-			f.AfterSeq, f.Limit = max(f.AfterSeq, r.Seq), 0
-			return emit(r)
-		})
+		err := a.followLocal(ctx, s, &f, emit)
 		if err == nil {
 			err = a.flush()
 		}
 		if err != nil && ctx.Err() == nil {
 			return err
 		}
-		f.Limit = 0
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
 	}
+}
+
+// followLocal prints what f selects, and has f select what comes behind it: what was looked at once is not looked
+// at again, whether it was selected or not.
+func (a *app) followLocal(ctx context.Context, s query.Store, f *query.Filter, emit func(*event.Record) error) error {
+	l, err := s.Lag(ctx)
+	if err != nil {
+		return err
+	}
+	if l.Newest < f.AfterSeq { // the log was begun again
+		f.AfterSeq = 0
+	}
+	if l.Newest == f.AfterSeq && l.Newest != 0 {
+		return nil
+	}
+	next := l.Newest
+	err = s.Records(ctx, *f, func(r *event.Record) error {
+		next = max(next, r.Seq)
+		return emit(r)
+	})
+	f.AfterSeq, f.Limit = next, 0
+	return err
 }
 
 // logLine prints a record on one line.

@@ -2,6 +2,7 @@ package clickhouse
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -17,23 +18,33 @@ const followEvery = 500 * time.Millisecond
 
 // Follow implements query.Follower over any number of hosts: what is there as Records
 // gives it, then what arrives, host by host in the order of each log. A record that
-// arrives after a later one of its host (shipping repairs so) is passed over.
-func (db *DB) Follow(ctx context.Context, f query.Filter, fn func(*event.Record) error, idle func() error) error {
+// arrives after a later one of its host (shipping repairs so) is passed over. Once what was there has been given, a
+// server that does not answer is asked again until it does: nothing is lost by it, and nothing given twice.
+func (db *DB) Follow(ctx context.Context, f query.Filter, fn func(*event.Record) error, idle func(trouble error) error) error {
 	seen, err := db.tops(ctx, nil)
 	if err != nil {
 		return err
 	}
-	give := func(r *event.Record) error {
-		seen[r.HostID] = max(seen[r.HostID], r.Seq)
+	// What arrives during the walk may be in it, and what came before that of the same host not: what was given is told one by one.
+	given := map[string]map[uint64]bool{}
+	err = db.Records(ctx, f, func(r *event.Record) error {
+		if r.Seq > seen[r.HostID] {
+			if given[r.HostID] == nil {
+				given[r.HostID] = map[uint64]bool{}
+			}
+			given[r.HostID][r.Seq] = true
+		}
 		return fn(r)
-	}
-	if err := db.Records(ctx, f, give); err != nil {
+	})
+	if err != nil {
 		return err
 	}
+	x := &follower{db: db, f: f, seen: seen, given: given, fn: fn}
+	var trouble error
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
-		if err := idle(); err != nil {
+		if err := idle(trouble); err != nil {
 			return err
 		}
 		select {
@@ -41,22 +52,57 @@ func (db *DB) Follow(ctx context.Context, f query.Filter, fn func(*event.Record)
 			return ctx.Err()
 		case <-tick.C:
 		}
-		tops, err := db.tops(ctx, seen)
+		if trouble = x.look(ctx); x.stop != nil {
+			return x.stop
+		}
+		if trouble != nil && (ctx.Err() != nil || !passing(trouble)) {
+			return trouble
+		}
+	}
+}
+
+// follower knows what has been given of each host.
+type follower struct {
+	db    *DB
+	f     query.Filter
+	seen  map[string]uint64          // up to there
+	given map[string]map[uint64]bool // and these above it
+	fn    func(*event.Record) error
+	stop  error // of fn
+}
+
+// passing reports whether the same question may be answered later: the server is away, or has too much to do.
+func passing(err error) bool {
+	_, server := serverCode(err)
+	return errors.Is(err, ErrUnreachable) || server && kindOf(err) == nil
+}
+
+// look gives what has arrived since the last look.
+func (x *follower) look(ctx context.Context) error {
+	tops, err := x.db.tops(ctx, x.seen)
+	if err != nil {
+		return err
+	}
+	for hostID, top := range tops {
+		g := x.f
+		g.Limit, g.AfterSeq = 0, max(x.f.AfterSeq, x.seen[hostID])
+		w := where(&g)
+		w.and("host_id = ?", hostID)
+		w.is("host", named(x.f.Host, hostID))
+		err := x.db.ascend(ctx, &g, w, func(r *event.Record) error {
+			x.seen[hostID] = max(x.seen[hostID], r.Seq)
+			if !x.given[hostID][r.Seq] {
+				x.stop = x.fn(r)
+			}
+			return x.stop
+		})
 		if err != nil {
 			return err
 		}
-		for hostID, top := range tops {
-			g := f
-			g.Limit, g.AfterSeq = 0, max(f.AfterSeq, seen[hostID])
-			w := where(&g)
-			w.and("host_id = ?", hostID)
-			w.is("host", named(f.Host, hostID))
-			if err := db.ascend(ctx, &g, w, give); err != nil {
-				return err
-			}
-			seen[hostID] = max(seen[hostID], top)
-		}
+		x.seen[hostID] = max(x.seen[hostID], top)
+		delete(x.given, hostID)
 	}
+	return nil
 }
 
 // named is the host's name that a filter wants, "" if it wants the id or nothing.

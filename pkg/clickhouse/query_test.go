@@ -80,7 +80,7 @@ func TestFollow(t *testing.T) {
 			err := db.Follow(context.Background(), c.f, func(r *event.Record) error {
 				got = append(got, fmt.Sprint(r.HostID, r.Seq))
 				return nil
-			}, func() error {
+			}, func(error) error {
 				if quiet++; quiet == 1 {
 					if have := strings.Join(got, " "); have != c.want[0] {
 						return fmt.Errorf("at first %q, want %q", have, c.want[0])

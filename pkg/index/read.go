@@ -17,64 +17,15 @@ import (
 
 // store answers from the index and, for what that does not have, from the journal.
 type store struct {
-	dir    string
-	db     *sql.DB // nil: there is no usable index
-	note   string
-	why    error // there is no db
-	unread atomic.Uint64
+	path, dir string
+	file      os.FileInfo // of path when it was tried last, nil if there was none
+	db        *sql.DB     // nil: there is no usable index
+	note      string
+	why       error // there is no db
+	unread    atomic.Uint64
 }
 
 var _ query.Store = (*store)(nil)
-
-// OpenRead opens the index in path and the journal in dir for questions. It works
-// beside a daemon and without one, also where nothing can be written. An index that is missing or does not
-// fit is not needed: everything is then read from the journal, and Lag says so.
-func OpenRead(path, dir string) (query.Store, error) {
-	if _, err := journal.Newest(dir); err != nil {
-		return nil, fmt.Errorf("open records: %w", err)
-	}
-	if _, err := os.ReadDir(dir); err != nil {
-		return nil, fmt.Errorf("open records: %w", err)
-	}
-	s := &store{dir: dir}
-	var err error
-	if s.db, err = attachRead(path, dir); err != nil {
-		s.why = err
-		s.note = fmt.Sprintf("the index is not used, the journal is read instead: %v", err)
-	}
-	return s, nil
-}
-
-// attachRead tries the file as it is and then, where the files that SQLite keeps beside it can neither be
-// found nor made, as one that nobody changes.
-func attachRead(path, dir string) (*sql.DB, error) {
-	if _, err := os.Stat(path); err != nil {
-		return nil, err
-	}
-	db, err := checkRead(path, dir, "ro")
-	if err == nil || errors.Is(err, errUnfit) {
-		return db, err
-	}
-	if st, serr := os.Stat(path + "-wal"); serr == nil && st.Size() > 0 {
-		return nil, err // without that part the file may be half a change
-	}
-	return checkRead(path, dir, "immutable")
-}
-
-func checkRead(path, dir, mode string) (*sql.DB, error) {
-	db, err := sql.Open("sqlite", dsn(path, mode))
-	if err != nil {
-		return nil, err
-	}
-	s, err := readState(context.Background(), db)
-	if err == nil {
-		err = fits(s, dir)
-	}
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return db, nil
-}
 
 // Close implements query.Store.
 func (s *store) Close() error {
@@ -86,6 +37,7 @@ func (s *store) Close() error {
 
 // Lag implements query.Store. Answers are never behind; the note says what they cost.
 func (s *store) Lag(ctx context.Context) (query.Lag, error) {
+	s.renew()
 	newest, err := journal.Newest(s.dir)
 	if err != nil {
 		return query.Lag{}, err
@@ -132,6 +84,7 @@ func (s *store) Records(ctx context.Context, f query.Filter, fn func(*event.Reco
 
 // indexed returns how far the index reaches, 0 without one.
 func (s *store) indexed(ctx context.Context) (uint64, error) {
+	s.renew()
 	if s.db == nil {
 		return 0, ctx.Err()
 	}

@@ -28,8 +28,8 @@ type Store interface {
 type Follower interface {
 	// Follow calls fn with what Records gives and then with what comes, until ctx ends
 	// or fn returns an error, which it returns. It calls idle whenever there is nothing
-	// to give for now.
-	Follow(ctx context.Context, f Filter, fn func(*event.Record) error, idle func() error) error
+	// to give for now, with the trouble, if any, because of which it will ask again.
+	Follow(ctx context.Context, f Filter, fn func(*event.Record) error, idle func(trouble error) error) error
 }
 
 // ErrReadOnly: SQL would have changed something.
