@@ -213,7 +213,7 @@ func (s *Store) settleParents(jobs []*job, errs []error) {
 			continue
 		}
 		var st unix.Stat_t
-		if err := unix.Fstat(j.parent, &st); err != nil {
+		if err := digest.Again(func() error { return unix.Fstat(j.parent, &st) }); err != nil {
 			errs[i] = fmt.Errorf("stat parent of %q: %w", j.step.Path, err)
 			continue
 		}

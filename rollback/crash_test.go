@@ -49,7 +49,13 @@ func child(what, dir string) error {
 	case "prune":
 		err = pruneAll(s)
 	case "undo":
-		err = undoAll(s, dir)
+		var p Plan
+		if p, err = planUndoAll(s, dir); err == nil {
+			for _, c := range p.Conflicts {
+				fmt.Fprintln(os.Stderr, c)
+			}
+			err = carryOut(s, p)
+		}
 	case "continue":
 		_, err = continueAll(s)
 	}

@@ -103,7 +103,7 @@ func (j *job) setParentTime() {
 		t = event.Time(unix.TimespecToNsec(j.parentTime))
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(j.parent, &st); err != nil || event.Time(unix.TimespecToNsec(st.Mtim)) == t {
+	if err := digest.Again(func() error { return unix.Fstat(j.parent, &st) }); err != nil || event.Time(unix.TimespecToNsec(st.Mtim)) == t {
 		return
 	}
 	err := j.s.disk.Utimes(j.parent, path.Dir(j.step.Path), []unix.Timespec{{Nsec: unix.UTIME_OMIT}, timespec(t)})

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/rollback/cas"
 )
@@ -41,7 +42,9 @@ func openEvidence(dir string, max int64, disk cas.Disk) (*evidence, error) {
 	if err := disk.Mkdir(unix.AT_FDCWD, dir, 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, err
 	}
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := digest.AgainInt(func() (int, error) {
+		return unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open evidence %s: %w", dir, err)
 	}
@@ -150,7 +153,7 @@ func (e *evidence) fits(dirfd int, name string) error {
 // far reports whether a directory is on another file system.
 func (e *evidence) far(dirfd int) bool {
 	var a, b unix.Stat_t
-	return unix.Fstat(dirfd, &a) != nil || unix.Fstat(e.fd, &b) != nil || a.Dev != b.Dev
+	return digest.Again(func() error { return unix.Fstat(dirfd, &a) }) != nil || digest.Again(func() error { return unix.Fstat(e.fd, &b) }) != nil || a.Dev != b.Dev
 }
 
 // drop removes what is too big, and counts it.

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/pkg/event"
 )
 
@@ -113,6 +114,6 @@ func (u *undo) sameGeneration(n name, c *event.Record) bool {
 		return true // what is there is compared with what was found
 	}
 	defer f.Close()
-	gen, err := unix.IoctlGetUint32(int(f.Fd()), getVersion)
+	gen, err := digest.GetUint32(int(f.Fd()), getVersion)
 	return err != nil || gen == c.File.Gen
 }

@@ -227,7 +227,7 @@ func (i *inode) setFlags(flags uint32) error {
 	if i.read < 0 {
 		return fmt.Errorf("set flags of %q: it has none", i.object)
 	}
-	now, err := unix.IoctlGetUint32(i.read, unix.FS_IOC_GETFLAGS)
+	now, err := digest.GetUint32(i.read, unix.FS_IOC_GETFLAGS)
 	if err != nil {
 		return fmt.Errorf("get flags of %q: %w", i.object, err)
 	}
@@ -241,13 +241,13 @@ func (i *inode) setFlags(flags uint32) error {
 // pin opens name in dirfd so that its metadata can be set, and makes sure that
 // it is the inode that was looked at.
 func pin(disk cas.Disk, dirfd int, name, object string, seen *event.State) (*inode, error) {
-	fd, err := unix.Openat(dirfd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := digest.AgainInt(func() (int, error) { return unix.Openat(dirfd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0) })
 	if err != nil {
 		return nil, fmt.Errorf("open %q: %w", object, err)
 	}
 	i := &inode{disk: disk, object: object, at: fd, read: -1}
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := digest.Again(func() error { return unix.Fstat(fd, &st) }); err != nil {
 		i.close()
 		return nil, fmt.Errorf("stat %q: %w", object, err)
 	}
@@ -257,7 +257,9 @@ func pin(disk cas.Disk, dirfd int, name, object string, seen *event.State) (*ino
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG, unix.S_IFDIR:
-		i.read, err = unix.Open(i.path(), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+		i.read, err = digest.AgainInt(func() (int, error) {
+			return unix.Open(i.path(), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+		})
 		if err != nil {
 			i.close()
 			return nil, fmt.Errorf("open %q: %w", object, err)

@@ -32,7 +32,9 @@ func (j *job) inPlace() error {
 	if err := i.setFlags(j.have.Flags &^ held); err != nil {
 		return err
 	}
-	fd, err := unix.Open(i.path(), unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	fd, err := digest.AgainInt(func() (int, error) {
+		return unix.Open(i.path(), unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	})
 	if err != nil {
 		return fmt.Errorf("open %q for writing: %w", j.step.Path, err)
 	}

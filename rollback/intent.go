@@ -45,7 +45,7 @@ func (s *Store) recoverIntents() error {
 		return err
 	}
 	var err error
-	if s.intents, err = unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+	if s.intents, err = digest.AgainInt(func() (int, error) { return unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) }); err != nil {
 		return fmt.Errorf("open %s: %w", dir, err)
 	}
 	ents, err := os.ReadDir(dir)
@@ -79,7 +79,7 @@ func (s *Store) recoverIntent(token, text string) error {
 	}
 	defer unix.Close(parent)
 	dir := &inode{disk: s.disk, object: filepath.Dir(path), at: parent, read: parent}
-	now, err := unix.IoctlGetUint32(parent, unix.FS_IOC_GETFLAGS)
+	now, err := digest.GetUint32(parent, unix.FS_IOC_GETFLAGS)
 	if err == nil && now&held != 0 { // the restore put them back and left something all the same
 		flags |= uint64(now & held)
 		if err := dir.setFlags(now & event.FlagsMask &^ held); err != nil {

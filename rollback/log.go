@@ -14,6 +14,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/rollback/cas"
 )
 
@@ -138,7 +139,7 @@ func openLog(dir string, disk cas.Disk, readOnly bool, c *catalog) (l *versionLo
 		}
 	}
 	l = &versionLog{disk: disk, dir: dir, dirf: -1, fd: -1}
-	if l.dirf, err = unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+	if l.dirf, err = digest.AgainInt(func() (int, error) { return unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) }); err != nil {
 		return nil, nil, 0, fmt.Errorf("open %s: %w", dir, err)
 	}
 	segments, err := l.segments()
@@ -179,7 +180,7 @@ func openLog(dir string, disk cas.Disk, readOnly bool, c *catalog) (l *versionLo
 	if readOnly || l.name == "" {
 		return l, bad, torn, nil
 	}
-	if l.fd, err = unix.Openat(l.dirf, l.name, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0); err != nil {
+	if l.fd, err = digest.AgainInt(func() (int, error) { return unix.Openat(l.dirf, l.name, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0) }); err != nil {
 		return l, bad, torn, fmt.Errorf("open versions %s: %w", l.name, err)
 	}
 	if torn > 0 {

@@ -66,7 +66,7 @@ func (s *Store) openPlans() error {
 		return err
 	}
 	var err error
-	if s.plans, err = unix.Open(s.plansDir(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+	if s.plans, err = digest.AgainInt(func() (int, error) { return unix.Open(s.plansDir(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) }); err != nil {
 		return fmt.Errorf("open %s: %w", s.plansDir(), err)
 	}
 	names, err := s.planNames()

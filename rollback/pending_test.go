@@ -100,6 +100,10 @@ func undoAll(s *Store, base string) error {
 	if err != nil {
 		return err
 	}
+	return carryOut(s, plan)
+}
+
+func carryOut(s *Store, plan Plan) error {
 	id, err := s.Begin(plan, []byte("note"))
 	if err != nil {
 		return err

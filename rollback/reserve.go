@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/rollback/cas"
 )
 
@@ -25,7 +26,7 @@ type reserve struct {
 func openReserve(path string, want int64, disk cas.Disk) (*reserve, error) {
 	r := &reserve{path: path, want: want, disk: disk}
 	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err == nil {
+	if err := digest.Again(func() error { return unix.Lstat(path, &st) }); err == nil {
 		r.have = st.Size
 	} else if !errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("stat reserve: %w", err)
@@ -78,7 +79,7 @@ func (r *reserve) refill() error {
 	}
 	defer unix.Close(fd)
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil {
+	if err := digest.Again(func() error { return unix.Fstatfs(fd, &fs) }); err != nil {
 		return fmt.Errorf("make reserve: %w", err)
 	}
 	if int64(fs.Bavail)*fs.Bsize < 3*r.want {

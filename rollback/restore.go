@@ -163,7 +163,7 @@ func (j *job) open() error {
 		err = errors.New("the root directory cannot be restored as a path")
 	}
 	var st unix.Stat_t
-	if err == nil && unix.Fstat(j.parent, &st) == nil {
+	if err == nil && digest.Again(func() error { return unix.Fstat(j.parent, &st) }) == nil {
 		j.parentTime = st.Mtim
 	}
 	return err

@@ -122,16 +122,29 @@ func (j *job) makePrivate() error {
 	if err != nil {
 		return err
 	}
-	fd, err := unix.Openat(j.parent, j.temp(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := digest.AgainInt(func() (int, error) {
+		return unix.Openat(j.parent, j.temp(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
 	if err != nil {
-		return fmt.Errorf("open %q: %w", j.temp(), err)
+		return j.unmade(fmt.Errorf("open %q: %w", j.temp(), err))
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
-		return errors.Join(fmt.Errorf("private directory %q: it was exchanged", j.temp()), err, unix.Close(fd))
+	if err := digest.Again(func() error { return unix.Fstat(fd, &st) }); err != nil {
+		return j.unmade(errors.Join(fmt.Errorf("stat %q: %w", j.temp(), err), unix.Close(fd)))
+	}
+	if int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
+		return errors.Join(fmt.Errorf("private directory %q: it was exchanged", j.temp()), unix.Close(fd))
 	}
 	j.private = fd
 	return nil
+}
+
+// unmade removes a private directory that cannot be used, because of err; else the intent
+// stays, and the next Open clears it.
+func (j *job) unmade(err error) error {
+	uerr := j.inParent(func() error { return j.s.disk.Unlink(j.parent, j.temp(), unix.AT_REMOVEDIR) })
+	j.stuck = uerr != nil
+	return errors.Join(err, uerr)
 }
 
 // dropPrivate removes our directory and the new inode that may be left in it. A
@@ -177,7 +190,7 @@ func (j *job) inParent(f func() error) error {
 
 // loosenParent takes the held flags off the parent and reports whether it had some.
 func (j *job) loosenParent() (bool, error) {
-	flags, err := unix.IoctlGetUint32(j.parent, unix.FS_IOC_GETFLAGS)
+	flags, err := digest.GetUint32(j.parent, unix.FS_IOC_GETFLAGS)
 	if err != nil || flags&held == 0 {
 		return false, nil // what has no flags forbids nothing by them
 	}
@@ -200,7 +213,7 @@ func (j *job) loosenParent() (bool, error) {
 
 // addFlags sets flags beside those that are set.
 func (i *inode) addFlags(flags uint32) error {
-	now, err := unix.IoctlGetUint32(i.read, unix.FS_IOC_GETFLAGS)
+	now, err := digest.GetUint32(i.read, unix.FS_IOC_GETFLAGS)
 	if err != nil {
 		return fmt.Errorf("get flags of %q: %w", i.object, err)
 	}

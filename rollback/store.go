@@ -14,6 +14,7 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/rollback/cas"
 )
@@ -197,7 +198,9 @@ func (s *Store) acquire() error {
 		return err
 	}
 	var err error
-	s.lock, err = unix.Open(filepath.Join(s.dir, "lock"), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	s.lock, err = digest.AgainInt(func() (int, error) {
+		return unix.Open(filepath.Join(s.dir, "lock"), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	})
 	if err != nil {
 		return fmt.Errorf("open lock: %w", err)
 	}

@@ -24,7 +24,7 @@ func (t tree) open(dirfd int, name string) (int, error) {
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC | unix.O_NOFOLLOW,
 		Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV | unix.RESOLVE_BENEATH,
 	}
-	fd, err := unix.Openat2(dirfd, name, &how)
+	fd, err := digest.AgainInt(func() (int, error) { return unix.Openat2(dirfd, name, &how) })
 	if err != nil {
 		return -1, fmt.Errorf("open directory %q: %w", name, err)
 	}
@@ -53,7 +53,7 @@ func (t tree) each(dirfd int, name string, f func(fd int, name string) error) er
 
 func lstat(dirfd int, name string) (unix.Stat_t, error) {
 	var st unix.Stat_t
-	if err := unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := digest.Again(func() error { return unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
 		return st, fmt.Errorf("stat %q: %w", name, err)
 	}
 	return st, nil
@@ -111,12 +111,14 @@ func (t tree) remove(dirfd int, name string) error {
 // loosen takes the held flags off a file or directory. It is best effort: what
 // then fails says why.
 func (t tree) loosen(dirfd int, name string) {
-	fd, err := unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := digest.AgainInt(func() (int, error) {
+		return unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	})
 	if err != nil {
 		return
 	}
 	defer unix.Close(fd)
-	now, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+	now, err := digest.GetUint32(fd, unix.FS_IOC_GETFLAGS)
 	if err != nil || now&held == 0 {
 		return
 	}
@@ -175,7 +177,9 @@ func nodeType(typ string) uint32 {
 }
 
 func (t tree) copyFile(dirfd int, from string, todir int, to string) error {
-	in, err := unix.Openat(dirfd, from, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	in, err := digest.AgainInt(func() (int, error) {
+		return unix.Openat(dirfd, from, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	})
 	if err != nil {
 		return fmt.Errorf("open %q: %w", from, err)
 	}

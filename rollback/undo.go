@@ -33,7 +33,7 @@ type UndoOptions struct {
 // conflict instead if somebody else changed it since, if it is not any more as the
 // cause left it, or if the vault does not have the content.
 func (s *Store) PlanUndo(ctx context.Context, records []*event.Record, later []*event.Record, o UndoOptions) (Plan, error) {
-	u := undo{planner: planner{s: s, ctx: ctx}, o: o, touched: map[name]*touch{}, others: map[name]*event.Record{}, made: map[name]bool{}}
+	u := undo{planner: planner{s: s, ctx: ctx}, o: o, touched: map[name]*touch{}, others: map[name]*event.Record{}, made: map[name]bool{}, closed: map[name]bool{}}
 	ours := map[string]bool{}
 	for _, r := range records {
 		ours[r.ID] = true
@@ -83,6 +83,7 @@ type undo struct {
 	others  map[name]*event.Record
 	made    map[name]bool   // directories that are made before others are moved back into them
 	found   []*event.Record // by nobody, when a directory was compared
+	closed  map[name]bool   // what could not be looked at: what is below is left alone, too
 	gaps    []*event.Record // of events that may be missing
 }
 
@@ -231,6 +232,15 @@ func (u *undo) paths() error {
 			return err
 		}
 	}
+	for _, n := range u.order {
+		t := u.touched[n]
+		for dir := path.Dir(n.path); t.step != nil && len(dir) > 1; dir = path.Dir(dir) {
+			if u.closed[name{dir, n.since}] {
+				t.step = nil
+				u.conflict(n.path, t.record, fmt.Sprintf("what is at %q cannot be told", event.Text([]byte(dir))))
+			}
+		}
+	}
 	// A directory goes only if all in it goes.
 	for _, n := range u.order {
 		t := u.touched[n]
@@ -253,6 +263,7 @@ func (u *undo) decide(n name, t *touch) error {
 	have, err := u.there(n)
 	if err != nil {
 		u.conflict(n.path, t.record, err.Error())
+		u.closed[n] = true
 		return u.ctx.Err()
 	}
 	switch {

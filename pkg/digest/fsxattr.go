@@ -24,8 +24,14 @@ const (
 // GetFSXattr reads them of an open file or directory.
 func GetFSXattr(fd int) (FSXattr, error) {
 	var x FSXattr
-	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), fsGetXattr, uintptr(unsafe.Pointer(&x.raw[0]))); e != 0 {
-		return x, e
+	err := Again(func() error {
+		if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), fsGetXattr, uintptr(unsafe.Pointer(&x.raw[0]))); e != 0 {
+			return e
+		}
+		return nil
+	})
+	if err != nil {
+		return x, err
 	}
 	x.Project = binary.NativeEndian.Uint32(x.raw[atProject:])
 	return x, nil

@@ -154,7 +154,7 @@ func content(ctx context.Context, fd int, expect uint64, sink io.Writer) (uint64
 		if expect > n && expect-n < want {
 			want = expect - n
 		}
-		k, err := retryInt(func() (int, error) { return unix.Pread(fd, w.buf[:want], int64(n)) })
+		k, err := AgainInt(func() (int, error) { return unix.Pread(fd, w.buf[:want], int64(n)) })
 		if err != nil {
 			return n, event.Hash{}, err
 		}

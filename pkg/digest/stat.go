@@ -39,7 +39,7 @@ func openDir(at int, name string) (int, error) {
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC | unix.O_NONBLOCK,
 		Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 	}
-	return retryInt(func() (int, error) { return unix.Openat2(at, name, &how) })
+	return AgainInt(func() (int, error) { return unix.Openat2(at, name, &how) })
 }
 
 // checkPath refuses what is not an absolute canonical path: such a path could
@@ -115,7 +115,7 @@ type object struct {
 // openObject pins the inode first and decides by its type before it opens it
 // for reading: a FIFO or a device put in place of the file is never opened.
 func openObject(dirfd int, name string) (*object, error) {
-	fd, err := retryInt(func() (int, error) {
+	fd, err := AgainInt(func() (int, error) {
 		return unix.Openat(dirfd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	})
 	if err != nil {
@@ -138,9 +138,9 @@ func openObject(dirfd int, name string) (*object, error) {
 func reopen(fd int) (int, error) {
 	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC | unix.O_NOCTTY
 	self := procFD(fd)
-	r, err := retryInt(func() (int, error) { return unix.Open(self, flags|unix.O_NOATIME, 0) })
+	r, err := AgainInt(func() (int, error) { return unix.Open(self, flags|unix.O_NOATIME, 0) })
 	if errors.Is(err, unix.EPERM) {
-		r, err = retryInt(func() (int, error) { return unix.Open(self, flags, 0) })
+		r, err = AgainInt(func() (int, error) { return unix.Open(self, flags, 0) })
 	}
 	if err != nil {
 		return -1, err
@@ -183,10 +183,14 @@ func (o *object) state() (event.State, error) {
 	}
 	var err error
 	if o.read >= 0 {
-		s.Flags = inodeFlags(o.read)
-		if x, err := GetFSXattr(o.read); err == nil {
-			s.Project = x.Project
+		if s.Flags, err = inodeFlags(o.read); err != nil {
+			return s, fmt.Errorf("read flags of %q: %w", o.name, err)
 		}
+		x, xerr := GetFSXattr(o.read)
+		if err = failed(xerr); err != nil {
+			return s, fmt.Errorf("read project of %q: %w", o.name, err)
+		}
+		s.Project = x.Project
 		s.Xattrs, err = fdXattrs(o.read)
 	} else {
 		s.Xattrs, err = pathXattrs(procFD(o.path))
@@ -198,18 +202,30 @@ func (o *object) state() (event.State, error) {
 }
 
 // inodeFlags reads the chattr(1) flags. File systems without them have none.
-func inodeFlags(fd int) uint32 {
-	v, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+func inodeFlags(fd int) (uint32, error) {
+	v, err := GetUint32(fd, unix.FS_IOC_GETFLAGS)
 	if err != nil {
-		return 0
+		return 0, failed(err)
 	}
-	return v & event.FlagsMask
+	return v & event.FlagsMask, nil
+}
+
+// failed is an error that says that something could not be read, nil for one that says
+// that there is no such thing: ENOTTY, EOPNOTSUPP, EINVAL or whatever else a file system
+// answers that does not know a call.
+func failed(err error) error {
+	for _, e := range []error{unix.EIO, unix.ENOMEM, unix.ESTALE, unix.ENODEV} {
+		if errors.Is(err, e) {
+			return err
+		}
+	}
+	return nil
 }
 
 func readlink(fd int) ([]byte, error) {
 	buf := make([]byte, 256)
 	for {
-		n, err := unix.Readlinkat(fd, "", buf)
+		n, err := AgainInt(func() (int, error) { return unix.Readlinkat(fd, "", buf) })
 		if err != nil {
 			return nil, err
 		}
@@ -223,21 +239,27 @@ func readlink(fd int) ([]byte, error) {
 func procFD(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 func statx(dirfd int, name string, flags int, st *unix.Statx_t) error {
+	return Again(func() error { return unix.Statx(dirfd, name, flags|unix.AT_SYMLINK_NOFOLLOW, statMask, st) })
+}
+
+// Again repeats a call that a signal interrupted: network and FUSE file systems
+// return EINTR although Go installs its handlers with SA_RESTART.
+func Again(f func() error) error {
 	for {
-		err := unix.Statx(dirfd, name, flags|unix.AT_SYMLINK_NOFOLLOW, statMask, st)
-		if err != unix.EINTR {
+		if err := f(); err != unix.EINTR {
 			return err
 		}
 	}
 }
 
-// retryInt repeats a call that a signal interrupted: network and FUSE file
-// systems return EINTR although Go installs its handlers with SA_RESTART.
-func retryInt(f func() (int, error)) (int, error) {
-	for {
-		n, err := f()
-		if err != unix.EINTR {
-			return n, err
-		}
-	}
+// AgainInt is Again for a call that has a number to return.
+func AgainInt(f func() (n int, err error)) (n int, err error) {
+	err = Again(func() (err error) { n, err = f(); return err })
+	return n, err
+}
+
+// GetUint32 makes an ioctl(2) that reads 32 bits, as FS_IOC_GETFLAGS does.
+func GetUint32(fd int, request uint) (v uint32, err error) {
+	err = Again(func() (err error) { v, err = unix.IoctlGetUint32(fd, request); return err })
+	return v, err
 }

@@ -60,14 +60,14 @@ func xattrs(list func([]byte) (int, error), get func(string, []byte) (int, error
 // one of the size that f asks for, again if it grew meanwhile.
 func sized(buf []byte, f func([]byte) (int, error)) ([]byte, error) {
 	for {
-		n, err := retryInt(func() (int, error) { return f(buf) })
+		n, err := AgainInt(func() (int, error) { return f(buf) })
 		if err == nil {
 			return buf[:n], nil
 		}
 		if !errors.Is(err, unix.ERANGE) {
 			return nil, err
 		}
-		if n, err = retryInt(func() (int, error) { return f(nil) }); err != nil {
+		if n, err = AgainInt(func() (int, error) { return f(nil) }); err != nil {
 			return nil, err
 		}
 		buf = make([]byte, n+256)

@@ -10,6 +10,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/pkg/event"
 )
 
@@ -103,7 +104,7 @@ func (s *Store) subdir(name string, readOnly bool) (int, error) {
 			return -1, err
 		}
 	}
-	fd, err := unix.Open(p, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := digest.AgainInt(func() (int, error) { return unix.Open(p, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) })
 	if err != nil {
 		return -1, fmt.Errorf("open %s: %w", p, err)
 	}
@@ -153,7 +154,7 @@ func (s *Store) Has(h event.Hash) bool {
 		return true
 	}
 	var st unix.Stat_t
-	return unix.Fstatat(s.objects, place(h), &st, unix.AT_SYMLINK_NOFOLLOW) == nil
+	return digest.Again(func() error { return unix.Fstatat(s.objects, place(h), &st, unix.AT_SYMLINK_NOFOLLOW) }) == nil
 }
 
 func (s *Store) tempName() string {

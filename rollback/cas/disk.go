@@ -128,7 +128,9 @@ func (d Disk) Fsync(fd int, object string) error {
 
 // FsyncAt is Fsync of a name.
 func (d Disk) FsyncAt(dirfd int, name string) error {
-	fd, err := unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := digest.AgainInt(func() (int, error) {
+		return unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	})
 	if err != nil {
 		return fmt.Errorf("open %q: %w", name, err)
 	}

@@ -80,7 +80,7 @@ type scratch struct{ raw, plain, bytes, piece []byte }
 
 func (s *Store) takeInto(h event.Hash, f *os.File, mem *scratch) (content, error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	if err := digest.Again(func() error { return unix.Fstat(int(f.Fd()), &st) }); err != nil {
 		return content{}, fmt.Errorf("stat object %s: %w", h.Hex(), err)
 	}
 	// A frame is never much longer than its content; one that is long is never sealed.

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/pkg/event"
 )
 
@@ -58,7 +59,7 @@ func (s *Store) change(name string, do func() error) error {
 
 func (s *Store) sizeOf(name string) (n int, size int64) {
 	var st unix.Stat_t
-	if unix.Fstatat(s.objects, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+	if digest.Again(func() error { return unix.Fstatat(s.objects, name, &st, unix.AT_SYMLINK_NOFOLLOW) }) != nil {
 		return 0, 0
 	}
 	return 1, st.Size

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/pkg/event"
 )
 
@@ -35,7 +36,7 @@ func (s *Store) Walk(ctx context.Context, f func(h event.Hash, stored int64) err
 		}
 		for _, n := range names {
 			var st unix.Stat_t
-			if err := unix.Fstatat(s.objects, d+"/"+n, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			if err := digest.Again(func() error { return unix.Fstatat(s.objects, d+"/"+n, &st, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
 				return fmt.Errorf("stat object %s: %w", n, err)
 			}
 			h, err := event.ParseHash(n)
@@ -109,7 +110,9 @@ func (s *Store) RemoveName(name string) error { return s.disk.Unlink(s.objects, 
 
 // list returns the sorted names in a directory.
 func list(dirfd int, name string) ([]string, error) {
-	fd, err := unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	fd, err := digest.AgainInt(func() (int, error) {
+		return unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list %q: %w", name, err)
 	}
