@@ -119,7 +119,7 @@ func (s *Store) room() error {
 		return nil
 	}
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(s.lock, &fs); err != nil {
+	if err := digest.Again(func() error { return unix.Fstatfs(s.lock, &fs) }); err != nil {
 		return fmt.Errorf("look for room: %w", err)
 	}
 	if free := int64(fs.Bavail) * fs.Bsize; free < s.floor {
@@ -172,6 +172,7 @@ func (s *Store) record(path string, st event.State, holes []digest.Extent, p Pro
 	h := s.catalog.paths[path]
 	e := entry{Kind: entryVersion, Path: []byte(path), ID: 1, Time: event.TimeOf(s.now()),
 		State: &st, Holes: holes, Trusted: p.Trust, Record: p.Record, Reason: p.Reason}
+	e.Changed = changed(p.Time, &st, e.Time)
 	if h != nil {
 		last := h.newest()
 		if last.State.Same(&st) {
@@ -191,6 +192,21 @@ func (s *Store) record(path string, st event.State, holes []digest.Extent, p Pro
 		err = s.Sync()
 	}
 	return v, err
+}
+
+// changed is since when a state is there that was captured at a time: no earlier than the
+// content was last written, which may have been again after the change that it is kept for.
+func changed(at event.Time, st *event.State, captured event.Time) event.Time {
+	if at == 0 {
+		return 0
+	}
+	if st.Exists && st.Type == event.TypeRegular && st.Mtime > at {
+		at = st.Mtime
+	}
+	if at >= captured { // nothing that is told of the content can be true
+		return 0
+	}
+	return at
 }
 
 // enqueue adds an entry to the catalog and to what Sync writes, under mu.

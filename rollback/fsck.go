@@ -197,7 +197,7 @@ func (s *Store) allFrames() ([][]byte, error) {
 		h := s.catalog.paths[p]
 		for i := range h.versions {
 			v := h.show(&h.versions[i])
-			e := entry{Kind: entryVersion, Path: []byte(p), ID: v.ID, Time: v.Time, State: &v.State,
+			e := entry{Kind: entryVersion, Path: []byte(p), ID: v.ID, Time: v.Time, Changed: v.Changed, State: &v.State,
 				Holes: v.Holes, Record: v.Record, Reason: v.Reason, Until: v.Until}
 			if b, err = appendFrame(b, s.enc, &e); err != nil {
 				return nil, err

@@ -105,7 +105,7 @@ func settable(m map[string]event.Bytes) map[string]event.Bytes {
 // trusted ones.
 type RestoreOptions struct {
 	Version   uint64     // this version, for a single path
-	At        event.Time // what was the newest version at that time
+	At        event.Time // what was there at that time (see Store.At)
 	Into      string     // below this directory instead of in place: Into + path
 	Recursive bool       // all paths of the vault below the given ones too
 }
@@ -209,7 +209,7 @@ func (p *planner) add(v Version, into string) error {
 		return nil
 	}
 	step.Have = have
-	step.Reason = fmt.Sprintf("version %d of %s", v.ID, v.Time)
+	step.Reason = fmt.Sprintf("version %d of %s", v.ID, v.Since())
 	if into != "" {
 		if what := p.ids.apply(&step.Want); what != "" {
 			step.Reason += "; " + what

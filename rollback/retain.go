@@ -164,7 +164,7 @@ func (c *catalog) drop(h *history, ids []uint64) {
 			continue
 		}
 		if n := len(kept); n > 0 && kept[n-1].Until == 0 {
-			kept[n-1].Until = v.Time
+			kept[n-1].Until = v.Since()
 		}
 		c.versions--
 		c.dropped++

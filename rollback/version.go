@@ -16,13 +16,16 @@ type Provenance struct {
 	Record string // id of the journal record that made it, if one did
 	Reason string // one line a person understands
 	Trust  bool   // make it the trusted version
+	// Time is when the change that made it was done, 0 if that is not known.
+	Time event.Time
 }
 
 // Version is what a path was at one moment.
 type Version struct {
-	Path    string          `json:"path"` // raw bytes
-	ID      uint64          `json:"id"`   // counts from 1 for each path
-	Time    event.Time      `json:"time"`
+	Path    string          `json:"path"`             // raw bytes
+	ID      uint64          `json:"id"`               // counts from 1 for each path
+	Time    event.Time      `json:"time"`             // when it was captured
+	Changed event.Time      `json:"changed,omitzero"` // when the change that made it was done, if that is known
 	State   event.State     `json:"state"`
 	Trusted bool            `json:"trusted"` // it is the one that a restore brings back
 	Record  string          `json:"record,omitempty"`
@@ -86,6 +89,7 @@ type entry struct {
 	IDs     []uint64        `cbor:"10,keyasint,omitempty"`
 	Until   event.Time      `cbor:"11,keyasint,omitempty"`
 	Sealed  []byte          `cbor:"12,keyasint,omitempty"`
+	Changed event.Time      `cbor:"13,keyasint,omitempty"`
 }
 
 // catalog is the versions of all paths, built from the log.
@@ -186,7 +190,7 @@ func (c *catalog) apply(e *entry) error {
 				return nil
 			}
 		}
-		v := Version{Path: p, ID: e.ID, Time: e.Time, State: *e.State, Reason: c.intern(e.Reason), Holes: e.Holes, Until: e.Until}
+		v := Version{Path: p, ID: e.ID, Time: e.Time, Changed: e.Changed, State: *e.State, Reason: c.intern(e.Reason), Holes: e.Holes, Until: e.Until}
 		v.Record, v.number = c.split(e.Record)
 		v.State.Type = c.intern(v.State.Type)
 		v.State.User, v.State.Group = c.intern(v.State.User), c.intern(v.State.Group)
@@ -244,12 +248,22 @@ func (s *Store) Version(path string, id uint64) (Version, bool) {
 	return s.look(path, func(h *history) *Version { return h.get(id) })
 }
 
-// At returns the version of path that was the newest at time t. It is false too
-// if what was there then was destroyed (see Destroyed).
+// Since is from when on a version was there, as far as that is known: from its change,
+// or, if when that was done is not known, from when it was found.
+func (v *Version) Since() event.Time {
+	if v.Changed != 0 {
+		return v.Changed
+	}
+	return v.Time
+}
+
+// At returns the version of path that was there at time t (see Since), however long
+// after that it was captured. It is false too if what was there then was destroyed (see
+// Destroyed).
 func (s *Store) At(path string, t event.Time) (Version, bool) {
 	return s.look(path, func(h *history) *Version {
 		for i := len(h.versions) - 1; i >= 0; i-- {
-			if v := &h.versions[i]; v.Time <= t {
+			if v := &h.versions[i]; v.Since() <= t {
 				if v.Until != 0 && v.Until <= t {
 					return nil
 				}
@@ -265,11 +279,11 @@ func (s *Store) Destroyed(path string, t event.Time) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	h := s.catalog.paths[path]
-	if h == nil || h.versions[0].Time > t {
+	if h == nil || h.versions[0].Since() > t {
 		return h != nil && h.versions[0].ID > 1
 	}
 	for i := len(h.versions) - 1; i >= 0; i-- {
-		if v := &h.versions[i]; v.Time <= t {
+		if v := &h.versions[i]; v.Since() <= t {
 			return v.Until != 0 && v.Until <= t
 		}
 	}

@@ -15,7 +15,7 @@ func (a *app) restoreCommand() *cli.Command {
 		ArgsUsage: "PATH…",
 		Flags: []cli.Flag{
 			&cli.Uint64Flag{Name: "version", Usage: "bring back version `V` (see holdfast versions)"},
-			&cli.StringFlag{Name: "at", Usage: "bring back what was there at `TIME`"},
+			&cli.StringFlag{Name: "at", Usage: "bring back what was there at `TIME`: by when changes were done, however much later they were captured; what was found without an event counts from when it was found"},
 			&cli.StringFlag{Name: "into", Usage: "write below `DIR` and leave the paths alone"},
 			boolFlag("dry-run", "print the plan, change nothing"),
 			diffFlag(),

@@ -50,7 +50,7 @@ func (a *app) versions(c *cli.Context) (err error) {
 		if s := &v.State; s.Exists {
 			size, mode, own, content = bytesText(s.Size), s.Mode.String(), owner(s), contentText(s)
 		}
-		t.add(fmt.Sprint(v.ID), when(v.Time), trusted, size, mode, own, content, printableText(v.Reason))
+		t.add(fmt.Sprint(v.ID), when(v.Since()), trusted, size, mode, own, content, printableText(v.Reason))
 		if v.Trusted {
 			t.paint(2, green)
 		}

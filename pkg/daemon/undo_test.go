@@ -192,3 +192,31 @@ func lineDiff(t *testing.T, a, b string) string {
 	out, _ := exec.Command("diff", x, y).Output() // exits 1: they differ
 	return string(out)
 }
+
+// TestRestoreAtATimeGoesByWhenChangesWereDone: contents are read and kept only after they
+// were written. The truth is what was there, read at the times that are asked for.
+func TestRestoreAtATimeGoesByWhenChangesWereDone(t *testing.T) {
+	cfg, tree := watching(t)
+	cfg.Rules[0].Mode = event.ModeObserve
+	d := startWith(t, cfg)
+	conf := filepath.Join(tree, "conf")
+	was := map[event.Time]string{event.TimeOf(time.Now()): "first\n"}
+	for i, text := range []string{"second\n", "third\n", "fourth\n"} {
+		write(t, conf, text)
+		time.Sleep(5 * time.Millisecond) // more than what the clocks differ by
+		was[event.TimeOf(time.Now())] = text
+		d.wait(t, query.Filter{Kind: event.RecChange, Path: conf}, i+1)
+		d.told(t)
+	}
+	for at, text := range was {
+		into := filepath.Join(t.TempDir(), "into")
+		out, err := d.client.Restore(t.Context(), control.RestoreRequest{Paths: []control.Path{control.Path(conf)}, At: at, Into: control.Path(into)})
+		if err != nil {
+			t.Errorf("at %s: %v", at, err)
+			continue
+		}
+		if b, err := os.ReadFile(filepath.Join(into, conf)); err != nil || string(b) != text {
+			t.Errorf("at %s: %q, %v, want %q: %+v", at, b, err, text, out)
+		}
+	}
+}

@@ -17,7 +17,7 @@ func (p *Pipeline) keep(ctx context.Context, c *event.Change, f *rehash.Finding,
 		p.kept(f.Path, discard(f, nil))
 		return
 	}
-	pr := Provenance{Record: rec.ID, Reason: rec.Op + " by " + rec.Actor.User, Trust: j.Promote}
+	pr := Provenance{Record: rec.ID, Reason: rec.Op + " by " + rec.Actor.User, Trust: j.Promote, Time: doneAt(f, rec)}
 	in := f.Content
 	f.Content = nil
 	switch {
@@ -42,6 +42,15 @@ func (p *Pipeline) keep(ctx context.Context, c *event.Change, f *rehash.Finding,
 	if f.After.Type == event.TypeDir {
 		p.keepMoved(ctx, f, pr)
 	}
+}
+
+// doneAt is when what a change left was there, 0 if that is not known: of what was found,
+// or had been changed again when it was looked at.
+func doneAt(f *rehash.Finding, rec *event.Record) event.Time {
+	if rec.Found != "" || f.Late {
+		return 0
+	}
+	return max(rec.Time, rec.TimeEnd)
 }
 
 // keepMoved keeps what a renamed directory brought along under the new names.

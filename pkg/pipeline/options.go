@@ -61,6 +61,7 @@ type Provenance struct {
 	Record string // id of the record of the change
 	Reason string
 	Trust  bool
+	Time   event.Time // when the change was done, 0: not known
 }
 
 // Windows are the approved change windows (pkg/window).

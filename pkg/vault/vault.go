@@ -31,7 +31,7 @@ func (o over) Capture(ctx context.Context, path, reason string) (event.State, er
 func (o over) Intake() rehash.Intake { return o.s.Intake() }
 
 func (o over) Keep(path string, s event.State, in rehash.Intake, p pipeline.Provenance) error {
-	pr := rollback.Provenance{Record: p.Record, Reason: p.Reason, Trust: p.Trust}
+	pr := rollback.Provenance{Record: p.Record, Reason: p.Reason, Trust: p.Trust, Time: p.Time}
 	if in != nil {
 		taken, ok := in.(*rollback.Intake)
 		if !ok {
