@@ -72,6 +72,16 @@ func TestClickHouseAnswersLikeTheJournal(t *testing.T) {
 	if out := run(0, "sql", "--store", "clickhouse", "SELECT kind, count() AS n FROM records GROUP BY kind HAVING n > 1"); !strings.Contains(out, "change  2") {
 		t.Errorf("sql: %s", out)
 	}
+	odd := "/* any */ SELECT [1, 2] AS a, [1, NULL] AS b, map('k', unhex('FF')) AS c, toNullable(toDateTime64('2026-03-01 10:00:00', 3, 'UTC')) AS d, NULL AS e, toUInt64(-1) AS f, toInt128(-1) AS g, nan AS h"
+	if out := run(0, "sql", "--store", "clickhouse", "--json", odd); out != `{"a":[1,2],"b":[1,null],"c":{"k":"\\xFF"},"d":"2026-03-01T10:00:00Z","e":null,"f":18446744073709551615,"g":-1,"h":"NaN"}`+"\n" {
+		t.Errorf("sql: %s", out)
+	}
+	if out := run(0, "sql", "--store", "clickhouse", odd); !strings.Contains(out, `[1,2]  [1,null]  {"k":"\\xFF"}  2026-03-01T10:00:00Z`) {
+		t.Errorf("sql: %s", out)
+	}
+	if out := run(0, "sql", "--store", "clickhouse", "SELECT number AS n FROM numbers(2500)"); strings.Count(out, "\n") != 2501 || !strings.HasSuffix(out, "\n2499\n") {
+		t.Errorf("sql: %d lines", strings.Count(out, "\n"))
+	}
 	run(2, "sql", "--store", "clickhouse", "DROP TABLE records")
 	run(1, "sql", "--store", "clickhouse", "SELECT nothing FROM records")
 

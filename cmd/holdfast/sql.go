@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"reflect"
 	"strings"
 	"time"
@@ -26,6 +27,9 @@ func (a *app) sqlCommand() *cli.Command {
 	}
 }
 
+// sqlRows is how many rows decide how wide the columns of a table are.
+const sqlRows = 1000
+
 func (a *app) sql(c *cli.Context) (err error) {
 	if err := someArgs(c, "a query", 1, 1); err != nil {
 		return err
@@ -47,6 +51,10 @@ func (a *app) sql(c *cli.Context) (err error) {
 			cells[i] = printableText(sqlText(v))
 		}
 		t.add(cells...)
+		if len(t.rows) > sqlRows { // as wide as these are, so that an endless answer takes no more memory
+			a.print(t)
+			t.rows = t.rows[:0]
+		}
 		return nil
 	}
 	if c.Bool("json") {
@@ -66,7 +74,7 @@ func (a *app) sql(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if !c.Bool("json") && len(names) > 0 {
+	if !c.Bool("json") {
 		a.print(t)
 	}
 	return a.note(c.Context, s)
@@ -94,34 +102,56 @@ func (a *app) jsonRow(names []string, values []any) error {
 }
 
 // plain is a value as records write it: bytes that are no text escaped, addresses and
-// moments as text.
+// moments as text, lists and maps of such, and nil for what is not there.
 func plain(v any) any {
 	switch x := v.(type) {
+	case nil:
+		return nil
 	case string:
 		return event.Text([]byte(x))
-	case []byte:
-		return event.Text(x)
 	case time.Time:
 		return x.UTC().Format(time.RFC3339Nano)
-	case fmt.Stringer:
-		if r := reflect.ValueOf(x); r.Kind() == reflect.Pointer && r.IsNil() {
+	case *big.Int:
+		return x
+	case big.Int:
+		return &x
+	}
+	r := reflect.ValueOf(v)
+	if r.Kind() == reflect.Pointer {
+		if r.IsNil() {
 			return nil
 		}
-		return x.String()
+		return plain(r.Elem().Interface())
+	}
+	if s, ok := v.(fmt.Stringer); ok {
+		return s.String()
+	}
+	switch r.Kind() {
+	case reflect.Slice, reflect.Array:
+		out := make([]any, r.Len())
+		for i := range out {
+			out[i] = plain(r.Index(i).Interface())
+		}
+		return out
+	case reflect.Map:
+		out := make(map[string]any, r.Len())
+		for _, k := range r.MapKeys() {
+			out[sqlText(k.Interface())] = plain(r.MapIndex(k).Interface())
+		}
+		return out
 	}
 	return v
 }
 
 // sqlText is a value in a table.
 func sqlText(v any) string {
-	if r := reflect.ValueOf(v); r.IsValid() && r.Kind() == reflect.Pointer {
-		if r.IsNil() {
-			return ""
-		}
-		v = r.Elem().Interface()
-	}
-	if v = plain(v); v == nil {
+	switch v = plain(v); v.(type) {
+	case nil:
 		return ""
+	case []any, map[string]any:
+		if b, err := json.Marshal(v); err == nil {
+			return string(b)
+		}
 	}
 	return fmt.Sprint(v)
 }

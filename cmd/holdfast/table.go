@@ -10,7 +10,8 @@ import (
 // table collects rows and prints them in columns. A cell may be painted: the
 // width is that of the plain text.
 type table struct {
-	rows [][]cell
+	rows  [][]cell
+	width []int // of what was printed before
 }
 
 type cell struct {
@@ -31,7 +32,7 @@ func (t *table) paint(i int, color string) { t.rows[len(t.rows)-1][i].color = co
 
 // print writes the table; the last column is not padded.
 func (a *app) print(t *table) {
-	var width []int
+	width := t.width
 	for _, row := range t.rows {
 		for i, c := range row {
 			if i == len(width) {
@@ -40,6 +41,7 @@ func (a *app) print(t *table) {
 			width[i] = max(width[i], utf8.RuneCountInString(c.text))
 		}
 	}
+	t.width = width
 	for _, row := range t.rows {
 		var b strings.Builder
 		for i, c := range row {

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
-	"strings"
 
 	ch "github.com/ClickHouse/clickhouse-go/v2"
 
@@ -19,8 +17,8 @@ var _ query.SQL = (*DB)(nil)
 // question cannot take back; where it does not say that this holds, nothing is asked.
 // What the setting lets through although it does something (KILL, SYSTEM) is refused here.
 func (db *DB) SQL(ctx context.Context, text string, begin func(columns []string) error, row func(values []any) error) error {
-	if !question(text) {
-		return fmt.Errorf("ask ClickHouse %s: %w: a question begins with %s", db.addr, query.ErrReadOnly, strings.Join(questions(), ", "))
+	if err := query.OneQuestion(text, true, "SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS"); err != nil { // the server refuses several
+		return fmt.Errorf("ask ClickHouse %s: %w", db.addr, err)
 	}
 	conn, err := db.within()
 	if err != nil {
@@ -66,17 +64,6 @@ func (db *DB) SQL(ctx context.Context, text string, begin func(columns []string)
 		}
 	}
 	return db.ask(rows.Err())
-}
-
-// questions are the words with which a statement that only reads begins.
-func questions() []string {
-	return []string{"SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "EXISTS"}
-}
-
-func question(text string) bool {
-	first, _, _ := strings.Cut(strings.TrimLeft(text, " \t\r\n("), " ")
-	first, _, _ = strings.Cut(first, "\n")
-	return slices.ContainsFunc(questions(), func(q string) bool { return strings.EqualFold(q, first) })
 }
 
 // ask explains an error of a question that a person wrote: of what the question can be

@@ -20,10 +20,18 @@ const limitAttached = 7
 
 // SQL implements query.SQL over the view records of the index: what is not indexed yet
 // is not in it. The file is open for reading only, and no other can be opened.
-func (s *store) SQL(ctx context.Context, text string, begin func(columns []string) error, row func(values []any) error) (err error) {
+func (s *store) SQL(ctx context.Context, text string, begin func(columns []string) error, row func(values []any) error) error {
 	if s.db == nil {
 		return fmt.Errorf("%w: %w", query.ErrNoIndex, s.why)
 	}
+	if err := query.OneQuestion(text, false, "SELECT", "WITH", "VALUES", "EXPLAIN"); err != nil {
+		return fmt.Errorf("ask index: %w", err)
+	}
+	return s.statement(ctx, text, begin, row)
+}
+
+// statement runs what SQLite lets through on a file that is open for reading only.
+func (s *store) statement(ctx context.Context, text string, begin func(columns []string) error, row func(values []any) error) (err error) {
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("ask index: %w", err)
@@ -47,6 +55,7 @@ func (s *store) SQL(ctx context.Context, text string, begin func(columns []strin
 	return scanRows(rows, len(columns), row)
 }
 
+// scanRows hands rows on; a blob comes as a string, as bytes do from ClickHouse.
 func scanRows(rows *sql.Rows, n int, row func([]any) error) error {
 	values, dest := make([]any, n), make([]any, n)
 	for i := range dest {
@@ -55,6 +64,11 @@ func scanRows(rows *sql.Rows, n int, row func([]any) error) error {
 	for rows.Next() {
 		if err := rows.Scan(dest...); err != nil {
 			return askError(err)
+		}
+		for i, v := range values {
+			if b, ok := v.([]byte); ok {
+				values[i] = string(b)
+			}
 		}
 		if err := row(values); err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/holdfast/holdfast/pkg/query"
 	"github.com/holdfast/holdfast/pkg/query/querytest"
@@ -20,10 +21,10 @@ func TestSQLReadsAndNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := h.read().(query.SQL)
+	s := h.read().(*store)
 	ask := func(text string) (string, error) {
 		var out string
-		err := s.SQL(context.Background(), text, func(columns []string) error {
+		err := s.statement(context.Background(), text, func(columns []string) error {
 			out = fmt.Sprint(columns)
 			return nil
 		}, func(values []any) error {
@@ -46,6 +47,18 @@ func TestSQLReadsAndNothingElse(t *testing.T) {
 	}
 	if _, err := ask("DELETE FROM rec"); !errors.Is(err, query.ErrReadOnly) {
 		t.Errorf("deleting: %v, want ErrReadOnly", err)
+	}
+	for _, text := range []string{"PRAGMA wal_checkpoint(TRUNCATE)", "SELECT 1; PRAGMA locking_mode = EXCLUSIVE", "CREATE TEMP TABLE t (n)", "WITH a AS (SELECT 1) DELETE FROM rec"} {
+		if err := s.SQL(context.Background(), text, nil, nil); !errors.Is(err, query.ErrReadOnly) {
+			t.Errorf("%s: %v, want ErrReadOnly", text, err)
+		}
+	}
+	// One that never ends, ends when nobody waits for it any more.
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	err = s.SQL(ctx, "WITH RECURSIVE a(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM a) SELECT count(*) FROM a", func([]string) error { return nil }, nil)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("an endless question: %v", err)
 	}
 	if _, err := os.Stat(other); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("another file was written: %v", err)
