@@ -16,7 +16,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/query/querytest"
 )
 
-// many writes n records: 185,000 paths, 20 users, 500 sessions, one exec for ten records, 50,000 command lines.
+// many writes n records: 185,000 paths, 20 users, 500 sessions, one exec for ten records and four above it, 50,000 command lines.
 func (h *host) many(b *testing.B, n int) {
 	b.Helper()
 	j, err := journal.Open(h.dir, filepath.Join(h.dir, "..", "keys"), journal.Options{HostID: "h1", Host: "web-1", Boot: "b", ReserveBytes: -1})
@@ -37,6 +37,7 @@ func (h *host) many(b *testing.B, n int) {
 		a.User, a.Session = fmt.Sprintf("user%d", i%20), fmt.Sprint(i/2000%500)
 		a.SourceIP = fmt.Sprintf("192.0.2.%d", i%200)
 		p.ExecID = fmt.Sprintf("%d-1-%d", i/10, i/10)
+		p.Ancestors = []event.Ancestor{{PID: 30, ExecID: fmt.Sprintf("make-%d", i/200)}, {PID: 20, ExecID: fmt.Sprintf("bash-%d", i/2000)}, {PID: 10, ExecID: fmt.Sprintf("sshd-%d", i/2000)}, {PID: 1, ExecID: "init"}}
 		line := i / 10 % 50_000
 		p.Argv = []string{"sed", "-i", fmt.Sprintf("s/name%d/%x/", line%5000, line), fmt.Sprintf("/srv/www/site%d/", line%37)}
 		for {
@@ -118,6 +119,11 @@ func BenchmarkQuestions(b *testing.B) {
 		{"words that no command line has", query.Filter{Command: "s/a/b/", Limit: 100}},
 		{"words that few command lines have newest 100", query.Filter{Command: "name4321/", Limit: 100}},
 		{"words that all command lines have newest 100", query.Filter{Command: "sed -i", Limit: 100}},
+		{"text in a path that all have newest 100", query.Filter{Path: "**html**", Limit: 100}},
+		{"text in a path that none has", query.Filter{Path: "**authorized_keys**", Limit: 100}},
+		{"below a process", query.Filter{Below: "make-77"}},
+		{"below a login newest 1000", query.Filter{Below: "bash-7", Limit: 1000}},
+		{"below the first process newest 100", query.Filter{Below: "init", Limit: 100}},
 		{"exec", query.Filter{Exec: "77-1-77"}},
 		{"nobody", query.Filter{User: "nobody"}},
 		{"a minute long ago", query.Filter{Since: end - 600_000_000_000, Until: end - 540_000_000_000, Limit: 1000}},

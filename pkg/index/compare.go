@@ -1,6 +1,7 @@
 package index
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -133,17 +134,20 @@ func (w *comparing) run(ctx context.Context, db *sql.DB, dir string) (err error)
 	return w.merge(ctx, tx, dir, first, min(newest, st.seq))
 }
 
-// bases holds the last elements of all paths against the paths.
+// bases holds the last elements of all paths, and the texts by which they are found, against the paths.
 func (w *comparing) bases(ctx context.Context, tx *sql.Tx) (err error) {
-	rows, err := tx.QueryContext(ctx, "SELECT p.s, coalesce(b.s, '') FROM paths p LEFT JOIN bases b ON b.id = p.base")
+	rows, err := tx.QueryContext(ctx, "SELECT p.s, coalesce(b.s, ''), coalesce(c.c0, '') FROM paths p LEFT JOIN bases b ON b.id = p.base LEFT JOIN pieces_content c ON c.id = p.id")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
-		var path, base string
-		if err := rows.Scan(&path, &base); err != nil {
+		var path, base, text string
+		if err := rows.Scan(&path, &base, &text); err != nil {
 			return err
+		}
+		if text != path {
+			w.differs(Difference{What: Altered, Detail: fmt.Sprintf("path %q is found as %q", path, text)})
 		}
 		if base != query.Base(path) {
 			w.differs(Difference{What: Altered, Detail: fmt.Sprintf("the last element of path %q is %q", path, base)})
@@ -188,6 +192,7 @@ func (w *comparing) merge(ctx context.Context, tx *sql.Tx, dir string, first, la
 	if err != nil {
 		return err
 	}
+	above := &lineage{tx: tx, had: map[[2]string]bool{}}
 	r, err := journal.OpenReader(dir)
 	if err != nil {
 		return err
@@ -232,9 +237,13 @@ func (w *comparing) merge(ctx context.Context, tx *sql.Tx, dir string, first, la
 		if perr != nil {
 			return perr
 		}
-		if what := differ(have, rowOf(&e, rec), got, pathsOf(rec)); what != "" {
-			w.differs(Difference{What: Altered, Seq: e.Seq, Detail: what})
-		} else if what := spans.lacks(rec); what != "" {
+		what := cmp.Or(differ(have, rowOf(&e, rec), got, pathsOf(rec)), spans.lacks(rec))
+		if what == "" {
+			if what, err = above.lacks(ctx, rec); err != nil {
+				return err
+			}
+		}
+		if what != "" {
 			w.differs(Difference{What: Altered, Seq: e.Seq, Detail: what})
 		} else {
 			w.c.Matched++

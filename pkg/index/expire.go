@@ -60,6 +60,9 @@ func pruneSome(ctx context.Context, db *sql.DB, first uint64) (n int64, err erro
 		}
 	}
 	if err == nil {
+		_, err = tx.ExecContext(ctx, "DELETE FROM above WHERE exec < 0 AND exec > ?", -end)
+	}
+	if err == nil {
 		_, err = tx.ExecContext(ctx, "DELETE FROM spans WHERE block < ?", end/spanRecords)
 	}
 	if err == nil {
@@ -74,6 +77,8 @@ func dropStrings(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	_, err = tx.ExecContext(ctx, `DELETE FROM paths WHERE id NOT IN (SELECT path FROM by_path);
+		DELETE FROM pieces WHERE rowid NOT IN (SELECT id FROM paths);
+		DELETE FROM above WHERE exec > 0 AND exec NOT IN (SELECT exec FROM rec WHERE exec IS NOT NULL);
 		DELETE FROM bases WHERE id NOT IN (SELECT base FROM paths WHERE base IS NOT NULL);
 		DELETE FROM lines WHERE id NOT IN (SELECT line FROM rec WHERE line IS NOT NULL);
 		DELETE FROM commands WHERE rowid NOT IN (SELECT id FROM lines);
@@ -81,7 +86,8 @@ func dropStrings(ctx context.Context, db *sql.DB) error {
 			UNION SELECT boot FROM rec WHERE boot IS NOT NULL UNION SELECT kind FROM rec WHERE kind IS NOT NULL UNION SELECT op FROM rec WHERE op IS NOT NULL
 			UNION SELECT rule FROM rec WHERE rule IS NOT NULL UNION SELECT verdict FROM rec WHERE verdict IS NOT NULL UNION SELECT user FROM rec WHERE user IS NOT NULL
 			UNION SELECT session FROM rec WHERE session IS NOT NULL UNION SELECT source FROM rec WHERE source IS NOT NULL UNION SELECT exec FROM rec WHERE exec IS NOT NULL
-			UNION SELECT exe FROM rec WHERE exe IS NOT NULL UNION SELECT base FROM rec WHERE base IS NOT NULL UNION SELECT found FROM rec WHERE found IS NOT NULL)`)
+			UNION SELECT exe FROM rec WHERE exe IS NOT NULL UNION SELECT base FROM rec WHERE base IS NOT NULL UNION SELECT found FROM rec WHERE found IS NOT NULL
+			UNION SELECT ancestor FROM above)`)
 	if err == nil {
 		return tx.Commit()
 	}

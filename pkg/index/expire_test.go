@@ -21,7 +21,8 @@ func busy(from, n int) (out []*event.Record) {
 	for i := from; i < from+n; i++ {
 		r := &event.Record{
 			HostID: "h", Host: "web1", Boot: "b", Time: event.Time(1_700_000_000_000_000_000 + i), Kind: event.RecChange, Op: "write", Path: fmt.Sprintf("/etc/%d", i),
-			Actor: &event.Actor{User: "alice", SourceIP: "192.0.2.7", SourcePort: uint16(i)}, Process: &event.Process{PID: 1, ExecID: fmt.Sprint("x", i), Exe: "/usr/bin/sed", Argv: []string{"sed", "-i", fmt.Sprintf("s/a/%d/", i)}},
+			Actor: &event.Actor{User: "alice", SourceIP: "192.0.2.7", SourcePort: uint16(i)}, Process: &event.Process{PID: 1, ExecID: fmt.Sprint("x", i), Exe: "/usr/bin/sed", Argv: []string{"sed", "-i", fmt.Sprintf("s/a/%d/", i)},
+				Ancestors: []event.Ancestor{{PID: 9, ExecID: "shell"}}},
 		}
 		if i%10 == 0 {
 			r.Op, r.PathTo = "rename", fmt.Sprintf("/etc/to/%d", i)
@@ -143,8 +144,10 @@ func TestTheIndexForgetsWhatExpired(t *testing.T) {
 	for _, q := range []string{"SELECT count(*) FROM by_path WHERE seq NOT IN (SELECT seq FROM rec)", "SELECT count(*) FROM paths WHERE id NOT IN (SELECT path FROM by_path)",
 		"SELECT count(*) FROM bases WHERE id NOT IN (SELECT base FROM paths)", "SELECT count(*) FROM lines WHERE id NOT IN (SELECT line FROM rec)",
 		"SELECT count(*) FROM commands_content WHERE id NOT IN (SELECT id FROM lines)", "SELECT count(*) FROM commands WHERE commands MATCH '\"/1/\"'",
+		"SELECT count(*) FROM pieces_content WHERE id NOT IN (SELECT id FROM paths)",
+		"SELECT count(*) FROM above WHERE exec > 0 AND exec NOT IN (SELECT exec FROM rec WHERE exec IS NOT NULL) OR exec < 0 AND -exec < (SELECT min(seq) FROM rec)",
 		"SELECT count(*) FROM spans WHERE (block + 1) * 1024 <= (SELECT min(seq) FROM rec)",
-		"SELECT max(0, (SELECT count(*) FROM names) - 10 - " + fmt.Sprint(left) + ")"} {
+		"SELECT max(0, (SELECT count(*) FROM names) - 11 - " + fmt.Sprint(left) + ")"} {
 		if n := h.count(q); n != 0 {
 			t.Errorf("%s: %d", q, n)
 		}
@@ -176,7 +179,10 @@ func TestEachTamperingWithTheIndexIsNamed(t *testing.T) {
 		{"a row that points to another record", "UPDATE rec SET off = (SELECT off FROM rec WHERE seq = 8) WHERE seq = 9", []string{"altered 9"}},
 		{"two rows swapped", "UPDATE rec SET seq = -1 WHERE seq = 3; UPDATE rec SET seq = 3 WHERE seq = 4; UPDATE rec SET seq = 4 WHERE seq = -1", []string{"altered 3", "altered 4"}},
 		{"the time of a row moved", "UPDATE rec SET time = time - 1 WHERE seq = 12", []string{"altered 12"}},
-		{"a path renamed", "UPDATE paths SET s = '/other/5' WHERE s = '/etc/5'", []string{"altered 5"}},
+		{"a path renamed", "UPDATE paths SET s = '/other/5' WHERE s = '/etc/5'", []string{"altered 0", "altered 5"}},
+		{"the text of a path edited", "UPDATE pieces SET s = 'x' WHERE s = '/etc/5'", []string{"altered 0"}},
+		{"the texts of all paths taken away", "DELETE FROM pieces_data WHERE id > 10", []string{"altered 0"}},
+		{"an execution not found below another", "DELETE FROM above WHERE exec = (SELECT exec FROM rec WHERE seq = 6)", []string{"altered 6"}},
 		{"a record not found under its path", "DELETE FROM by_path WHERE seq = 10", []string{"altered 10"}},
 		{"a record found under another path too", "INSERT INTO by_path SELECT id, 11 FROM paths WHERE s = '/etc/12'", []string{"altered 11"}},
 		{"the last ten cut off", "DELETE FROM rec WHERE seq > 30; DELETE FROM by_path WHERE seq > 30", []string{"missing 31", "missing 32", "missing 33", "missing 34", "missing 35", "missing 36", "missing 37", "missing 38", "missing 39", "missing 40"}},

@@ -179,16 +179,18 @@ func (in *inserter) fill(ctx context.Context, tx *sql.Tx, batch []journal.Entry)
 	// keeping each page as it was before the statement.
 	recs := rows{tx: tx, into: "INSERT OR ROLLBACK INTO rec VALUES ", columns: columns}
 	paths := rows{tx: tx, into: "INSERT OR ROLLBACK INTO by_path VALUES ", columns: 2}
+	above := pairs{rows: rows{tx: tx, into: "INSERT OR IGNORE INTO above VALUES ", columns: 2}, had: map[[2]int64]bool{}}
 	for i, r := range all {
 		if r == nil {
 			continue
 		}
 		in.add(&recs, &paths, &batch[i], r)
-		if err := errors.Join(recs.full(ctx), paths.full(ctx)); err != nil {
+		above.add(&in.names, r)
+		if err := errors.Join(recs.full(ctx), paths.full(ctx), above.full(ctx)); err != nil {
 			return 0, err
 		}
 	}
-	if err := errors.Join(recs.flush(ctx), paths.flush(ctx), addSpans(ctx, tx, all)); err != nil {
+	if err := errors.Join(recs.flush(ctx), paths.flush(ctx), above.flush(ctx), addSpans(ctx, tx, all)); err != nil {
 		return 0, err
 	}
 	last := &batch[len(batch)-1]
@@ -202,11 +204,19 @@ func (in *inserter) resolve(ctx context.Context, tx *sql.Tx) error {
 	if err := errors.Join(in.names.resolve(ctx, tx, none), in.bases.resolve(ctx, tx, none)); err != nil {
 		return err
 	}
-	if err := in.paths.resolve(ctx, tx, func(s string) []any { return []any{in.bases.id(query.Base(s))} }); err != nil {
+	pieces := rows{tx: tx, into: "INSERT OR ROLLBACK INTO pieces (rowid, s) VALUES ", columns: 2}
+	err := in.paths.resolve(ctx, tx, func(s string) []any {
+		pieces.args = append(pieces.args, in.paths.id(s), s)
+		return []any{in.bases.id(query.Base(s))}
+	})
+	if err == nil {
+		err = pieces.flush(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	texts := rows{tx: tx, into: "INSERT OR ROLLBACK INTO commands (rowid, s) VALUES ", columns: 2}
-	err := in.lines.resolve(ctx, tx, func(digest string) []any {
+	err = in.lines.resolve(ctx, tx, func(digest string) []any {
 		texts.args = append(texts.args, in.lines.id(digest), in.texts[digest])
 		return nil
 	})
@@ -236,6 +246,9 @@ func (in *inserter) strings(r *event.Record) {
 		name(p.ExecID)
 		name(p.Exe)
 		name(query.Base(p.Exe))
+		for i := range p.Ancestors {
+			name(p.Ancestors[i].ExecID)
+		}
 		if s := lineOf(p); in.digests[s] == "" {
 			d := lineDigest(s)
 			in.lines.need(d)

@@ -16,6 +16,7 @@ import (
 const (
 	fewPaths = 50_000 // records under a pattern that are worth collecting
 	fewNames = 1000   // paths or command lines that match and are worth collecting
+	fewTexts = 500    // paths that are sooner looked at than found by their text
 )
 
 // plan is a filter as SQL: what SQLite decides, and for patterns a set that is looked into here.
@@ -59,6 +60,9 @@ func makePlan(ctx context.Context, tx *sql.Tx, f *query.Filter, indexed uint64) 
 	driven, err := p.byPath(ctx, tx, f)
 	if err == nil && !p.none {
 		driven, err = p.byCommand(ctx, tx, f.Command, driven)
+	}
+	if err == nil && !p.none {
+		driven, err = p.byBelow(ctx, tx, f.Below, driven)
 	}
 	if err != nil || p.none {
 		return p, err
@@ -227,10 +231,6 @@ func behind(prefix string) string { return prefix + "\xff" }
 // text and have a last element that matches its last; more says that there are more.
 func matching(ctx context.Context, tx *sql.Tx, pattern, prefix string) (ids []int64, more bool, err error) {
 	q, args := " FROM paths WHERE s >= ? AND s < ?", []any{prefix, behind(prefix)}
-	if text := query.Literal(pattern); len(text) > 0 && text != prefix {
-		q += " AND instr(CAST(s AS BLOB), ?) > 0"
-		args = append(args, []byte(text))
-	}
 	if last := query.LastElement(pattern); last != "" {
 		_, begin := query.ParsePath(last)
 		if !strings.ContainsAny(last, "*?[") {
@@ -246,7 +246,18 @@ func matching(ctx context.Context, tx *sql.Tx, pattern, prefix string) (ids []in
 				return nil, false, err
 			}
 			q = strings.Replace(q, " WHERE", " INDEXED BY paths_base WHERE base IN (SELECT value FROM json_each(?)) AND", 1)
-			args = append([]any{string(list)}, args...)
+			return texts(ctx, tx, pattern, q, append([]any{string(list)}, args...)...)
+		}
+	}
+	if text := query.Literal(pattern); len(text) > 0 && text != prefix {
+		q += " AND instr(CAST(s AS BLOB), ?) > 0"
+		args = append(args, []byte(text))
+		var n int
+		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM paths WHERE s >= ? AND s < ? LIMIT ?)", prefix, behind(prefix), fewTexts).Scan(&n); err != nil {
+			return nil, false, err
+		}
+		if ask := trigrams(text); ask != "" && n == fewTexts { // else they are soon looked at
+			return texts(ctx, tx, pattern, strings.Replace(q, " FROM paths", " FROM (SELECT rowid AS n FROM pieces WHERE pieces MATCH ?) CROSS JOIN paths ON id = n", 1), append([]any{ask}, args...)...)
 		}
 	}
 	return texts(ctx, tx, pattern, q, args...)

@@ -13,16 +13,18 @@ import (
 
 // version is in the file's user_version. A file with another one is built anew, so
 // there are no migrations: change the schema and count up.
-const version = 4
+const version = 5
 
 // Strings are kept once, in names and paths, and records refer to them by number:
 // rows and indexes stay small and inserts fast. paths is apart because patterns search it; its
-// base is the last element of a path, in bases.
+// base is the last element of a path, in bases, and pieces finds its text by any three characters in a row.
 // Command lines are kept once too: lines numbers them by their digest, commands has their text
 // and finds it by any three characters in a row. line is NULL for a process without arguments.
 // till is the later of time and time_end: a question since a moment is about it. spans says of each
 // block of records between which times they lie, and is searched instead of the times of all records;
 // a record of a long time (longTime) is in no span and found by rec_long.
+// above has which execution began which, as far up as records tell: exec is a number of names or, of a record that names
+// ancestors and no exec id of its own, its sequence below zero.
 // meaning holds the sentences of the few records that have some, each on a line.
 // by_path has a row for each of path and path_to. The sequence is the rowid and so
 // the last column of every index: all answers come out in order without sorting.
@@ -35,6 +37,8 @@ CREATE INDEX paths_base ON paths (base) WHERE base IS NOT NULL;
 CREATE TABLE bases (id INTEGER PRIMARY KEY, s TEXT NOT NULL UNIQUE);
 CREATE TABLE lines (id INTEGER PRIMARY KEY, s TEXT NOT NULL UNIQUE);
 CREATE VIRTUAL TABLE commands USING fts5(s, tokenize = 'trigram case_sensitive 1', detail = none, columnsize = 0);
+CREATE VIRTUAL TABLE pieces USING fts5(s, tokenize = 'trigram case_sensitive 1', detail = none, columnsize = 0);
+CREATE TABLE above (ancestor INTEGER NOT NULL, exec INTEGER NOT NULL, PRIMARY KEY (ancestor, exec)) WITHOUT ROWID;
 CREATE TABLE spans (block INTEGER PRIMARY KEY, low INTEGER NOT NULL, high INTEGER NOT NULL);
 CREATE TABLE rec (
 	seq INTEGER PRIMARY KEY, seg INTEGER NOT NULL, off INTEGER NOT NULL, time INTEGER NOT NULL, till INTEGER NOT NULL,
