@@ -388,7 +388,7 @@ func (a *app) parseTime(c *cli.Context, flag string) (event.Time, error) {
 	}
 	t, err := query.ParseTime(s, a.now())
 	if err != nil {
-		return 0, hint(usageError{fmt.Errorf("--%s: %w", flag, err)}, "write 2006-01-02T15:04:05Z, 15:04, or an age such as 2h or 3d")
+		return 0, hint(usageError{fmt.Errorf("--%s: %w", flag, err)}, "write 2006-01-02T15:04:05Z, 2006-01-02 15:04, 15:04, yesterday, or an age such as 2h or 3d")
 	}
 	return t, nil
 }

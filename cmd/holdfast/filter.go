@@ -18,7 +18,7 @@ const defaultLimit = 1000
 
 func filterFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "since", Usage: "since `TIME`: RFC 3339, 15:04, or an age such as 2h or 3d"},
+		&cli.StringFlag{Name: "since", Usage: "since `TIME`: RFC 3339, 15:04, yesterday, or an age such as 2h or 3d"},
 		&cli.StringFlag{Name: "until", Usage: "before `TIME`"},
 		&cli.StringFlag{Name: "path", Usage: "of `PATH`: exact, prefix/ or a glob; **TEXT** is a text anywhere in it"},
 		&cli.StringFlag{Name: "user", Usage: "by the person who logged in as `NAME`, through sudo and su; unknown: outside any login"},

@@ -98,15 +98,39 @@ func TestTimesAsPeopleWriteThem(t *testing.T) {
 		{"2026-03-01", "2026-02-28T22:00:00Z"}, {"2026-03-01 10:00", "2026-03-01T08:00:00Z"}, {"2026-03-01T10:00:07", "2026-03-01T08:00:07Z"},
 		{"15:04", "2026-03-10T13:04:00Z"}, {"15:31", "2026-03-09T13:31:00Z"}, {"15:30:00", "2026-03-10T13:30:00Z"},
 		{"2h", "2026-03-10T11:30:00.0000005Z"}, {"3d", "2026-03-07T13:30:00.0000005Z"}, {"1d12h", "2026-03-09T01:30:00.0000005Z"}, {"1w", "2026-03-03T13:30:00.0000005Z"}, {"90s", "2026-03-10T13:28:30.0000005Z"}, {"now", "2026-03-10T13:30:00.0000005Z"},
+		{"today", "2026-03-09T22:00:00Z"}, {"yesterday", "2026-03-08T22:00:00Z"}, {"1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000000001Z"}, {"1678-01-02", "1678-01-01T22:00:00Z"}, {"2261-12-31T23:59:59Z", "2261-12-31T23:59:59Z"},
 	} {
 		got, err := query.ParseTime(c.in, now)
 		if err != nil || got.Go().Format(time.RFC3339Nano) != c.want {
 			t.Errorf("%q: %s, %v, want %s", c.in, got, err, c.want)
 		}
 	}
-	for _, bad := range []string{"", "yesterday", "25:00", "2", "-2h", "2y", "2.5h", "999999999w", "2026-13-01", "2h3"} {
+	for _, bad := range []string{"", "tomorrow", "1677-12-31T00:00:00Z", "9999-01-01", "2262-01-01T00:00:00Z", "0001-01-01", "25:00", "2", "-2h", "2y", "2.5h", "999999999w", "2026-13-01", "2h3"} {
 		if got, err := query.ParseTime(bad, now); err == nil {
 			t.Errorf("%q: %s", bad, got)
+		}
+	}
+}
+
+func TestClockTimesWhereTheClockWasChanged(t *testing.T) {
+	zone, err := time.LoadLocation("Europe/Berlin")
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, c := range []struct{ now, in, want string }{
+		{"2026-10-25T01:45:00Z", "02:30", "2026-10-25T01:30:00Z"}, // shown twice: the second time
+		{"2026-10-25T00:45:00Z", "02:30", "2026-10-25T00:30:00Z"}, // the second is yet to come
+		{"2026-03-29T08:00:00Z", "02:30", "2026-03-28T01:30:00Z"}, // left out that day
+		{"2026-03-29T08:00:00Z", "yesterday", "2026-03-27T23:00:00Z"},
+		{"2026-03-30T08:00:00Z", "yesterday", "2026-03-28T23:00:00Z"}, // a day of 23 hours
+		{"2026-03-29T08:00:00Z", "1d", "2026-03-28T08:00:00Z"},
+	} {
+		now, err := time.Parse(time.RFC3339, c.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := query.ParseTime(c.in, now.In(zone)); err != nil || got.Go().Format(time.RFC3339) != c.want {
+			t.Errorf("%s at %s: %s, %v, want %s", c.in, c.now, got, err, c.want)
 		}
 	}
 }
