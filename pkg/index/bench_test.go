@@ -34,6 +34,7 @@ func (h *host) many(b *testing.B, n int) {
 		r.Actor, r.Process = &a, &p
 		r.Time = event.Time(1_780_000_000_000_000_000 + int64(i)*1_000_000)
 		r.Path = fmt.Sprintf("/srv/www/site%d/page-%d.html", i%37, (i*7919)%5000)
+		r.Op, r.Verdict, p.Exe = "write", event.VerdictObserved, "/usr/bin/sed"
 		a.User, a.Session = fmt.Sprintf("user%d", i%20), fmt.Sprint(i/2000%500)
 		a.SourceIP = fmt.Sprintf("192.0.2.%d", i%200)
 		p.ExecID = fmt.Sprintf("%d-1-%d", i/10, i/10)
