@@ -33,7 +33,8 @@ type app struct {
 	terminal bool
 	noColor  bool
 
-	buf *bufio.Writer // over out
+	buf   *bufio.Writer // over out
+	fleet bool          // answers may be of several hosts: each says of which
 }
 
 // ops is what the mutating verbs need: a running daemon, or the same operations
@@ -262,6 +263,7 @@ func (a *app) openStore(c *cli.Context) (query.Store, error) {
 		}
 		return s, nil
 	case "clickhouse":
+		a.fleet = c.String("host") == ""
 		return a.openClickHouse(c.Context, cfg)
 	default:
 		return nil, hint(usagef("unknown store %q", where), "use --store local or --store clickhouse")

@@ -86,9 +86,9 @@ func TestClickHouseAnswersLikeTheJournal(t *testing.T) {
 	run(1, "sql", "--store", "clickhouse", "SELECT nothing FROM records")
 
 	for _, question := range []string{
-		"log", "log --json", "log --json --limit 2", "log --json --user alice", "log --json --path /etc/", "log --json --path /etc/*.conf",
+		"log --host web1", "log --json", "log --json --limit 2", "log --json --user alice", "log --json --path /etc/", "log --json --path /etc/*.conf",
 		"log --json --source 192.0.2.7", "log --json --verdict blocked", "log --json --exe sed", "log --json --path **app**", "log --json --command sed", "log --json --since 2026-03-01T10:00:03Z",
-		"who /etc/app.conf", "who --json /etc/app.conf", "sessions", "sessions --json", "show --json 2",
+		"who /etc/app.conf --host web1", "who --json /etc/app.conf", "sessions --host web1", "sessions --json", "show --json 2",
 		"show --json 0123456789abcdef0123456789abcdef/b1/6",
 	} {
 		here := run(0, strings.Fields(question)...)
@@ -99,6 +99,15 @@ func TestClickHouseAnswersLikeTheJournal(t *testing.T) {
 		if here == "" {
 			t.Errorf("holdfast %s: no answer", question)
 		}
+	}
+
+	for question, want := range map[string]string{"log": " web1             #2 ", "who /etc/app.conf": "web1 /etc/app.conf was written by", "sessions": "\nweb1  "} {
+		if out := run(0, append(strings.Fields(question), "--store", "clickhouse")...); !strings.Contains(out, want) {
+			t.Errorf("holdfast %s of all hosts does not say of which:\n%s", question, out)
+		}
+	}
+	if out := run(3, "who", "/etc/app.conf", "--host", "web2", "--store", "clickhouse"); out != "" {
+		t.Errorf("who on another host: %s", out)
 	}
 
 	if out := run(0, "verify", "--against", "clickhouse"); !strings.Contains(out, "7 records, 7 rows, 7 matched") {

@@ -121,6 +121,7 @@ func (a *app) followLocal(ctx context.Context, s query.Store, f *query.Filter, e
 func (a *app) logLine(r *event.Record) error {
 	var b strings.Builder
 	b.WriteString(a.color(dim, pad(when(r.Time), 24)))
+	b.WriteString(a.hostColumn(r.Host, 16))
 	b.WriteString(pad(fmt.Sprintf("#%d", r.Seq), 9))
 	verdict := r.Verdict
 	if verdict == "" {

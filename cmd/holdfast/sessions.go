@@ -39,7 +39,13 @@ func (a *app) sessions(c *cli.Context) (err error) {
 		return err
 	}
 	t := &table{}
-	t.add("SESSION", "PERSON", "ORIGIN", "FROM", "TTY", "START", "END", "PROGRAMS", "CHANGES", "UNAUTHORIZED", "REFUSED", "RESTORED")
+	of := func(host string, cells ...string) {
+		if a.fleet {
+			cells = append([]string{host}, cells...)
+		}
+		t.add(cells...)
+	}
+	of("HOST", "SESSION", "PERSON", "ORIGIN", "FROM", "TTY", "START", "END", "PROGRAMS", "CHANGES", "UNAUTHORIZED", "REFUSED", "RESTORED")
 	for i := range list {
 		x := &list[i]
 		if c.Bool("json") {
@@ -52,7 +58,7 @@ func (a *app) sessions(c *cli.Context) (err error) {
 		if source != "" && x.SourcePort != 0 {
 			source = addrPort(x.SourceIP, x.SourcePort)
 		}
-		t.add(printableText(x.ID), dash(x.User), dash(x.Origin), dash(source), dash(x.TTY), when(x.Start), when(x.End),
+		of(dash(x.Host), printableText(x.ID), dash(x.User), dash(x.Origin), dash(source), dash(x.TTY), when(x.Start), when(x.End),
 			counted(x.Execs), fmt.Sprint(x.Changes), fmt.Sprint(x.Unauthorized), fmt.Sprint(x.Attempts), fmt.Sprint(x.Restored))
 	}
 	if !c.Bool("json") {
@@ -61,7 +67,7 @@ func (a *app) sessions(c *cli.Context) (err error) {
 			a.line("no sessions")
 		case f.Session != "": // the answer in one line, and what the session was below it
 			for i := range list {
-				a.line(a.color(bold, sessionLine(&list[i])))
+				a.line(a.hostColumn(list[i].Host, 0) + a.color(bold, sessionLine(&list[i])))
 				if err := a.tellSession(c.Context, s, &list[i]); err != nil {
 					return err
 				}

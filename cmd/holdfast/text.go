@@ -50,6 +50,14 @@ func (a *app) verdict(v string, width int) string {
 	return s
 }
 
+// hostColumn is the host's name, padded to width and with a space behind it, where answers may be of several hosts.
+func (a *app) hostColumn(host string, width int) string {
+	if !a.fleet {
+		return ""
+	}
+	return pad(dash(host), width) + " "
+}
+
 // pad fills s with spaces to width; it counts runes, as a terminal does for the
 // scripts that need one cell each.
 func pad(s string, width int) string {

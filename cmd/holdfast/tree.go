@@ -55,7 +55,7 @@ func (a *app) tree(c *cli.Context) (err error) {
 		return err
 	}
 	for i := range sessions {
-		a.line(sessionLine(&sessions[i]))
+		a.line(a.hostColumn(sessions[i].Host, 0) + sessionLine(&sessions[i]))
 	}
 	for i := range list {
 		a.printProcess(list, i, c.Int("acts"), len(sessions) > 1)

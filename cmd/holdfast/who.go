@@ -16,7 +16,7 @@ func (a *app) whoCommand() *cli.Command {
 		Name:      "who",
 		Usage:     "say who last changed a path: person, address, when, how, and the chain of processes",
 		ArgsUsage: "PATH",
-		Flags:     []cli.Flag{jsonFlag(), storeFlag()},
+		Flags:     []cli.Flag{&cli.StringFlag{Name: "host", Usage: "on host `NAME`"}, jsonFlag(), storeFlag()},
 		Action:    a.who,
 	}
 }
@@ -34,7 +34,7 @@ func (a *app) who(c *cli.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	r, err := query.Who(c.Context, s, event.Text([]byte(path)))
+	r, err := query.Who(c.Context, s, event.Text([]byte(path)), c.String("host"))
 	if errors.Is(err, query.ErrNotFound) {
 		return hint(fmt.Errorf("who %s: %w: no change of it is recorded", shellQuote(path), errNotFound),
 			"holdfast policy explain "+shellQuote(path)+" says whether it is watched")
@@ -86,7 +86,7 @@ func (a *app) printWho(r *event.Record, answers []*event.Record) {
 			how = " with " + processName(r.Process.Comm, r.Process.Exe)
 		}
 	}
-	a.linef("%s %s by %s %s on %s%s", a.color(bold, target), verb, a.color(bold, person(r.Actor)), from(r.Actor), when(r.Time), how)
+	a.linef("%s%s %s by %s %s on %s%s", a.hostColumn(r.Host, 0), a.color(bold, target), verb, a.color(bold, person(r.Actor)), from(r.Actor), when(r.Time), how)
 	a.line("")
 	a.printFacts(r, answers)
 }

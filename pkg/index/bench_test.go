@@ -148,7 +148,7 @@ func BenchmarkQuestions(b *testing.B) {
 	}
 	b.Run("who", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := query.Who(context.Background(), s, "/srv/www/site5/page-17.html"); err != nil && !errors.Is(err, query.ErrNotFound) {
+			if _, err := query.Who(context.Background(), s, "/srv/www/site5/page-17.html", ""); err != nil && !errors.Is(err, query.ErrNotFound) {
 				b.Fatal(err)
 			}
 		}

@@ -58,11 +58,11 @@ type Lag struct {
 var errStop = errors.New("stop")
 
 // Who returns the newest change of path, as its path or as the other name of a
-// rename or link; if it never changed, the newest refused attempt to.
-func Who(ctx context.Context, s Store, path string) (*event.Record, error) {
+// rename or link; if it never changed, the newest refused attempt to. host, a name or an id, may be "".
+func Who(ctx context.Context, s Store, path, host string) (*event.Record, error) {
 	for _, kind := range []string{event.RecChange, event.RecAttempt} {
 		var found *event.Record
-		err := s.Records(ctx, Filter{Path: Quote(path), Kind: kind, Limit: 1}, func(r *event.Record) error {
+		err := s.Records(ctx, Filter{Path: Quote(path), Host: host, Kind: kind, Limit: 1}, func(r *event.Record) error {
 			if found == nil || r.Time >= found.Time { // of several hosts the latest
 				found = r
 			}

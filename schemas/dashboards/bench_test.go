@@ -187,7 +187,7 @@ func (f *fleet) questions(b *testing.B) {
 		})
 	}
 	f.time(b, "record", func() (int, error) { _, err := query.Get(context.Background(), f.db, some[8]); return 1, err })
-	f.time(b, "who", func() (int, error) { _, err := query.Who(context.Background(), f.db, some[1]); return 1, err })
+	f.time(b, "who", func() (int, error) { _, err := query.Who(context.Background(), f.db, some[1], ""); return 1, err })
 }
 
 // time asks a question again and again. What the server kept of an earlier answer is dropped.

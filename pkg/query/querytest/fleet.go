@@ -53,8 +53,8 @@ func RunFleet(t *testing.T, s query.Store, records []*event.Record) {
 	}
 	for _, r := range chosen(records) {
 		if r.Kind == event.RecChange {
-			got, err := query.Who(ctx, s, r.Path)
-			want, _ := query.Who(ctx, List(records), r.Path)
+			got, err := query.Who(ctx, s, r.Path, r.Host)
+			want, _ := query.Who(ctx, List(records), r.Path, r.Host)
 			if err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("who changed %s: %+v, %v; want %+v", r.Path, got, err, want)
 			}

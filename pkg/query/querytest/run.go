@@ -36,7 +36,7 @@ func Run(t *testing.T, open func(t *testing.T, records []*event.Record) query.St
 		s := open(t, nil)
 		check(t, s, nil, query.Filter{})
 		check(t, s, nil, query.Filter{Path: "/etc/", Limit: 5})
-		if _, err := query.Who(context.Background(), s, "/etc/passwd"); !errors.Is(err, query.ErrNotFound) {
+		if _, err := query.Who(context.Background(), s, "/etc/passwd", ""); !errors.Is(err, query.ErrNotFound) {
 			t.Fatal(err)
 		}
 	})
@@ -215,7 +215,7 @@ func who(t *testing.T, s query.Store, records []*event.Record) {
 				}
 			}
 		}
-		got, err := query.Who(context.Background(), s, p)
+		got, err := query.Who(context.Background(), s, p, "")
 		switch {
 		case want == nil && !errors.Is(err, query.ErrNotFound):
 			t.Errorf("%s: %v, %v", p, got, err)

@@ -258,11 +258,11 @@ func RunUgly(t *testing.T, s query.Store, records []*event.Record, seed uint64, 
 		}
 		switch r := records[u.IntN(len(records))]; u.IntN(12) {
 		case 0:
-			path := choose(u.Rand, r.Path, r.PathTo, u.text(3))
-			got, err := query.Who(ctx, s, path)
-			want, wantErr := query.Who(ctx, list, path)
+			path, host := choose(u.Rand, r.Path, r.PathTo, u.text(3)), choose(u.Rand, "", r.HostID, r.Host)
+			got, err := query.Who(ctx, s, path, host)
+			want, wantErr := query.Who(ctx, list, path, host)
 			if (err == nil) != (wantErr == nil) || err == nil && got.ID != want.ID || err != nil && !errors.Is(err, query.ErrNotFound) {
-				t.Errorf("seed %d: who changed %q: %+v, %v; want %+v, %v", seed, path, got, err, want, wantErr)
+				t.Errorf("seed %d: who changed %q on %q: %+v, %v; want %+v, %v", seed, path, host, got, err, want, wantErr)
 			}
 		case 1:
 			got, err := query.Sessions(ctx, s, f)
