@@ -34,6 +34,7 @@ func filterFlags() []cli.Flag {
 		&cli.StringFlag{Name: "verdict", Usage: "with verdict `VERDICT`: " + list(verdicts())},
 		&cli.StringFlag{Name: "rule", Usage: "of rule `NAME`"},
 		&cli.StringFlag{Name: "found", Usage: "found without an event, `HOW`: " + list(founds())},
+		&cli.StringFlag{Name: "ticket", Usage: "of the approved change window with ticket `T`: what it covered, its opening and its end"},
 		&cli.StringFlag{Name: "host", Usage: "of host `NAME`"},
 	}
 }
@@ -56,7 +57,7 @@ func (a *app) filter(c *cli.Context) (query.Filter, error) {
 	f := query.Filter{
 		User: c.String("user"), Source: c.String("source"), Session: c.String("session"), Exec: c.String("exec"), Below: c.String("below"),
 		Op: c.String("op"), Kind: c.String("kind"), Verdict: c.String("verdict"), Rule: c.String("rule"), Found: c.String("found"), Host: c.String("host"),
-		Exe: event.Text([]byte(c.String("exe"))), Command: event.Text([]byte(c.String("command"))), Meaning: event.Text([]byte(c.String("meaning"))),
+		Exe: event.Text([]byte(c.String("exe"))), Command: event.Text([]byte(c.String("command"))), Meaning: event.Text([]byte(c.String("meaning"))), Ticket: c.String("ticket"),
 	}
 	var err error
 	if f.Since, err = a.parseTime(c, "since"); err != nil {

@@ -259,6 +259,7 @@ func where(f *query.Filter) conditions {
 	c.is("verdict", f.Verdict)
 	c.is("rule", f.Rule)
 	c.is("found", f.Found)
+	c.is("ticket", f.Ticket)
 	c.is("actor_user", f.User)
 	c.is("actor_session", f.Session)
 	c.is("process_exec_id", f.Exec)

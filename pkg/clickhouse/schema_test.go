@@ -235,11 +235,11 @@ func TestRetentionChangesByApply(t *testing.T) {
 func TestPruning(t *testing.T) {
 	db := newDB(t)
 	table := db.target.Database + ".records"
-	server.MustExec(t, "INSERT INTO "+table+` (host, host_id, boot, seq, time, path, actor_user, actor_source_ip, after_hash, process_exec_id, process_argv, verdict, process_exe)
+	server.MustExec(t, "INSERT INTO "+table+` (host, host_id, boot, seq, time, path, actor_user, actor_source_ip, after_hash, process_exec_id, process_argv, verdict, process_exe, detail)
 		SELECT if(number < 200000, 'alpha', 'beta'), if(number < 200000, 'a', 'b'), 'x', number + 1, toDateTime64('2026-03-01 00:00:00', 9, 'UTC') + number,
 		concat('/srv/', toString(intDiv(number, 1000)), '/', toString(number)), concat('u', toString(intDiv(number, 50000))),
 		toIPv6(concat('2001:db8::', hex(intDiv(number, 10000)))), unhex(hex(SHA256(toString(number)))), toString(number),
-		['sed', '-i', toString(number)], if(number = 333333, 'unauthorized', 'observed'), concat('/usr/bin/p', toString(intDiv(number, 30000)))
+		['sed', '-i', toString(number)], if(number = 333333, 'unauthorized', 'observed'), concat('/usr/bin/p', toString(intDiv(number, 30000))), if(intDiv(number, 100) = 777, map('window', '1', 'ticket', 'CHG-42'), map())
 		FROM numbers(400000)`)
 	server.MustExec(t, "OPTIMIZE TABLE "+table+" FINAL")
 	at := func(hours int) event.Time {
@@ -269,6 +269,7 @@ func TestPruning(t *testing.T) {
 		{"a process", of(query.Filter{Exec: "399999"})},
 		{"text in a command line", of(query.Filter{Command: "-i 77123"})},
 		{"a rare verdict", of(query.Filter{Verdict: event.VerdictUnauthorized})},
+		{"a ticket", of(query.Filter{Ticket: "CHG-42"})},
 		{"an executable", of(query.Filter{Exe: "/usr/bin/p7"})},
 	}
 	for _, c := range cases {

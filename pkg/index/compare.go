@@ -88,14 +88,14 @@ type row struct {
 	time     int64
 	till     int64
 	port     sql.NullInt64
-	text     [17]sql.NullString // as differ names them
+	text     [18]sql.NullString // as differ names them
 }
 
-const rowQuery = `SELECT r.seq, r.seg, r.off, r.time, r.till, r.port, h.s, hi.s, b.s, k.s, o.s, p.s, pt.s, ru.s, v.s, u.s, se.s, so.s, ex.s, e.s, ba.s, fo.s, cm.c0
+const rowQuery = `SELECT r.seq, r.seg, r.off, r.time, r.till, r.port, h.s, hi.s, b.s, k.s, o.s, p.s, pt.s, ru.s, v.s, u.s, se.s, so.s, ex.s, e.s, ba.s, fo.s, ti.s, cm.c0
 	FROM rec r LEFT JOIN names h ON h.id = r.host LEFT JOIN names hi ON hi.id = r.host_id LEFT JOIN names b ON b.id = r.boot LEFT JOIN names k ON k.id = r.kind
 	LEFT JOIN names o ON o.id = r.op LEFT JOIN paths p ON p.id = r.path LEFT JOIN paths pt ON pt.id = r.path_to LEFT JOIN names ru ON ru.id = r.rule
 	LEFT JOIN names v ON v.id = r.verdict LEFT JOIN names u ON u.id = r.user LEFT JOIN names se ON se.id = r.session LEFT JOIN names so ON so.id = r.source
-	LEFT JOIN names ex ON ex.id = r.exec LEFT JOIN names e ON e.id = r.exe LEFT JOIN names ba ON ba.id = r.base LEFT JOIN names fo ON fo.id = r.found
+	LEFT JOIN names ex ON ex.id = r.exec LEFT JOIN names e ON e.id = r.exe LEFT JOIN names ba ON ba.id = r.base LEFT JOIN names fo ON fo.id = r.found LEFT JOIN names ti ON ti.id = r.ticket
 	LEFT JOIN commands_content cm ON cm.id = r.line WHERE r.seq >= ? AND r.seq <= ? ORDER BY r.seq`
 
 func (w *comparing) run(ctx context.Context, db *sql.DB, dir string) (err error) {
@@ -285,7 +285,7 @@ func rowOf(e *journal.Entry, r *event.Record) row {
 		p = new(event.Process)
 	}
 	x := row{seq: e.Seq, seg: e.Segment, off: e.Offset, time: int64(r.Time), till: int64(max(r.Time, r.TimeEnd)), port: sql.NullInt64{Int64: int64(a.SourcePort), Valid: true}}
-	for i, s := range []string{r.Host, r.HostID, r.Boot, r.Kind, r.Op, r.Path, r.PathTo, r.Rule, r.Verdict, a.User, a.Session, query.Address(a.SourceIP), p.ExecID, p.Exe, query.Base(p.Exe), r.Found, lineOf(p)} {
+	for i, s := range []string{r.Host, r.HostID, r.Boot, r.Kind, r.Op, r.Path, r.PathTo, r.Rule, r.Verdict, a.User, a.Session, query.Address(a.SourceIP), p.ExecID, p.Exe, query.Base(p.Exe), r.Found, r.Detail["ticket"], lineOf(p)} {
 		x.text[i] = sql.NullString{String: s, Valid: s != ""}
 	}
 	return x
@@ -303,7 +303,7 @@ func pathsOf(r *event.Record) (out []string) {
 
 // differ names the first column that is not as it must be.
 func differ(have, want row, paths, wantPaths []string) string {
-	names := [...]string{"host", "host_id", "boot", "kind", "op", "path", "path_to", "rule", "verdict", "actor.user", "actor.session", "actor.source_ip", "process.exec_id", "process.exe", "name of process.exe", "found", "process.argv"}
+	names := [...]string{"host", "host_id", "boot", "kind", "op", "path", "path_to", "rule", "verdict", "actor.user", "actor.session", "actor.source_ip", "process.exec_id", "process.exe", "name of process.exe", "found", "detail.ticket", "process.argv"}
 	switch {
 	case have.seg != want.seg || have.off != want.off:
 		return fmt.Sprintf("it points to byte %d of segment %d, the record is at byte %d of segment %d", have.off, have.seg, want.off, want.seg)

@@ -87,7 +87,7 @@ func dropStrings(ctx context.Context, db *sql.DB) error {
 			UNION SELECT rule FROM rec WHERE rule IS NOT NULL UNION SELECT verdict FROM rec WHERE verdict IS NOT NULL UNION SELECT user FROM rec WHERE user IS NOT NULL
 			UNION SELECT session FROM rec WHERE session IS NOT NULL UNION SELECT source FROM rec WHERE source IS NOT NULL UNION SELECT exec FROM rec WHERE exec IS NOT NULL
 			UNION SELECT exe FROM rec WHERE exe IS NOT NULL UNION SELECT base FROM rec WHERE base IS NOT NULL UNION SELECT found FROM rec WHERE found IS NOT NULL
-			UNION SELECT ancestor FROM above)`)
+			UNION SELECT ticket FROM rec WHERE ticket IS NOT NULL UNION SELECT ancestor FROM above)`)
 	if err == nil {
 		return tx.Commit()
 	}

@@ -14,7 +14,7 @@ import (
 // columns is the number of columns of rec; rowsPerInsert rows go into one
 // statement, which saves most of the cost of calling SQLite.
 const (
-	columns       = 24
+	columns       = 25
 	rowsPerInsert = 50
 	namesCached   = 100_000
 )
@@ -234,7 +234,7 @@ func (in *inserter) strings(r *event.Record) {
 			in.bases.need(query.Base(s))
 		}
 	}
-	for _, s := range [...]string{r.Host, r.HostID, r.Boot, r.Kind, r.Op, r.Rule, r.Verdict, r.Found} {
+	for _, s := range [...]string{r.Host, r.HostID, r.Boot, r.Kind, r.Op, r.Rule, r.Verdict, r.Found, r.Detail["ticket"]} {
 		name(s)
 	}
 	if a := r.Actor; a != nil {
@@ -273,7 +273,7 @@ func (in *inserter) add(recs, paths *rows, e *journal.Entry, r *event.Record) {
 	}
 	recs.args = append(recs.args, int64(e.Seq), int64(e.Segment), e.Offset, int64(r.Time), int64(max(r.Time, r.TimeEnd)),
 		n.id(r.Host), n.id(r.HostID), n.id(r.Boot), n.id(r.Kind), n.id(r.Op), path, to, n.id(r.Rule), n.id(r.Verdict),
-		n.id(a.User), n.id(a.Session), n.id(query.Address(a.SourceIP)), int64(a.SourcePort), n.id(p.ExecID), n.id(p.Exe), n.id(query.Base(p.Exe)), n.id(r.Found), in.lines.id(in.digests[lineOf(p)]), meaning)
+		n.id(a.User), n.id(a.Session), n.id(query.Address(a.SourceIP)), int64(a.SourcePort), n.id(p.ExecID), n.id(p.Exe), n.id(query.Base(p.Exe)), n.id(r.Found), n.id(r.Detail["ticket"]), in.lines.id(in.digests[lineOf(p)]), meaning)
 	if path != nil {
 		paths.args = append(paths.args, path, int64(e.Seq))
 	}

@@ -72,7 +72,7 @@ func makePlan(ctx context.Context, tx *sql.Tx, f *query.Filter, indexed uint64) 
 	if exe != "" && !strings.Contains(exe, "/") {
 		exe, base = "", exe // without a slash it means the last element, which is all there is of a name without one
 	}
-	for _, e := range []eq{{"exec", f.Exec}, {"session", f.Session}, {"source", ip}, {"user", f.User}, {"exe", exe}, {"base", base},
+	for _, e := range []eq{{"ticket", f.Ticket}, {"exec", f.Exec}, {"session", f.Session}, {"source", ip}, {"user", f.User}, {"exe", exe}, {"base", base},
 		{"found", f.Found}, {"rule", f.Rule}, {"op", f.Op}, {"verdict", f.Verdict}, {"kind", f.Kind}} {
 		if e.value == "" {
 			continue

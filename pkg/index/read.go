@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"sync/atomic"
@@ -72,6 +73,9 @@ func (s *store) Records(ctx context.Context, f query.Filter, fn func(*event.Reco
 		return err
 	}
 	f.AfterSeq = max(f.AfterSeq, first-1) // what has expired may be in the index still
+	if f.AfterSeq == math.MaxUint64 {
+		return ctx.Err() // no record is above it
+	}
 	if f.Limit > 0 {
 		return s.newest(ctx, f, indexed, fn)
 	}

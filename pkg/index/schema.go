@@ -43,7 +43,7 @@ CREATE TABLE spans (block INTEGER PRIMARY KEY, low INTEGER NOT NULL, high INTEGE
 CREATE TABLE rec (
 	seq INTEGER PRIMARY KEY, seg INTEGER NOT NULL, off INTEGER NOT NULL, time INTEGER NOT NULL, till INTEGER NOT NULL,
 	host INTEGER, host_id INTEGER, boot INTEGER, kind INTEGER, op INTEGER, path INTEGER, path_to INTEGER, rule INTEGER, verdict INTEGER,
-	user INTEGER, session INTEGER, source INTEGER, port INTEGER, exec INTEGER, exe INTEGER, base INTEGER, found INTEGER, line INTEGER, meaning TEXT);
+	user INTEGER, session INTEGER, source INTEGER, port INTEGER, exec INTEGER, exe INTEGER, base INTEGER, found INTEGER, ticket INTEGER, line INTEGER, meaning TEXT);
 CREATE TABLE by_path (path INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (path, seq)) WITHOUT ROWID;
 CREATE INDEX rec_long ON rec (till, time) WHERE till - time > 60000000000;
 CREATE INDEX rec_kind ON rec (kind);
@@ -57,14 +57,15 @@ CREATE INDEX rec_exec ON rec (exec) WHERE exec IS NOT NULL;
 CREATE INDEX rec_exe ON rec (exe) WHERE exe IS NOT NULL;
 CREATE INDEX rec_base ON rec (base) WHERE base IS NOT NULL;
 CREATE INDEX rec_found ON rec (found) WHERE found IS NOT NULL;
+CREATE INDEX rec_ticket ON rec (ticket) WHERE ticket IS NOT NULL;
 CREATE INDEX rec_line ON rec (line) WHERE line IS NOT NULL;
 CREATE INDEX rec_meaning ON rec (seq) WHERE meaning IS NOT NULL;
 CREATE VIEW records AS SELECT r.seq, r.time, h.s AS host, hi.s AS host_id, b.s AS boot, k.s AS kind, o.s AS op, p.s AS path, pt.s AS path_to,
-	ru.s AS rule, v.s AS verdict, fo.s AS found, r.meaning, u.s AS actor_user, se.s AS actor_session, so.s AS actor_source_ip, r.port AS actor_source_port, ex.s AS process_exec_id, e.s AS process_exe
+	ru.s AS rule, v.s AS verdict, fo.s AS found, ti.s AS ticket, r.meaning, u.s AS actor_user, se.s AS actor_session, so.s AS actor_source_ip, r.port AS actor_source_port, ex.s AS process_exec_id, e.s AS process_exe
 	FROM rec r LEFT JOIN names h ON h.id = r.host LEFT JOIN names hi ON hi.id = r.host_id LEFT JOIN names b ON b.id = r.boot LEFT JOIN names k ON k.id = r.kind
 	LEFT JOIN names o ON o.id = r.op LEFT JOIN paths p ON p.id = r.path LEFT JOIN paths pt ON pt.id = r.path_to LEFT JOIN names ru ON ru.id = r.rule
 	LEFT JOIN names v ON v.id = r.verdict LEFT JOIN names u ON u.id = r.user LEFT JOIN names se ON se.id = r.session LEFT JOIN names so ON so.id = r.source
-	LEFT JOIN names fo ON fo.id = r.found LEFT JOIN names ex ON ex.id = r.exec LEFT JOIN names e ON e.id = r.exe;
+	LEFT JOIN names fo ON fo.id = r.found LEFT JOIN names ti ON ti.id = r.ticket LEFT JOIN names ex ON ex.id = r.exec LEFT JOIN names e ON e.id = r.exe;
 `
 
 // longTime is the time in ns from which on a record is in no span, as rec_long has it: in one it

@@ -33,6 +33,7 @@ type Filter struct {
 	Verdict string
 	Rule    string
 	Found   string // how a change was found that no event told of
+	Ticket  string // detail.ticket: of the approved change window that covered a change, or of its opening and end
 	Host    string // host, host_id, or the machine id of all logs of a host
 
 	AfterSeq uint64 // Seq is above this
@@ -50,7 +51,7 @@ func (f *Filter) matchRecord(r *event.Record) bool {
 	switch {
 	case f.Since != 0 && max(r.Time, r.TimeEnd) < f.Since, f.Until != 0 && r.Time >= f.Until, r.Seq <= f.AfterSeq && f.AfterSeq != 0:
 		return false
-	case !is(f.Op, r.Op), !is(f.Kind, r.Kind), !is(f.Verdict, r.Verdict), !is(f.Rule, r.Rule), !is(f.Found, r.Found):
+	case !is(f.Op, r.Op), !is(f.Kind, r.Kind), !is(f.Verdict, r.Verdict), !is(f.Rule, r.Rule), !is(f.Found, r.Found), !is(f.Ticket, r.Detail["ticket"]):
 		return false
 	case f.Host != "" && f.Host != r.Host && f.Host != r.HostID && f.Host != event.Machine(r.HostID):
 		return false

@@ -73,6 +73,9 @@ func record(r *rand.Rand, i int) *event.Record {
 			x.Found = choose(r, event.FoundAfterGap, event.FoundWhileDown)
 			x.TimeEnd, x.Gap = x.Time+event.Time(r.IntN(100))*1_000_000_000, &event.Gap{Of: hostID + "/boot-a/1"}
 		}
+		if x.Verdict == event.VerdictExpected {
+			x.Detail = map[string]string{"window": "3", "ticket": choose(r, "CHG-42", "CHG-4", "ä 'quoted'"), "window_record": hostID + "/boot-a/2"}
+		}
 		if i%5 == 0 {
 			x.Meaning = []string{"user `eve` added with uid 0", fmt.Sprintf("`bob` joined group `g%d`", i%3), `100%_\x0A`}[:1+i%3]
 		}

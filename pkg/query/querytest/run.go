@@ -110,6 +110,7 @@ func values() map[string][]query.Filter {
 		"verdict": set(func(f *query.Filter, v string) { f.Verdict = v }, event.VerdictObserved, event.VerdictUnauthorized, event.VerdictBlocked, event.VerdictRestored),
 		"rule":    set(func(f *query.Filter, v string) { f.Rule = v }, "etc", "www", "none"),
 		"found":   set(func(f *query.Filter, v string) { f.Found = v }, event.FoundAfterGap, event.FoundWhileDown, "nothing"),
+		"ticket":  set(func(f *query.Filter, v string) { f.Ticket = v }, "CHG-42", "CHG-4", "chg-42", "CHG-%", "ä 'quoted'", "3", "nothing"),
 		"host":    set(func(f *query.Filter, v string) { f.Host = v }, host, hostID, machine, "web-2", machine[:8], machine+event.Again),
 		"window":  {{Since: start + 100e9, Until: start + 110e9}, {Since: start + 590e9, Until: start + 700e9}, {Since: start - 100e9, Until: start + 1e9}, {Since: start + 300e9, Until: start + 300e9 + 1}},
 		"since":   {{Since: start + 100_000_000_000}, {Since: start + 100_000_000_001}, {Since: start - 1e12}, {Since: start + 1e15}},
@@ -146,7 +147,7 @@ func combinations(t *testing.T, s query.Store, records []*event.Record) {
 	r := rand.New(rand.NewPCG(3, 4))
 	all := values()
 	var names []string
-	for _, n := range []string{"path", "user", "source", "session", "exec", "below", "exe", "command", "meaning", "op", "kind", "verdict", "rule", "host", "since", "until", "window", "after", "limit"} {
+	for _, n := range []string{"path", "user", "source", "session", "exec", "below", "exe", "command", "meaning", "op", "kind", "verdict", "rule", "ticket", "host", "since", "until", "window", "after", "limit"} {
 		if len(all[n]) == 0 {
 			t.Fatalf("no filters of %s", n)
 		}

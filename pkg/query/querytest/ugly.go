@@ -231,7 +231,7 @@ func (u *ugly) filter(records []*event.Record) (f query.Filter) {
 		case 14:
 			f.Op, f.Kind, f.Verdict = r.Op, choose(u.Rand, r.Kind, ""), choose(u.Rand, r.Verdict, "")
 		case 15:
-			f.Rule, f.Found = r.Rule, choose(u.Rand, r.Found, "")
+			f.Rule, f.Found, f.Ticket = r.Rule, choose(u.Rand, r.Found, ""), choose(u.Rand, r.Detail["ticket"], "", "")
 		case 16:
 			f.Host = choose(u.Rand, r.Host, r.HostID, event.Machine(r.HostID), "web", "we")
 			f.AfterSeq = choose(u.Rand, 0, r.Seq, 1<<63, math.MaxUint64)
