@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 
 	"github.com/fxamacker/cbor/v2"
@@ -20,8 +19,8 @@ import (
 const doomedFile = "doomed"
 
 func (s *Store) readDoomed() (map[event.Hash]event.Time, error) {
-	b, err := os.ReadFile(filepath.Join(s.dir, doomedFile))
-	if errors.Is(err, fs.ErrNotExist) {
+	b, err := readPlain(s.dir, doomedFile)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrCorrupt) || errors.Is(err, unix.ELOOP) {
 		return nil, nil
 	}
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
-	"path/filepath"
 	"sort"
 	"strings"
 
@@ -147,7 +146,7 @@ func openLog(dir string, disk cas.Disk, readOnly bool, c *catalog) (l *versionLo
 		return l, nil, 0, err
 	}
 	for i, name := range segments {
-		b, err := os.ReadFile(filepath.Join(dir, name))
+		b, err := readPlain(dir, name)
 		if err != nil {
 			return l, bad, 0, fmt.Errorf("read versions: %w", err)
 		}
@@ -180,7 +179,7 @@ func openLog(dir string, disk cas.Disk, readOnly bool, c *catalog) (l *versionLo
 	if readOnly || l.name == "" {
 		return l, bad, torn, nil
 	}
-	if l.fd, err = digest.AgainInt(func() (int, error) { return unix.Openat(l.dirf, l.name, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0) }); err != nil {
+	if l.fd, err = openPlain(l.dirf, l.name, unix.O_RDWR); err != nil {
 		return l, bad, torn, fmt.Errorf("open versions %s: %w", l.name, err)
 	}
 	if torn > 0 {

@@ -255,7 +255,7 @@ func (s *Store) fsckPlans(repair bool, report func(Problem)) error {
 func sealedStep(id string, step int) string { return fmt.Sprintf("plan %s %d", id, step) }
 
 func readPending(dir, name string, sealer Sealer) (p Pending, err error) {
-	b, err := os.ReadFile(filepath.Join(dir, name))
+	b, err := readPlain(dir, name)
 	if err != nil {
 		return p, err
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"golang.org/x/sys/unix"
 
-	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/rollback/cas"
 )
@@ -198,9 +197,7 @@ func (s *Store) acquire() error {
 		return err
 	}
 	var err error
-	s.lock, err = digest.AgainInt(func() (int, error) {
-		return unix.Open(filepath.Join(s.dir, "lock"), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
-	})
+	s.lock, err = openPlain(unix.AT_FDCWD, filepath.Join(s.dir, "lock"), unix.O_RDWR|unix.O_CREAT)
 	if err != nil {
 		return fmt.Errorf("open lock: %w", err)
 	}

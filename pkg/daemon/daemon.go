@@ -204,7 +204,7 @@ func (d *Daemon) build() error {
 		Scan: scan, Holds: d.holds.set, Armed: d.holds.armed, Lasting: writers, MappedEvery: d.cfg.Limits.MappedInterval, MappedRate: uint64(d.cfg.Limits.MappedRate),
 	})
 	d.took, d.taking, d.who = d.pipe.Took, d.pipe.Taking, d.pipe.Who
-	if d.index, err = index.Open(d.cfg.IndexFile(), d.cfg.JournalDir(), index.Options{Logger: d.log, FreeFloor: freeFloor}); err != nil {
+	if d.index, err = index.Open(d.cfg.IndexFile(), d.cfg.JournalDir(), index.Options{Logger: d.log, FreeFloor: freeFloor, Bounds: d.journal.Bounds}); err != nil {
 		return err
 	}
 	if err := d.remember(); err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/internal/regular"
 	"github.com/holdfast/holdfast/pkg/pipeline"
 	"github.com/holdfast/holdfast/pkg/policy"
 )
@@ -60,8 +61,13 @@ func (d *Daemon) postpone(ctx context.Context) error {
 	all := d.rules.paths()
 	for _, p := range all {
 		marks, err := readSurvey(d.cfg.State, p)
-		if err != nil {
-			return err
+		if err != nil { // who could damage it could remove it as well: that must not end the protection
+			to, aerr := regular.Aside(surveyFile(d.cfg.State, p))
+			if aerr != nil {
+				return errors.Join(err, aerr)
+			}
+			d.log.Error("what was surveyed cannot be read: the tree is surveyed anew", "path", to, "error", err)
+			marks = nil
 		}
 		nested := slices.ContainsFunc(all, func(q string) bool { return q != p && policy.Within(q, p) })
 		if _, known := d.vault.Latest(p); marks != nil || !known && !nested && large(ctx, p) {

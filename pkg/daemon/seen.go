@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/internal/regular"
 	"github.com/holdfast/holdfast/pkg/journal"
 	"github.com/holdfast/holdfast/pkg/pipeline"
 	"github.com/holdfast/holdfast/pkg/rehash"
@@ -31,8 +32,8 @@ type mark struct {
 func markFile(state string) string { return filepath.Join(state, "seen") }
 
 func readMark(state string) (m mark, err error) {
-	b, err := os.ReadFile(markFile(state))
-	if errors.Is(err, fs.ErrNotExist) {
+	b, err := regular.ReadFile(markFile(state), 4<<10)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, regular.ErrNot) {
 		return mark{}, nil
 	}
 	if err != nil {
@@ -47,7 +48,7 @@ func readMark(state string) (m mark, err error) {
 
 // write replaces the mark. The line has always the same length.
 func (m mark) write(state string) error {
-	f, err := os.OpenFile(markFile(state), os.O_CREATE|os.O_WRONLY, 0o600)
+	f, _, err := regular.Make(markFile(state), os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("write how far was seen: %w", err)
 	}

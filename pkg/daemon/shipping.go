@@ -32,6 +32,7 @@ func (d *Daemon) buildShipper() error {
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
+	r.Bounds = d.journal.Bounds
 	d.shipDown = func() error { return errors.Join(r.Close(), db.Close()) }
 	d.shipper, err = ship.New(source{Reader: r, dir: d.cfg.JournalDir()}, db, ship.Options{
 		HostID: d.hostID, PositionFile: d.cfg.ShippedFile(), Logger: d.log,
@@ -63,4 +64,9 @@ func (s source) Next(ctx context.Context) (ship.Entry, error) {
 	}
 }
 
-func (s source) Newest() (uint64, error) { return journal.Newest(s.dir) }
+// Newest implements ship.Source.
+func (s source) Newest() (uint64, error) {
+	n, err := journal.Newest(s.dir)
+	_, most := s.Reader.Bounds()
+	return min(n, most), err
+}

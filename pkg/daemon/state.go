@@ -19,6 +19,7 @@ import (
 	"github.com/holdfast/holdfast/pkg/attribute"
 	"github.com/holdfast/holdfast/pkg/config"
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/internal/regular"
 	"github.com/holdfast/holdfast/pkg/journal"
 	"github.com/holdfast/holdfast/pkg/pipeline"
 	"github.com/holdfast/holdfast/pkg/ship"
@@ -129,9 +130,9 @@ func hostID(dir string) (string, error) {
 		return "", fmt.Errorf("machine id: %w", err)
 	}
 	own := filepath.Join(dir, "host-id")
-	id, err = readLine(own)
+	kept, err := regular.ReadFile(own, 4<<10)
 	if err == nil {
-		return id, nil
+		return strings.TrimSpace(string(kept)), nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("host id: %w", err)

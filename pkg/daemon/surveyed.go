@@ -6,11 +6,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/holdfast/holdfast/pkg/digest"
+	"github.com/holdfast/holdfast/pkg/internal/regular"
 	"github.com/holdfast/holdfast/pkg/rehash"
 )
 
@@ -24,16 +26,19 @@ func surveyFile(state, root string) string {
 	return filepath.Join(state, "enrolling", hex.EncodeToString(h[:]))
 }
 
+// surveyMost bounds what is read of a survey: ten million files.
+const surveyMost = 1 << 30
+
 // readSurvey returns what was noted of a tree; nil if its enrolment was not begun, or
 // has ended.
 func readSurvey(state, root string) (marks []rehash.Mark, err error) {
-	f, err := os.Open(surveyFile(state, root))
+	f, err := regular.Open(surveyFile(state, root), os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err == nil {
 		marks = []rehash.Mark{}
-		err = errors.Join(gob.NewDecoder(bufio.NewReader(f)).Decode(&marks), f.Close())
+		err = errors.Join(gob.NewDecoder(bufio.NewReader(io.LimitReader(f, surveyMost))).Decode(&marks), f.Close())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read what was surveyed of %q: %w", root, err)
@@ -47,7 +52,7 @@ func writeSurvey(state, root string, marks []rehash.Mark) error {
 	if err := os.Mkdir(filepath.Dir(name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("keep what was surveyed of %q: %w", root, err)
 	}
-	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f, _, err := regular.Make(name+".new", os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err == nil {
 		w := bufio.NewWriter(f)
 		err = errors.Join(gob.NewEncoder(w).Encode(marks), w.Flush(), f.Sync(), f.Close())

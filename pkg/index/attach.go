@@ -57,6 +57,9 @@ func (s *store) renew() {
 // attachRead tries the file as it is and then, where the files that SQLite keeps beside it can neither be
 // found nor made, as one that nobody changes.
 func attachRead(path, dir string) (*sql.DB, error) {
+	if err := plain(path); err != nil {
+		return nil, err
+	}
 	db, err := checkRead(path, dir, "ro")
 	if err == nil || errors.Is(err, errUnfit) {
 		return db, err

@@ -47,6 +47,9 @@ func (c Comparison) Clean() bool { return c.Missing == 0 && c.Extra == 0 && c.Al
 // It works beside the writer. Records that the journal cannot give are left out: journal.Verify names them.
 func Compare(ctx context.Context, path, dir string, report func(Difference)) (c Comparison, err error) {
 	fail := func(err error) (Comparison, error) { return c, fmt.Errorf("compare index %s: %w", path, err) }
+	if err := plain(path); err != nil {
+		return fail(err)
+	}
 	db, err := sql.Open("sqlite", dsn(path, "ro"))
 	if err != nil {
 		return fail(err)

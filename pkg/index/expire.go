@@ -14,7 +14,7 @@ const pruneRows = 5000
 // prune takes out the records that have expired in the journal. Strings that nothing refers to any more go when
 // a fifth of all that was there has gone.
 func (x *Index) prune(ctx context.Context, db *sql.DB) error {
-	first, err := journal.Oldest(x.dir)
+	first, err := x.oldest()
 	if err != nil || first <= x.pruned {
 		return err
 	}
@@ -39,6 +39,15 @@ func (x *Index) prune(ctx context.Context, db *sql.DB) error {
 	x.gone = 0
 	x.in.forget() // numbers of strings that go may not be given again
 	return dropStrings(ctx, db)
+}
+
+// oldest is the first record that has not expired.
+func (x *Index) oldest() (uint64, error) {
+	if x.o.Bounds != nil {
+		first, _ := x.o.Bounds()
+		return first, nil
+	}
+	return journal.Oldest(x.dir)
 }
 
 func pruneSome(ctx context.Context, db *sql.DB, first uint64) (n int64, err error) {

@@ -29,6 +29,9 @@ type Options struct {
 	// FreeFloor is how many bytes must be free on the disk before records are indexed; none by
 	// default. What a full disk has left is for the journal: the index can be built at any time.
 	FreeFloor int64
+
+	// Bounds, if set, is Journal.Bounds of the writer in the same process.
+	Bounds func() (first, last uint64)
 }
 
 // batchBytes ends a batch: decoded, a record takes several times its bytes.
@@ -108,8 +111,25 @@ func Build(ctx context.Context, path, dir string, o Options) (Stats, error) {
 	return x.Stats(), errors.Join(err, x.Close())
 }
 
+// plain reports what is no regular file in the place of one of SQLite's: it would wait for a pipe.
+func plain(path string) error {
+	for _, end := range []string{"", "-wal", "-shm"} {
+		st, err := os.Lstat(path + end)
+		if err == nil && !st.Mode().IsRegular() {
+			return fmt.Errorf("%w: %s is not a regular file", errUnfit, path+end)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 // attach opens the file, makes the schema in an empty one, and checks that it fits the journal.
 func (x *Index) attach(ctx context.Context) error {
+	if err := plain(x.path); err != nil {
+		return err
+	}
 	db, err := sql.Open("sqlite", dsn(x.path, "rwc"))
 	if err != nil {
 		return err
@@ -205,7 +225,7 @@ func (x *Index) rebuild(ctx context.Context, why error) error {
 		return err
 	}
 	for _, f := range old {
-		if err := os.Remove(f); err != nil {
+		if err := os.RemoveAll(f); err != nil {
 			return err
 		}
 	}
@@ -322,6 +342,7 @@ func (x *Index) pass(ctx context.Context, forever bool) (err error) {
 	if err != nil {
 		return err
 	}
+	r.Bounds = x.o.Bounds
 	defer func() { err = errors.Join(err, r.Close()) }()
 	if err := r.Seek(seq + 1); err != nil {
 		return err

@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
-	"golang.org/x/sys/unix"
 
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/internal/regular"
 )
 
 // The files beside the segments, and the key files.
@@ -171,23 +171,16 @@ func splitNote(data []byte, _ bool) (advance int, token []byte, err error) {
 // openRegular opens a file of the journal for reading. Whoever put a pipe, a device or a directory in its place
 // must not hold up the reader.
 func openRegular(dir, name string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err == nil {
-		err = regular(f)
-	}
-	return f, err
+	f, err := regular.Open(filepath.Join(dir, name), os.O_RDONLY, 0)
+	return f, strange(err)
 }
 
-// regular closes what is no regular file and says so.
-func regular(f *os.File) error {
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%w: %s is no regular file", ErrTampered, filepath.Base(f.Name()))
+// strange makes something else in the place of a file ErrTampered.
+func strange(err error) error {
+	if errors.Is(err, regular.ErrNot) {
+		return fmt.Errorf("%w: %w", ErrTampered, err)
 	}
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
-	return nil
+	return err
 }
 
 // lastNote returns the last complete note in f, nil if there is none, and where it ends. It
@@ -239,21 +232,10 @@ func latestNote(dir, name string) ([]byte, error) {
 	return n, err
 }
 
-// sealed returns what the newest checkpoint names, without looking at its signature: the first
-// record that has not expired and the last that may be read.
-func sealed(dir string) (first, last uint64, err error) {
-	n, err := latestNote(dir, checkpointName)
-	if err != nil || n == nil {
-		return 1, 0, err
-	}
-	c, err := unsigned(n)
-	return c.First, c.Size, err
-}
-
 // writeFile replaces dir/name by way of a temporary file, durably.
 func writeFile(dir, name string, data []byte, mode os.FileMode) error {
 	tmp := filepath.Join(dir, "."+name+".tmp")
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
+	f, _, err := regular.Make(tmp, os.O_TRUNC|os.O_WRONLY, mode)
 	if err != nil {
 		return err
 	}
@@ -277,7 +259,7 @@ func syncDir(dir string) error {
 }
 
 // Newest returns the number of the newest record in dir that a checkpoint covers, 0 if there is
-// none, without looking at the signature. Any goroutine of any process may ask.
+// none: of a checkpoint that nobody signed, at most that of the newest record that is there. Any goroutine of any process may ask.
 func Newest(dir string) (uint64, error) {
 	_, n, err := sealed(dir)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -127,6 +128,7 @@ type Journal struct {
 	lock   *os.File
 	kick   chan struct{}
 	done   chan struct{}
+	floor  *atomic.Uint64 // the writer's
 
 	mu      sync.Mutex
 	queue   *batch
@@ -285,6 +287,14 @@ func (j *Journal) Failing() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.stats.Failing
+}
+
+// Bounds returns the first record that has not expired and the last that was appended, 0 if there is none: what any good checkpoint
+// on disk is within.
+func (j *Journal) Bounds() (first, last uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return max(j.floor.Load(), 1), j.next - 1
 }
 
 // Stats returns the counters of now.

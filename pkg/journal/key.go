@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/holdfast/holdfast/pkg/internal/regular"
 )
 
 // signer signs checkpoints as note's own signers do, and can forget its key.
@@ -79,9 +81,12 @@ func (s *signer) line() []byte {
 // loadSigner reads a key file; nil without an error if there is none.
 func loadSigner(keyDir, file string) (*signer, error) {
 	name := filepath.Join(keyDir, file)
-	b, err := os.ReadFile(name)
+	b, err := regular.ReadFile(name, noteMost)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	}
+	if errors.Is(err, regular.ErrNot) {
+		return nil, fmt.Errorf("read journal key: %w: %w", errBadKey, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read journal key: %w", err)
@@ -118,14 +123,14 @@ func parseSigner(line []byte) (*signer, error) {
 // place. A file system that writes elsewhere (btrfs, a log of data, flash) keeps the old bytes.
 func destroyKey(keyDir, file, to string) error {
 	name := filepath.Join(keyDir, file)
-	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	f, err := regular.Open(name, os.O_WRONLY, 0)
+	if err == nil {
+		err = errors.Join(overwrite(f), f.Close())
+	} else if errors.Is(err, regular.ErrNot) { // no key of ours
+		_, err = regular.Aside(name)
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("destroy journal key: %w", err)
-	}
-	if err == nil {
-		if err := errors.Join(overwrite(f), f.Close()); err != nil {
-			return fmt.Errorf("destroy journal key: %w", err)
-		}
 	}
 	if to != "" {
 		err = os.Rename(filepath.Join(keyDir, to), name)
@@ -143,8 +148,8 @@ func overwrite(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	b := make([]byte, st.Size())
-	rand.Read(b) // never fails: crypto/rand
+	b := make([]byte, min(st.Size(), noteMost)) // a key is shorter
+	rand.Read(b)                                // never fails: crypto/rand
 	_, err = f.WriteAt(b, 0)
 	return errors.Join(err, f.Sync())
 }

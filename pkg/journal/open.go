@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/internal/regular"
 )
 
 // Open opens the journal in dir for writing, or begins one, with the signing key
@@ -57,6 +58,8 @@ func Open(dir, keyDir string, o Options) (*Journal, error) {
 		queue: new(batch), next: w.written + 1,
 	}
 	w.fill(&j.stats)
+	j.floor = &w.floor
+	j.floor.Store(w.first)
 	go j.run(w)
 	return j, nil
 }
@@ -64,7 +67,7 @@ func Open(dir, keyDir string, o Options) (*Journal, error) {
 // takeLock takes the writer's lock. Verify holds it shared for a moment, so a
 // refusal is asked again a few times.
 func takeLock(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
+	f, _, err := regular.Make(filepath.Join(dir, lockName), os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -376,7 +379,7 @@ func (r *recovery) openTree() error {
 // signed root there is no tree to continue, whatever the options say.
 func (r *recovery) rebuildHashes() error {
 	const tmp = "." + hashesName + ".tmp"
-	f, err := os.OpenFile(filepath.Join(r.dir, tmp), os.O_CREATE|os.O_TRUNC|os.O_RDWR|os.O_APPEND, 0o600)
+	f, _, err := regular.Make(filepath.Join(r.dir, tmp), os.O_TRUNC|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}

@@ -38,11 +38,13 @@ func (e *CorruptError) Error() string {
 func (e *CorruptError) Is(target error) bool { return target == ErrCorrupt }
 
 // Reader reads a journal forward, beside the writer or without one. It gives
-// only records below the newest checkpoint, whose signature and tree it does not check: that is
-// Verify's task. Use by one goroutine.
+// only records below the newest checkpoint. If that is not signed by a key of the chain, it gives what is in the segments without a hole
+// at the end; all else is Verify's task. Use by one goroutine.
 type Reader struct {
 	// Follow makes Next wait for new records at the end instead of returning io.EOF.
 	Follow bool
+	// Bounds, if set, is Journal.Bounds of the writer in the same process: no file moves the reader out of them.
+	Bounds func() (first, last uint64)
 
 	dir    string
 	want   uint64 // next record to give
@@ -78,6 +80,11 @@ func (r *Reader) End() (uint64, error) {
 	first, n, err := sealed(r.dir)
 	if err != nil {
 		return 0, fmt.Errorf("read journal %s: %w", r.dir, err)
+	}
+	if r.Bounds != nil {
+		var most uint64
+		first, most = r.Bounds()
+		n = min(n, most)
 	}
 	r.sealed, r.floor = max(r.sealed, n), max(r.floor, first)
 	return r.sealed, nil

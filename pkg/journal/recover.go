@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/internal/regular"
 )
 
 // errStop ends a walk without being an error of it.
@@ -100,16 +102,16 @@ func (r *recovery) openSegments() error {
 		if err := s.scan(); err != nil {
 			return err
 		}
-		e, open = s.next, i
+		e = s.next
 		if s.torn != nil {
 			tears = append(tears, *s.torn)
 		}
-		if s.ended || s.damaged {
+		switch {
+		case s.ended || s.damaged:
 			open = -1
-		}
-		if s.torn != nil && s.torn.off == 0 {
-			open = -1
-		}
+		case s.torn == nil || s.torn.off > 0:
+			open = i
+		} // else it goes as a whole, and the one before it is the last
 	}
 	if e <= size {
 		r.wrong(ProblemTruncated, "records %d to %d are missing at the end of the log", e, size)
@@ -249,7 +251,7 @@ func (s *segmentCheck) record(fr frame) {
 // segment without a single whole frame is removed.
 func (r *recovery) cutTear(t tear) error {
 	name := filepath.Join(r.dir, segmentName(t.first))
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	f, err := regular.Open(name, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/holdfast/holdfast/pkg/internal/regular"
 )
 
 // reserve is a file that holds nothing but space. It is emptied when a critical
@@ -24,7 +26,7 @@ func openReserve(dir string, want int64) (reserve, error) {
 	if want <= 0 {
 		return reserve{}, nil
 	}
-	f, err := os.OpenFile(filepath.Join(dir, reserveName), os.O_CREATE|os.O_RDWR, 0o600)
+	f, _, err := regular.Make(filepath.Join(dir, reserveName), os.O_RDWR, 0o600)
 	if err != nil {
 		return reserve{}, err
 	}

@@ -7,12 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/internal/regular"
 )
 
 // retryEvery is the pause between attempts to commit on a disk that refuses.
@@ -40,12 +42,9 @@ func (w *writer) openAppend(name string) (*appendFile, error) {
 }
 
 func openAppend(dir, name string) (*appendFile, error) {
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_RDWR|os.O_APPEND|unix.O_NONBLOCK, 0o600)
-	if err == nil {
-		err = regular(f)
-	}
+	f, err := regular.Open(filepath.Join(dir, name), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, err
+		return nil, strange(err)
 	}
 	n, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
@@ -105,14 +104,17 @@ type writer struct {
 
 	keyRetry time.Time // no attempt to change the key before
 
-	first        uint64    // records below it have expired
-	expiring     *expiry   // what goes once a checkpoint says so
-	looked       time.Time // when was last looked for what has expired
-	lookedAt     int       // segments then
-	aged         time.Time // when something last went by age
+	first        uint64        // records below it have expired
+	floor        atomic.Uint64 // first, once a checkpoint says so; read by others
+	expiring     *expiry       // what goes once a checkpoint says so
+	looked       time.Time     // when was last looked for what has expired
+	lookedAt     int           // segments then
+	aged         time.Time     // when something last went by age
 	expiredBytes int64
 
 	seg      *appendFile // nil: the next batch begins a segment
+	alien    []alien     // was in a segment's place and has no record yet
+	stuck    string      // what is in a segment's place and cannot be moved
 	segments int
 	bytes    int64 // of finished segments
 
@@ -176,12 +178,15 @@ func (w *writer) write(b *batch) error {
 		}
 		w.seg = nil
 	}
-	if w.seg != nil && w.seg.size >= w.o.SegmentBytes {
+	if w.seg != nil && w.seg.size >= w.o.SegmentBytes && w.vacant(b.first) == nil {
 		if err := w.finish(b.first - 1); err != nil {
 			return err
 		}
 	}
 	if w.seg == nil {
+		if err := w.vacant(b.first); err != nil {
+			return fmt.Errorf("begin segment: %w", err)
+		}
 		if err := w.begin(b.first); err != nil {
 			return err
 		}
@@ -274,6 +279,7 @@ func (w *writer) seal(history bool) error {
 	}
 	history = history || w.last.First != w.first
 	w.sealed, w.last = c.Size, c
+	w.floor.Store(w.first)
 	if history || w.recovered > 0 || now.Sub(w.historyAt) >= w.o.HistoryEvery || now.Before(w.historyAt) {
 		if err := w.history.add(n, true); err != nil {
 			return err
@@ -362,6 +368,7 @@ func (j *Journal) run(w *writer) {
 			cur.reset()
 			w.reserve.refill()
 			if !closing {
+				j.tell(w)
 				j.expire(w)
 			}
 		}

@@ -8,6 +8,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"github.com/holdfast/holdfast/pkg/internal/regular"
 )
 
 // position is what outlives us: up to where the sink confirmed, and the bounds of
@@ -25,7 +27,7 @@ const positionSize = 512
 // Confirmed returns the last record that the sink confirmed, as a position file tells; 0 if it does not, or
 // is of another host.
 func Confirmed(path, hostID string) (uint64, error) {
-	b, err := os.ReadFile(path)
+	b, err := regular.ReadFile(path, positionSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
@@ -45,7 +47,7 @@ func openPosition(path, hostID string) (*positionFile, error) {
 	if path == "" {
 		return &positionFile{}, nil
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, _, err := regular.Make(path, os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open shipping position: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/holdfast/holdfast/pkg/event"
+	"github.com/holdfast/holdfast/pkg/internal/regular"
 )
 
 // ErrDamaged says that the file of the windows cannot be understood.
@@ -43,9 +44,12 @@ const maxFile = 4 << 20
 // Read returns the windows of a file, and the number of the next one. A file that does
 // not exist has none. The error of one that is damaged is ErrDamaged.
 func Read(name string) (ws []Window, next uint64, err error) {
-	f, err := os.Open(name)
+	f, err := regular.Open(name, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 1, nil
+	}
+	if errors.Is(err, regular.ErrNot) {
+		return nil, 1, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if err != nil {
 		return nil, 1, fmt.Errorf("read windows: %w", err)
@@ -113,7 +117,7 @@ func write(name string, data []byte, step func()) (err error) {
 	dir := filepath.Dir(name)
 	tmp := filepath.Join(dir, "."+filepath.Base(name)+".tmp")
 	step()
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f, _, err := regular.Make(tmp, os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("write windows: %w", err)
 	}

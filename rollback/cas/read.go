@@ -44,7 +44,8 @@ func (s *Store) file(h event.Hash) (*os.File, error) {
 
 func (s *Store) openat(dirfd int, name string) (fd int, err error) {
 	err = s.disk.look("openat", name, func() (err error) {
-		fd, err = unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		// without waiting: somebody may have put a pipe there
+		fd, err = unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		return err
 	})
 	return fd, err

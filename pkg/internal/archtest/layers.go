@@ -26,6 +26,7 @@ func allowed() map[string][]string {
 		"pkg/internal/strictyaml": {},
 		"pkg/internal/archtest":   {},
 		"pkg/internal/chain":      {},
+		"pkg/internal/regular":    {},
 		policy:                    {event, "pkg/internal/strictyaml"},
 		"pkg/accounts":            {event},
 		"pkg/config":              {event, policy, "pkg/internal/strictyaml"},
@@ -40,8 +41,8 @@ func allowed() map[string][]string {
 		"pkg/rehash":    {event, digest},
 		"pkg/judge":     {event, policy},
 		"pkg/respond":   {event},
-		journal:         {event},
-		"pkg/ship":      {event},
+		journal:         {event, "pkg/internal/regular"},
+		"pkg/ship":      {event, "pkg/internal/regular"},
 
 		// answers
 		query:            {event},
@@ -49,7 +50,7 @@ func allowed() map[string][]string {
 		"pkg/clickhouse": {event, journal, query, "schemas"},
 
 		"pkg/publish": {},
-		"pkg/window":  {event, policy},
+		"pkg/window":  {event, policy, "pkg/internal/regular"},
 
 		// the vault: usable without all of the above
 		"rollback":     {event, digest, "rollback/cas"},
