@@ -19,7 +19,11 @@ func (a *app) prove(c *cli.Context, r *event.Record) error {
 	if err != nil {
 		return err
 	}
-	p, err := journal.Prove(c.Context, cfg.JournalDir(), r.Seq)
+	kept, err := keptLast(c)
+	if err != nil {
+		return err
+	}
+	p, err := journal.Prove(c.Context, cfg.JournalDir(), r.Seq, kept)
 	if errors.Is(err, journal.ErrUnproven) || errors.Is(err, journal.ErrCorrupt) {
 		return hint(fmt.Errorf("%w: %w", err, errUnproven), "holdfast verify names what is wrong with the log")
 	}
@@ -44,12 +48,11 @@ func (a *app) proveEarlier(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	b, err := os.ReadFile(c.String("checkpoint"))
+	kept, err := keptLast(c)
 	if err != nil {
-		return usageError{fmt.Errorf("--checkpoint: %w", err)}
+		return err
 	}
-	notes := journal.Notes(b)
-	p, err := journal.ProveEarlier(cfg.JournalDir(), notes[len(notes)-1])
+	p, err := journal.ProveEarlier(cfg.JournalDir(), kept)
 	if errors.Is(err, journal.ErrUnproven) {
 		return hint(fmt.Errorf("%w: %w", err, errUnproven), "holdfast verify --checkpoint "+shellQuote(c.String("checkpoint"))+" tells more")
 	}
@@ -57,6 +60,19 @@ func (a *app) proveEarlier(c *cli.Context) error {
 		return stateError(cfg, err)
 	}
 	return a.document(p)
+}
+
+// keptLast is the last checkpoint of the file that --checkpoint names, nil without it.
+func keptLast(c *cli.Context) ([]byte, error) {
+	if !c.IsSet("checkpoint") {
+		return nil, nil
+	}
+	b, err := os.ReadFile(c.String("checkpoint"))
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--checkpoint: %w", err)}
+	}
+	notes := journal.Notes(b)
+	return notes[len(notes)-1], nil
 }
 
 // document prints a proof for people to read as well.
@@ -69,17 +85,15 @@ func (a *app) document(p *journal.Proof) error {
 	return nil
 }
 
-// checkProof checks a proof with a key alone: no configuration, log or daemon is asked.
+// checkProof checks a proof with a key, and with what was kept elsewhere: no configuration, log or daemon is asked.
 func (a *app) checkProof(c *cli.Context) error {
-	for _, f := range []string{"against", "checkpoint"} {
-		if c.IsSet(f) {
-			return usagef("verify --proof looks at nothing but the document: leave out --%s", f)
-		}
+	if c.IsSet("against") {
+		return usagef("verify --proof looks at nothing but the document, the key and the kept checkpoints: leave out --against")
 	}
 	if c.String("key") == "" {
 		return hint(usagef("verify --proof needs --key"), "it is a copy of keys/journal.pub that was taken when the log was begun")
 	}
-	key, _, err := evidence(c)
+	key, kept, err := evidence(c)
 	if err != nil {
 		return err
 	}
@@ -90,7 +104,7 @@ func (a *app) checkProof(c *cli.Context) error {
 	var got journal.Proven
 	p, err := journal.ReadProof(b)
 	if err == nil {
-		got, err = p.Check(key)
+		got, err = p.Check(key, kept...)
 	} else if !errors.Is(err, journal.ErrUnproven) {
 		return usageError{fmt.Errorf("--proof: %w", err)}
 	}
@@ -123,6 +137,9 @@ func (a *app) checkProof(c *cli.Context) error {
 		a.linef("%s: record %d is in the log", a.color(green, "proven"), got.Seq)
 	}
 	a.linef("log         %s, size %d, root %s, signed %s with key %d of the chain", printableText(got.Origin), got.Size, got.Root, when(got.Time), got.Keys)
+	if got.Kept > 0 {
+		a.linef("kept        the same log as of the given checkpoint of size %d", got.Kept)
+	}
 	if got.Record != nil {
 		return a.printRecord(got.Record)
 	}

@@ -28,14 +28,14 @@ func (a *app) showCommand() *cli.Command {
 		Flags: []cli.Flag{
 			jsonFlag(), storeFlag(),
 			&cli.BoolFlag{Name: "prove", Usage: "print a document that proves the record to whoever has the verifier key: holdfast verify --proof"},
-			&cli.StringFlag{Name: "checkpoint", Usage: "with --prove and no ID: prove that the log goes on from the signed checkpoint in `FILE`"},
+			&cli.StringFlag{Name: "checkpoint", Usage: "with --prove: prove also that the log goes on from the signed checkpoint in `FILE` (the last of several); without ID, that alone"},
 		},
 		Action: a.show,
 	}
 }
 
 func (a *app) show(c *cli.Context) (err error) {
-	if c.IsSet("checkpoint") {
+	if c.IsSet("checkpoint") && (c.NArg() == 0 || !c.Bool("prove")) {
 		return a.proveEarlier(c)
 	}
 	if err := someArgs(c, "ID", 1, 1); err != nil {

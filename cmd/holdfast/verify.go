@@ -28,7 +28,7 @@ func (a *app) verifyCommand() *cli.Command {
 			&cli.StringFlag{Name: "against", Usage: "compare the rows of `STORE` too: clickhouse or index"},
 			&cli.StringFlag{Name: "key", Usage: "check signatures with the verifier key in `FILE`, kept elsewhere than the log"},
 			&cli.StringSliceFlag{Name: "checkpoint", Aliases: []string{"checkpoints"}, Usage: "the log must contain the signed checkpoints in `FILE`, as they are or as a syslog kept them; may be repeated"},
-			&cli.StringFlag{Name: "proof", Usage: "check the document in `FILE` that show --prove made, with --key and nothing else; - reads it from standard input"},
+			&cli.StringFlag{Name: "proof", Usage: "check the document in `FILE` that show --prove made, with --key, and that it is of the log of a --checkpoint, if given; - reads it from standard input"},
 			jsonFlag(),
 		},
 		Action: a.verify,

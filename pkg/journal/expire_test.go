@@ -68,7 +68,7 @@ func TestOldRecordsExpireOnTheRecordAndWhatIsLeftIsProven(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			early, err := Prove(context.Background(), l.dir, 3)
+			early, err := Prove(context.Background(), l.dir, 3, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -114,12 +114,12 @@ func TestOldRecordsExpireOnTheRecordAndWhatIsLeftIsProven(t *testing.T) {
 				t.Fatalf("found %q, %+v", found, sum)
 			}
 			// Proofs: of what is left, of what somebody kept, of the log before.
-			if p, err := Prove(context.Background(), l.dir, first); err != nil {
+			if p, err := Prove(context.Background(), l.dir, first, nil); err != nil {
 				t.Fatal(err)
 			} else if _, err := p.Check(l.pub()); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := Prove(context.Background(), l.dir, first-1); !errors.Is(err, ErrNoRecord) {
+			if _, err := Prove(context.Background(), l.dir, first-1, nil); !errors.Is(err, ErrNoRecord) {
 				t.Fatal(err)
 			}
 			if _, err := early.Check(l.pub()); err != nil {

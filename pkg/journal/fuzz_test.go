@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
 	"testing"
+
+	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/holdfast/holdfast/pkg/event"
 )
@@ -272,4 +276,70 @@ func TestReadingGoesOnBehindWhatIsLost(t *testing.T) {
 			t.Fatalf("%+v, %v, want %+v", again, err, e)
 		}
 	}
+}
+
+// FuzzADocumentProvesOnlyWhatWasSigned: whatever the bytes are, what is proven is a record that is in the log, and what was kept of
+// another log proves nothing.
+func FuzzADocumentProvesOnlyWhatWasSigned(f *testing.F) {
+	s, err := signerOf("holdfast.journal/h", make([]byte, 32)) // one log for all processes of the fuzzer
+	must(f, err)
+	var records [][]byte
+	var stored hashes
+	var tr tree
+	notes := [][]byte{}
+	for i := range 7 {
+		r := sample(i)
+		r.Host, r.HostID, r.Boot, r.Seq, r.ID = "web-1", "h", "b", uint64(i+1), fmt.Sprintf("h/b/%d", i+1)
+		b, err := Encode(r)
+		must(f, err)
+		records = append(records, b)
+		stored = append(stored, tr.add(tlog.RecordHash(b), nil)...)
+		c := Checkpoint{Origin: s.name, Size: uint64(i + 1), Root: tr.root(), Time: 1_700_000_000_000_000_000, First: 1}
+		n, err := c.sign(s)
+		must(f, err)
+		notes = append(notes, n)
+	}
+	other := Checkpoint{Origin: s.name, Size: 3, Root: tlog.Hash{1}, Time: 1, First: 1}
+	foreign, err := other.sign(s)
+	must(f, err)
+	p := &Proof{Format: ProofFormat, Seq: 2, Bytes: records[1], Checkpoint: string(notes[6]), Earlier: string(notes[2])}
+	p.Path, err = tlog.ProveRecord(7, 1, stored)
+	must(f, err)
+	p.EarlierPath, err = tlog.ProveTree(7, 3, stored)
+	must(f, err)
+	whole, err := json.Marshal(p)
+	must(f, err)
+	if got, err := p.Check(s.vkey, notes[2]); err != nil || got.Kept != 3 {
+		f.Fatal(got, err)
+	}
+	f.Add(whole, notes[2])
+	f.Add(whole, foreign)
+	f.Add([]byte("{}"), []byte(nil))
+	f.Fuzz(func(t *testing.T, doc, kept []byte) {
+		p, err := ReadProof(doc)
+		if err != nil {
+			return
+		}
+		got, err := p.Check(s.vkey, kept)
+		if err != nil {
+			if got != (Proven{}) {
+				t.Errorf("refused and believed: %+v", got)
+			}
+			return
+		}
+		if bytes.Equal(kept, foreign) || got.Kept == 0 || got.Kept > 7 || got.Seq > 7 || got.Seq > 0 && !bytes.Equal(p.Bytes, records[got.Seq-1]) {
+			t.Errorf("proven: %+v", got)
+		}
+	})
+}
+
+// hashes are stored hashes in memory.
+type hashes []byte
+
+// ReadHashes implements tlog.HashReader.
+func (h hashes) ReadHashes(at []int64) (out []tlog.Hash, err error) {
+	for _, i := range at {
+		out = append(out, tlog.Hash(h[i*tlog.HashSize:(i+1)*tlog.HashSize]))
+	}
+	return out, nil
 }

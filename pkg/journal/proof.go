@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/holdfast/holdfast/pkg/event"
@@ -34,10 +35,11 @@ type Proof struct {
 	Seq    uint64          `json:"seq,omitempty"`
 	Bytes  []byte          `json:"bytes,omitempty"`
 	Record json.RawMessage `json:"record,omitempty"`
-	// Of two checkpoints: the earlier.
-	Earlier string `json:"earlier,omitempty"`
+	// Of two checkpoints: the earlier. Beside a record: one that was kept elsewhere, and that its log is the beginning of this one.
+	Earlier     string      `json:"earlier,omitempty"`
+	EarlierPath []tlog.Hash `json:"earlier_path,omitempty"` // RFC 6962 consistency proof, beside a record
 
-	Path       []tlog.Hash `json:"path"`           // RFC 6962 audit path or consistency proof
+	Path       []tlog.Hash `json:"path"`           // RFC 6962 audit path, or consistency proof of two checkpoints
 	Checkpoint string      `json:"checkpoint"`     // signed note
 	Keys       []string    `json:"keys,omitempty"` // signed notes from the first key to the one of the checkpoint
 }
@@ -52,16 +54,19 @@ type Proven struct {
 	Seq     uint64        `json:"seq,omitempty"`
 	Record  *event.Record `json:"record,omitempty"`
 	Earlier uint64        `json:"earlier,omitempty"` // size of the earlier log
+	Kept    uint64        `json:"kept,omitempty"`    // size of the largest checkpoint that was kept elsewhere and is of this log
 }
 
-// Prove makes the proof of record seq against the newest checkpoint. It works beside the writer.
-func Prove(ctx context.Context, dir string, seq uint64) (*Proof, error) {
+// Prove makes the proof of record seq against the newest checkpoint, and, unless earlier is nil, that the log of that signed
+// checkpoint is the beginning of this one: who kept it elsewhere can tell that the record is of the log that was seen there. It works
+// beside the writer.
+func Prove(ctx context.Context, dir string, seq uint64, earlier []byte) (*Proof, error) {
 	fail := func(err error) (*Proof, error) { return nil, fmt.Errorf("prove record %d: %w", seq, err) }
 	e, err := recordOf(ctx, dir, seq)
 	if err != nil {
 		return fail(err)
 	}
-	p := &Proof{Bytes: e.Bytes, Seq: seq}
+	p := &Proof{Bytes: e.Bytes, Seq: seq, Earlier: string(earlier)}
 	rec, err := Decode(e.Bytes)
 	if err != nil {
 		return fail(err)
@@ -75,6 +80,9 @@ func Prove(ctx context.Context, dir string, seq uint64) (*Proof, error) {
 		}
 		path, err := tlog.ProveRecord(int64(c.Size), int64(seq)-1, h)
 		p.Path = path
+		if err == nil && earlier != nil {
+			p.EarlierPath, err = proveEarlier(earlier, c, h)
+		}
 		return err
 	})
 	if err != nil {
@@ -85,25 +93,29 @@ func Prove(ctx context.Context, dir string, seq uint64) (*Proof, error) {
 
 // ProveEarlier makes the proof that the log of an earlier signed checkpoint is the beginning of this one.
 func ProveEarlier(dir string, signed []byte) (*Proof, error) {
-	old, err := unsigned(signed)
 	p := &Proof{Earlier: string(signed)}
-	if err == nil {
-		err = p.make(dir, func(c Checkpoint, h tlog.HashReader) error {
-			if old.Size > c.Size {
-				return fmt.Errorf("the log ends at record %d, the checkpoint is of size %d: %w", c.Size, old.Size, ErrUnproven)
-			}
-			if old.Size == 0 {
-				return nil
-			}
-			path, err := tlog.ProveTree(int64(c.Size), int64(old.Size), h)
-			p.Path = path
-			return err
-		})
-	}
+	err := p.make(dir, func(c Checkpoint, h tlog.HashReader) (err error) {
+		p.Path, err = proveEarlier(signed, c, h)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("prove an earlier checkpoint: %w", err)
 	}
 	return p, nil
+}
+
+// proveEarlier makes the path from a signed checkpoint to c.
+func proveEarlier(signed []byte, c Checkpoint, h tlog.HashReader) ([]tlog.Hash, error) {
+	old, err := unsigned(signed)
+	switch {
+	case err != nil:
+		return nil, err
+	case old.Size > c.Size:
+		return nil, fmt.Errorf("the log ends at record %d, the checkpoint is of size %d: %w", c.Size, old.Size, ErrUnproven)
+	case old.Size == 0:
+		return []tlog.Hash{}, nil
+	}
+	return tlog.ProveTree(int64(c.Size), int64(old.Size), h)
 }
 
 func recordOf(ctx context.Context, dir string, seq uint64) (e Entry, err error) {
@@ -225,9 +237,10 @@ func twice(b []byte) string {
 	}
 }
 
-// Check tells what p proves to one who trusts the verifier's key pub. It reads nothing but p. Its
-// error is ErrUnproven or one about pub.
-func (p *Proof) Check(pub string) (Proven, error) {
+// Check tells what p proves to one who trusts the verifier's key pub. It reads nothing but p and kept: signed checkpoints and changes of
+// key that were kept elsewhere. If there are any, none may contradict p, and one must be of the log that p is of: its size and root are those of p's checkpoint
+// or of the earlier one. Its error is ErrUnproven or one about pub.
+func (p *Proof) Check(pub string, kept ...[]byte) (Proven, error) {
 	fail := func(format string, args ...any) (Proven, error) {
 		return Proven{}, fmt.Errorf(format+": %w", append(args, ErrUnproven)...)
 	}
@@ -250,17 +263,32 @@ func (p *Proof) Check(pub string) (Proven, error) {
 		return fail("checkpoint: %v", err)
 	}
 	out := Proven{Origin: c.Origin, Size: c.Size, Root: c.Root.String(), Time: c.Time, Keys: by + 1}
-	if p.Earlier != "" {
-		if p.Seq != 0 || len(p.Bytes) > 0 || len(p.Record) > 0 {
-			return fail("a proof is of a record or of an earlier checkpoint, not of both")
-		}
+	shown := []Checkpoint{c}
+	alone := p.Seq == 0 && len(p.Bytes) == 0 && len(p.Record) == 0
+	switch {
+	case p.Earlier != "":
 		old, _, err := k.open([]byte(p.Earlier))
 		if err != nil {
 			return fail("earlier checkpoint: %v", err)
 		}
+		path := p.EarlierPath
+		if alone {
+			path = p.Path
+		}
 		out.Earlier = old.Size
-		if err := p.earlier(old, c); err != nil {
+		if err := beginning(path, old, c); err != nil {
 			return fail("the log of size %d is not the beginning of that of size %d (%v)", old.Size, c.Size, err)
+		}
+		shown = append(shown, old)
+	case len(p.EarlierPath) > 0:
+		return fail("a path from no earlier checkpoint")
+	}
+	if out.Kept, err = k.keptOf(shown, by, kept); err != nil {
+		return fail("%v", err)
+	}
+	if alone && p.Earlier != "" {
+		if len(p.EarlierPath) > 0 {
+			return fail("two paths from the earlier checkpoint")
 		}
 		return out, nil
 	}
@@ -283,7 +311,50 @@ func (p *Proof) Check(pub string) (Proven, error) {
 	return out, nil
 }
 
-func (p *Proof) earlier(old, c Checkpoint) error {
+// keptOf holds what a document shows, signed by key by, against what was kept elsewhere, and returns the largest size in which they agree.
+func (k *keychain) keptOf(shown []Checkpoint, by int, kept [][]byte) (size uint64, err error) {
+	agree := false
+	for i, b := range kept {
+		c, signer, err := k.open(b)
+		var other *note.UnverifiedNoteError
+		late := errors.As(err, &other) // of a key behind those of the document: its root speaks all the same
+		if late {
+			c, err = unsigned(b)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("kept checkpoint %d: %w", i+1, err)
+		}
+		ended := !late && c.Next != "" && signer == len(k.links)-1 && by == signer && shown[0].Size > c.Size
+		if !late && c.Next != "" && (signer+1 < len(k.links) && !k.leads(c, signer) || ended) {
+			return 0, fmt.Errorf("a change of key at size %d was kept, %s: it names another key than the one that signs there", c.Size, c.Time)
+		}
+		for _, s := range append(k.sizes(), shown...) {
+			if c.Origin == s.Origin && c.Size == s.Size && c.Root != s.Root {
+				return 0, fmt.Errorf("a checkpoint of size %d was kept, %s, with root %s: another log than that of the document, %s", c.Size, c.Time, c.Root, s.Root)
+			}
+		}
+		for _, s := range shown {
+			if !late && c.Size == s.Size && c.Size > 0 { // the empty log is the beginning of any
+				agree, size = true, max(size, c.Size)
+			}
+		}
+	}
+	if len(kept) > 0 && !agree {
+		return 0, fmt.Errorf("none of %d kept checkpoints is of size %d: make the document with show --prove --checkpoint, of one of them", len(kept), shown[0].Size)
+	}
+	return size, nil
+}
+
+// sizes are the checkpoints that made the links.
+func (k *keychain) sizes() (out []Checkpoint) {
+	for _, l := range k.links[1:] {
+		out = append(out, l.since)
+	}
+	return out
+}
+
+// beginning reports why the log of old is not the beginning of that of c.
+func beginning(path []tlog.Hash, old, c Checkpoint) error {
 	switch {
 	case old.Size > c.Size:
 		return errors.New("it is the later one")
@@ -291,9 +362,12 @@ func (p *Proof) earlier(old, c Checkpoint) error {
 		if old.Root != (&tree{}).root() {
 			return errors.New("an empty log has another root")
 		}
+		if len(path) > 0 {
+			return errors.New("there is no path from an empty log")
+		}
 		return nil
 	}
-	return tlog.CheckTree(p.Path, int64(c.Size), c.Root, int64(old.Size), old.Root)
+	return tlog.CheckTree(path, int64(c.Size), c.Root, int64(old.Size), old.Root)
 }
 
 // sameRecord compares what a reader of the document sees. Without a text there is nothing to compare.

@@ -59,7 +59,7 @@ func TestEachRecordIsProvenByThePathThatRFC6962Gives(t *testing.T) {
 		leaves = append(leaves, e.Bytes)
 	}
 	for i, e := range entries {
-		p, err := Prove(context.Background(), l.dir, e.Seq)
+		p, err := Prove(context.Background(), l.dir, e.Seq, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +72,7 @@ func TestEachRecordIsProvenByThePathThatRFC6962Gives(t *testing.T) {
 			t.Fatalf("record %d: %+v, %v", e.Seq, got, err)
 		}
 	}
-	if _, err := Prove(context.Background(), l.dir, 26); !errors.Is(err, ErrNoRecord) {
+	if _, err := Prove(context.Background(), l.dir, 26, nil); !errors.Is(err, ErrNoRecord) {
 		t.Fatal(err)
 	}
 }
@@ -81,7 +81,7 @@ func TestAProofThatWasAlteredProvesNothing(t *testing.T) {
 	l := turning(t, 25)
 	other := turning(t, 25)
 	make := func(l *log, seq uint64) *Proof {
-		p, err := Prove(context.Background(), l.dir, seq)
+		p, err := Prove(context.Background(), l.dir, seq, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,5 +157,104 @@ func TestAnEarlierCheckpointIsProvenToBeTheBeginning(t *testing.T) {
 	}
 	if _, err := ProveEarlier(l.dir, forged); !errors.Is(err, ErrUnproven) {
 		t.Fatal(err)
+	}
+}
+
+// TestAProofOfALogThatWentAnotherWayShowsAgainstWhatWasKept: its signatures are good, made with a stolen key.
+func TestAProofOfALogThatWentAnotherWayShowsAgainstWhatWasKept(t *testing.T) {
+	ctx := context.Background()
+	a, b := fork(t, 5, 20)
+	pub := a.pub()
+	early := newLog(t)
+	copyDir(t, a.dir, early.dir)
+	kept, err := latestNote(a.dir, checkpointName)
+	must(t, err)
+	hand, err := Handovers(a.dir)
+	must(t, err)
+	forged, err := Prove(ctx, b.dir, 12, nil)
+	must(t, err)
+	good, err := Prove(ctx, a.dir, 12, nil)
+	must(t, err)
+	for _, p := range []*Proof{forged, good} {
+		if _, err := p.Check(pub); err != nil {
+			t.Fatal(err) // without anything that was kept both are good
+		}
+	}
+	if got, err := good.Check(pub, kept); err != nil || got.Kept != got.Size {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if got, err := good.Check(pub, append(hand, kept)...); err != nil || got.Kept != got.Size {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for what, known := range map[string][][]byte{"a checkpoint": {kept}, "changes of key": hand, "both": append(slices.Clone(hand), kept)} {
+		if got, err := forged.Check(pub, known...); !errors.Is(err, ErrUnproven) {
+			t.Errorf("against %s: %+v, %v", what, got, err)
+		}
+	}
+	if p, err := Prove(ctx, b.dir, 12, kept); !errors.Is(err, ErrUnproven) {
+		t.Errorf("the fork proves that it goes on from %v, %v", p, err)
+	}
+}
+
+func TestAProofIsOfTheLogOfAnEarlierCheckpoint(t *testing.T) {
+	ctx := context.Background()
+	l := turning(t, 5)
+	pub := l.pub()
+	var notes [][]byte
+	for _, name := range []string{historyName, checkpointName, chainName} {
+		more, whole := splitNotes(l.readFile(name))
+		if whole == 0 {
+			t.Fatal(name)
+		}
+		notes = append(notes, more...)
+	}
+	end, err := Newest(l.dir)
+	must(t, err)
+	for _, kept := range notes {
+		c, err := unsigned(kept)
+		must(t, err)
+		for seq := uint64(1); seq <= end; seq += 4 {
+			p, err := Prove(ctx, l.dir, seq, kept)
+			must(t, err)
+			b, err := json.Marshal(p)
+			must(t, err)
+			q, err := ReadProof(b)
+			must(t, err)
+			got, err := q.Check(pub, kept)
+			if c.Size == 0 && errors.Is(err, ErrUnproven) {
+				if _, err := q.Check(pub); err != nil {
+					t.Fatal(err)
+				}
+				continue // the empty log is the beginning of any
+			}
+			if err != nil || got.Kept != c.Size || got.Seq != seq {
+				t.Fatalf("record %d, kept size %d: %+v, %v", seq, c.Size, got, err)
+			}
+			for i := range q.EarlierPath {
+				bad := *q
+				bad.EarlierPath = slices.Clone(q.EarlierPath)
+				bad.EarlierPath[i][0] ^= 1
+				if _, err := bad.Check(pub, kept); !errors.Is(err, ErrUnproven) {
+					t.Fatal("a path that was edited proves", err)
+				}
+			}
+			bad := *q
+			bad.EarlierPath = append(slices.Clone(q.EarlierPath), tlog.Hash{})
+			if _, err := bad.Check(pub, kept); !errors.Is(err, ErrUnproven) {
+				t.Fatal("a path that is too long proves", err)
+			}
+			bad = *q
+			bad.Earlier = ""
+			if _, err := bad.Check(pub); len(q.EarlierPath) > 0 && !errors.Is(err, ErrUnproven) {
+				t.Fatal("a path from nowhere proves", err)
+			}
+		}
+	}
+	p, err := Prove(ctx, l.dir, 1, nil)
+	must(t, err)
+	for what, kept := range map[string][]byte{"nothing": {}, "no note": []byte("size 5"), "a note of no key": []byte("holdfast.journal/x\n5\nAAAA\n\n— x y\n")} {
+		if _, err := p.Check(pub, kept); !errors.Is(err, ErrUnproven) {
+			t.Errorf("against %s: %v", what, err)
+		}
 	}
 }

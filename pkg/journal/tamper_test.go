@@ -196,7 +196,7 @@ func TestFilesThatWereMadeHugeOrNoFilesAreNamed(t *testing.T) {
 // TestADocumentThatShowsMoreThanItProvesIsNone: who reads it must see nothing that was not signed.
 func TestADocumentThatShowsMoreThanItProvesIsNone(t *testing.T) {
 	l := turning(t, 5)
-	p, err := Prove(context.Background(), l.dir, 3)
+	p, err := Prove(context.Background(), l.dir, 3, nil)
 	must(t, err)
 	kept, err := latestNote(l.dir, checkpointName)
 	must(t, err)
