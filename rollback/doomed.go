@@ -20,7 +20,7 @@ const doomedFile = "doomed"
 
 func (s *Store) readDoomed() (map[event.Hash]event.Time, error) {
 	b, err := readPlain(s.dir, doomedFile)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrCorrupt) || errors.Is(err, unix.ELOOP) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrCorrupt) || errors.Is(err, unix.EFBIG) {
 		return nil, nil
 	}
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 )
 
 // plainMost bounds what is read of a file of ours at once; segments of the log end at segmentMax and a frame.
-const plainMost = 1 << 30
+const plainMost = 256 << 20
 
 // readPlain reads a file of ours whole. What is no regular file, or longer than anything we write, is an error at once: a pipe in
 // its place must not hold up an open.
@@ -23,25 +23,23 @@ func readPlain(dir, name string) (b []byte, err error) {
 	}
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close() // only read
-	st, err := f.Stat()
-	if err == nil && st.Size() > plainMost {
-		err = fmt.Errorf("%s has %d bytes: %w", name, st.Size(), unix.EFBIG)
+	b, err = io.ReadAll(io.LimitReader(f, plainMost+1))
+	if err == nil && len(b) > plainMost {
+		err = fmt.Errorf("%s has more than %d bytes: %w", name, plainMost, unix.EFBIG)
 	}
 	if err != nil {
 		return nil, err
 	}
-	b = make([]byte, st.Size())
-	n, err := io.ReadFull(f, b)
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		err = nil // it was cut meanwhile
-	}
-	return b[:n], err
+	return b, nil
 }
 
-// openPlain opens a file of ours for what flags say, if it is a regular one.
+// openPlain opens a file of ours for what flags say, if it is a regular one; to write to one it follows no link.
 func openPlain(dirfd int, name string, flags int) (fd int, err error) {
+	if flags&unix.O_RDWR != 0 {
+		flags |= unix.O_NOFOLLOW
+	}
 	fd, err = digest.AgainInt(func() (int, error) {
-		return unix.Openat(dirfd, name, flags|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_CLOEXEC, 0o600)
+		return unix.Openat(dirfd, name, flags|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0o600)
 	})
 	if err != nil {
 		return -1, &os.PathError{Op: "open", Path: name, Err: err}
