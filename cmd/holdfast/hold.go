@@ -58,7 +58,7 @@ func (a *app) hold(c *cli.Context, req control.HoldRequest) error {
 	if err != nil {
 		return err
 	}
-	return a.finish(o, c.Bool("json"), "nothing to do")
+	return a.finish(o, c, "nothing to do")
 }
 
 func (a *app) holdList(c *cli.Context) (err error) {

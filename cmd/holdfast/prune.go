@@ -22,7 +22,7 @@ func (a *app) pruneCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return a.finish(o, c.Bool("json"), "nothing to do: every version is kept by a rule")
+			return a.finish(o, c, "nothing to do: every version is kept by a rule")
 		},
 	}
 }

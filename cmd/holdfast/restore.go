@@ -19,6 +19,7 @@ func (a *app) restoreCommand() *cli.Command {
 			&cli.StringFlag{Name: "into", Usage: "write below `DIR` and leave the paths alone"},
 			boolFlag("dry-run", "print the plan, change nothing"),
 			diffFlag(),
+			boolFlag("verbose", "a line for each path, however many there are"),
 			jsonFlag(),
 		},
 		Action: a.restore,
@@ -62,5 +63,5 @@ func (a *app) restore(c *cli.Context) error {
 			return err
 		}
 	}
-	return a.finish(o, c.Bool("json"), "nothing to do: everything is as it should be")
+	return a.finish(o, c, "nothing to do: everything is as it should be")
 }

@@ -16,6 +16,7 @@ func (a *app) trustCommand() *cli.Command {
 		ArgsUsage: "PATH…",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "reason", Usage: "why, for the record: `TEXT` (required)"},
+			boolFlag("verbose", "a line for each path, however many there are"),
 			jsonFlag(),
 		},
 		Action: a.trust,
@@ -38,5 +39,5 @@ func (a *app) trust(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.finish(o, c.Bool("json"), "nothing to do: the present state is trusted already")
+	return a.finish(o, c, "nothing to do: no rule covers what is there")
 }

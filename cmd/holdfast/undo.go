@@ -25,6 +25,7 @@ func (a *app) undoCommand() *cli.Command {
 			boolFlag("dry-run", "print the plan, change nothing"),
 			diffFlag(),
 			boolFlag("force", "also where someone else changed the path since"),
+			boolFlag("verbose", "a line for each path, however many there are"),
 			jsonFlag(),
 		},
 		Action: a.undo,
@@ -66,5 +67,5 @@ func (a *app) undo(c *cli.Context) error {
 			return err
 		}
 	}
-	return a.finish(o, c.Bool("json"), "nothing to do: what it changed is as it was before")
+	return a.finish(o, c, "nothing to do: what it changed is as it was before")
 }
