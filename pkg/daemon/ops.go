@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"path/filepath"
 	"slices"
@@ -176,60 +175,6 @@ func answers(ctx context.Context, s query.Store, begun *event.Record, hostID str
 	return out, err
 }
 
-// Trust implements control.Handler.
-func (o ops) Trust(ctx context.Context, r control.TrustRequest) (control.Outcome, error) {
-	if r.Reason == "" {
-		return control.Outcome{}, fmt.Errorf("trust: no reason is given: %w", control.ErrInvalid)
-	}
-	roots, err := clean(r.Paths)
-	if err != nil {
-		return control.Outcome{}, err
-	}
-	asked := o.asker(ctx)
-	var out control.Outcome
-	var changed []string
-	for _, path := range roots {
-		all, err := present(path, o.vault.Paths(path))
-		if err != nil {
-			return out, err
-		}
-		if len(all) == 0 {
-			return out, fmt.Errorf("trust %s: there is nothing and nothing was: %w", event.Text([]byte(path)), control.ErrNotFound)
-		}
-		for _, p := range all {
-			step, err := o.trust(ctx, asked, p, r.Reason)
-			if err != nil {
-				return out, err
-			}
-			out.Steps = append(out.Steps, step)
-			changed = append(changed, p)
-		}
-	}
-	if err := o.vault.Sync(); err != nil {
-		return out, err
-	}
-	return out, o.took(ctx, changed)
-}
-
-// trust promotes the present state of one path and records it.
-func (o ops) trust(ctx context.Context, asked by, path, reason string) (control.Step, error) {
-	step := control.Step{Path: control.Path(path), Action: "promote", Reason: reason}
-	before, _ := o.vault.Trusted(path)
-	v, err := o.vault.Capture(ctx, path, rollback.Provenance{Reason: reason, Trust: true})
-	rec := answer(asked, "trust", path, reason)
-	rec.Before, rec.After, rec.Verdict = &before.State, &v.State, event.VerdictPromoted
-	step.Outcome, step.Version = control.StepDone, v.ID
-	if err != nil {
-		step.Outcome, step.Error = control.StepFailed, err.Error()
-		rec.Response.Outcome, rec.Response.Error, rec.Verdict, rec.After = step.Outcome, step.Error, "", nil
-	}
-	if _, err := o.journal.AppendDurable(ctx, rec); err != nil {
-		return step, fmt.Errorf("record trust in %s: %w", rec.Path, err)
-	}
-	step.Record = rec.ID
-	return step, nil
-}
-
 // answer is a record of what is done on somebody's request.
 func answer(asked by, action, path, reason string) *event.Record {
 	return &event.Record{
@@ -331,22 +276,4 @@ func clean(paths []control.Path) ([]string, error) {
 		out = append(out, filepath.Clean(string(p)))
 	}
 	return out, nil
-}
-
-// present lists a path, what is below it, and what the vault knows below it.
-func present(root string, known []string) ([]string, error) {
-	all := slices.Clone(known)
-	if exists(root) {
-		err := filepath.WalkDir(root, func(p string, _ fs.DirEntry, err error) error {
-			if err == nil {
-				all = append(all, p)
-			}
-			return err
-		})
-		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", event.Text([]byte(root)), err)
-		}
-	}
-	slices.Sort(all)
-	return slices.Compact(all), nil
 }
