@@ -283,6 +283,9 @@ func (a *app) printProof(p *proof, ownKey bool) {
 	}
 	if x := p.Index; x != nil {
 		a.linef("index       %d records, %d rows, %d matched, %d missing, %d altered, %d extra, %d not indexed yet", x.Records, x.Rows, x.Matched, x.Missing, x.Altered, x.Extra, x.Behind)
+		if x.Expired > 0 {
+			a.linef("            %s of expired records cannot be checked: nothing is left to hold them against; questions do not see them, sql does", plural(x.Expired, "row"))
+		}
 	}
 	if p.OK {
 		a.linef("%s", a.color(green, "verified"))

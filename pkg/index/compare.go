@@ -37,7 +37,8 @@ type Comparison struct {
 	Missing uint64 `json:"missing"`
 	Extra   uint64 `json:"extra"`
 	Altered uint64 `json:"altered"`
-	Behind  uint64 `json:"behind"` // records not indexed yet
+	Behind  uint64 `json:"behind"`            // records not indexed yet
+	Expired uint64 `json:"expired,omitempty"` // rows of records that have expired: nothing is left to hold them against
 }
 
 // Clean reports whether the index says what the journal does.
@@ -131,10 +132,43 @@ func (w *comparing) run(ctx context.Context, db *sql.DB, dir string) (err error)
 		w.c.Extra += beyond - 1
 		w.differs(Difference{What: Extra, Seq: st.seq + 1, Detail: fmt.Sprintf("%d rows behind the last record", beyond)})
 	}
+	if err := w.below(ctx, tx, first); err != nil {
+		return err
+	}
 	if err := w.bases(ctx, tx); err != nil {
 		return err
 	}
 	return w.merge(ctx, tx, dir, first, min(newest, st.seq))
+}
+
+// below looks at the rows below the first record that has not expired. A running daemon takes them out, so that there are few or none. What
+// such a record said is beyond proof; that there can be no such row is not: no record has a number below 1, and none stands in a
+// segment that begins behind it or has not expired.
+func (w *comparing) below(ctx context.Context, tx *sql.Tx, first uint64) (err error) {
+	rows, err := tx.QueryContext(ctx, "SELECT seq FROM rec WHERE seq < ?1 AND (seq < 1 OR seg > seq OR seg >= ?1 OR seg < 1) UNION SELECT seq FROM by_path WHERE seq < 1 ORDER BY 1 LIMIT 1000", int64(first))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	forged := uint64(0)
+	for rows.Next() {
+		var seq int64
+		if err := rows.Scan(&seq); err != nil {
+			return err
+		}
+		forged++
+		w.differs(Difference{What: Extra, Seq: uint64(max(seq, 0)), Detail: fmt.Sprintf("a row of record %d, which cannot stand where it says", seq)})
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	var all uint64
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM rec WHERE seq < ?", int64(first)).Scan(&all); err != nil {
+		return err
+	}
+	w.c.Rows += all
+	w.c.Expired = all - min(all, forged)
+	return nil
 }
 
 // bases holds the last elements of all paths, and the texts by which they are found, against the paths.

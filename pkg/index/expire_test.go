@@ -137,6 +137,9 @@ func TestTheIndexForgetsWhatExpired(t *testing.T) {
 	if len(want) == 0 || want[0] < first || strings.Contains(note, "cannot be read") {
 		t.Fatalf("%v, %q", want, note)
 	}
+	if c, found := h.compare(); !c.Clean() || c.Expired != first-1 {
+		t.Fatalf("%+v, %q", c, found)
+	}
 	h.catchUp()
 	if n := h.count("SELECT count(*) FROM rec"); n != left {
 		t.Fatalf("%d rows, %d records from %d to %d", n, left, first, newest)
@@ -249,5 +252,41 @@ func TestTheIndexIsBuiltAnewWhenAsked(t *testing.T) {
 	}
 	if c, found := h.compare(); len(found) > 0 || c.Matched != 200 {
 		t.Fatalf("found %q, %+v", found, c)
+	}
+}
+
+// TestARowOfARecordThatExpiredIsToldOf: nothing is left that it could be held against, unless it stands where none can.
+func TestARowOfARecordThatExpiredIsToldOf(t *testing.T) {
+	h := newHost(t)
+	h.segments = 1
+	h.write(busy(1, 300))
+	j, err := journal.Open(h.dir, filepath.Join(h.dir, "..", "keys"), journal.Options{HostID: "h", Host: "web1", Boot: "b", SegmentBytes: 1, KeepBytes: 20 << 10, ReserveBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range busy(301, 50) {
+		if _, err := j.AppendDurable(context.Background(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(20 * time.Second); j.Stats().First < 100; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%+v", j.Stats())
+		}
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h.catchUp()
+	if c, found := h.compare(); !c.Clean() || c.Expired != 0 {
+		t.Fatalf("%+v, %q", c, found)
+	}
+	h.sql("INSERT INTO rec (seq, seg, off, time, till) VALUES (7, 1, 0, 1, 1), (8, 5, 0, 1, 1)")
+	if c, found := h.compare(); !c.Clean() || c.Expired != 2 {
+		t.Errorf("%+v, %q", c, found)
+	}
+	h.sql("INSERT INTO rec (seq, seg, off, time, till) VALUES (9, 10, 0, 1, 1), (-3, 1, 0, 1, 1), (10, 9223372036854775807, 0, 1, 1)")
+	if c, found := h.compare(); c.Clean() || c.Expired != 2 || !slices.Equal(found, []string{"extra 0", "extra 9", "extra 10"}) {
+		t.Errorf("%+v, %q", c, found)
 	}
 }
