@@ -3,7 +3,6 @@ package query
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -72,25 +71,47 @@ func Tree(ctx context.Context, s Store, id, host string) (processes []*Process, 
 
 // below takes in all that was done at and below the process with that exec id: from its
 // session, which finds it fast and has what names no ancestors, or where there is none from all
-// records.
+// records. On each host and in each boot that may be another session.
 func (t *tree) below(ctx context.Context, s Store, id, host string) error {
+	type boot struct{ hostID, boot string }
+	sessions := map[boot]string{}
+	var order []boot
 	for _, f := range []Filter{{Exec: id, Host: host}, {Below: id, Host: host}} {
-		session := ""
 		err := s.Records(ctx, f, func(r *event.Record) error {
-			if r.Actor != nil && r.Actor.Session != "" {
-				session = r.Actor.Session
-				return errStop
+			b := boot{r.HostID, r.Boot}
+			had, known := sessions[b]
+			if !known {
+				order = append(order, b)
 			}
+			if had == "" && r.Actor != nil {
+				had = r.Actor.Session
+			}
+			sessions[b] = had
 			return nil
 		})
-		if err != nil && !errors.Is(err, errStop) {
+		if err != nil {
 			return err
 		}
-		if session != "" {
-			return s.Records(ctx, Filter{Session: session, Host: host}, t.add)
+		if len(order) > 0 {
+			break
 		}
 	}
-	return s.Records(ctx, Filter{Below: id, Host: host}, t.add)
+	for _, b := range order {
+		f := Filter{Session: sessions[b], Host: b.hostID}
+		if f.Session == "" {
+			f.Below = id
+		}
+		err := s.Records(ctx, f, func(r *event.Record) error {
+			if r.Boot != b.boot || r.HostID != b.hostID {
+				return nil
+			}
+			return t.add(r)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // processKey: exec ids begin again with each boot. What has none goes by its pid.

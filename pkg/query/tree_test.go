@@ -75,3 +75,24 @@ func TestTreeIsTheProcessesAsTheyBeganEachOther(t *testing.T) {
 		t.Errorf("below sudo:\n%s", got)
 	}
 }
+
+// Exec ids begin again with each boot and on each host, and are then of other sessions, or of none.
+func TestTreeOfAnExecIDInSeveralBoots(t *testing.T) {
+	rec := func(seq uint64, hostID, boot, session, exec string) *event.Record {
+		return &event.Record{ID: fmt.Sprintf("%s/%s/%d", hostID, boot, seq), HostID: hostID, Boot: boot, Seq: seq, Time: event.Time(seq), Kind: event.RecChange, Op: "write", Path: "/" + hostID + boot,
+			Actor: &event.Actor{Session: session}, Process: &event.Process{PID: 5, ExecID: exec}}
+	}
+	all := querytest.List{rec(1, "h", "1", "7", "x"), rec(2, "h", "1", "8", "y"), rec(3, "h", "2", "8", "x"), rec(4, "h", "2", "7", "y"), rec(5, "h", "3", "", "x"), rec(1, "i", "1", "9", "x")}
+	for host, want := range map[string]string{"": "/h1 /h2 /h3 /i1", "h": "/h1 /h2 /h3", "i": "/i1"} {
+		list, _, err := query.Tree(context.Background(), all, "x", host)
+		var got []string
+		for _, p := range list {
+			for _, a := range p.Acts {
+				got = append(got, a.Path)
+			}
+		}
+		if err != nil || strings.Join(got, " ") != want {
+			t.Errorf("on %q: %s, %v, want %s", host, got, err, want)
+		}
+	}
+}
