@@ -75,6 +75,7 @@ type Index struct {
 
 	mu    sync.Mutex // guards what follows
 	db    *sql.DB
+	file  os.FileInfo // of the file that db has open
 	stats Stats
 	asked error              // to build the file anew, and why
 	stop  context.CancelFunc // ends the pass under way
@@ -136,11 +137,15 @@ func (x *Index) attach(ctx context.Context) error {
 	}
 	db.SetMaxOpenConns(1)
 	s, err := x.prepare(ctx, db)
+	var file os.FileInfo
+	if err == nil {
+		file, err = os.Stat(x.path)
+	}
 	if err != nil {
 		return errors.Join(err, db.Close())
 	}
 	x.mu.Lock()
-	x.db, x.stats.Seq = db, s.seq
+	x.db, x.file, x.stats.Seq = db, file, s.seq
 	x.mu.Unlock()
 	return nil
 }
@@ -395,7 +400,7 @@ func (x *Index) store(ctx context.Context, db *sql.DB, batch []journal.Entry) er
 	if len(batch) == 0 {
 		return nil
 	}
-	if err := x.room(); err != nil {
+	if err := errors.Join(x.room(), x.there()); err != nil {
 		return err
 	}
 	unread, err := x.in.insert(ctx, db, batch)
@@ -406,6 +411,24 @@ func (x *Index) store(ctx context.Context, db *sql.DB, batch []journal.Entry) er
 	defer x.mu.Unlock()
 	x.stats.Seq = batch[len(batch)-1].Seq
 	x.stats.Skipped += uint64(unread)
+	return nil
+}
+
+// there tells whether the file is still the one that is written to, and not shorter than it was: one that was removed takes
+// records as before, and nobody finds them; what was cut SQLite does not miss as long as it remembers it.
+func (x *Index) there() error {
+	st, err := os.Stat(x.path)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && !os.SameFile(st, x.file):
+		return fmt.Errorf("%w: the file was removed or replaced", errUnfit)
+	case err != nil:
+		return err
+	case st.Size() < x.file.Size():
+		return fmt.Errorf("%w: the file was cut", errUnfit)
+	}
+	x.file = st
 	return nil
 }
 
