@@ -84,8 +84,8 @@ func (s *state) planStatus() ([]control.Plan, error) {
 	s.plans.mu.Lock()
 	out := slices.Clone(s.plans.wentOn)
 	s.plans.mu.Unlock()
-	pending, err := s.vault.Pending()
-	for _, p := range pending {
+	begun, err := s.vault.Begun()
+	for _, p := range begun {
 		c := shown(p)
 		c.State = control.PlanWaits
 		if s.plans.runs(p.ID) {
@@ -96,12 +96,12 @@ func (s *state) planStatus() ([]control.Plan, error) {
 	return out, err
 }
 
-func shown(p rollback.Pending) control.Plan {
+func shown(p rollback.Begun) control.Plan {
 	var n planNote
 	if err := json.Unmarshal(p.Note, &n); err != nil {
 		n.Action = "plan"
 	}
-	return control.Plan{Action: n.Action, Record: n.Record, Begun: p.Begun, Steps: len(p.Plan.Steps), Tries: p.Tries}
+	return control.Plan{Action: n.Action, Record: n.Record, Begun: p.Begun, Steps: p.Steps, Tries: p.Tries}
 }
 
 // outliving is a context for what is not to end because the one who asked for it goes
@@ -181,7 +181,7 @@ func (o ops) goOn(ctx context.Context, p rollback.Pending) error {
 	if err != nil {
 		return fmt.Errorf("go on with %s %s: %w", n.Action, n.Record, err)
 	}
-	c := shown(p)
+	c := shown(rollback.Begun{Begun: p.Begun, Note: p.Note, Steps: len(p.Plan.Steps), Tries: p.Tries})
 	c.State = control.PlanWentOn
 	asked := by{n.Actor, n.Process}
 	defer o.about(&p.Plan)()
