@@ -15,7 +15,7 @@ import (
 func (p *Pipeline) misplaced(f *find, j *judgement) {
 	c := f.change
 	dir := f.After.Type == event.TypeDir || f.Before.Type == event.TypeDir
-	if c.Blocked || c.Op != event.OpRename || c.PathTo == "" || !dir || !f.Before.Exists || j.Promote || p.responder == nil {
+	if c.Blocked || c.Op != event.OpRename || c.PathTo == "" || !dir || j.Promote || p.responder == nil {
 		return
 	}
 	more := p.notAsTrusted(f.Path)

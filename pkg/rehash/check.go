@@ -384,6 +384,9 @@ func (k *check) appeared(path string) Finding {
 	case backAgain:
 		f.After = unread(event.State{Exists: true, Type: typeOf(c)}, unreadBack)
 		f.Again = f.Again || !l.state.Same(&e.State)
+		if l.state.Type == event.TypeDir {
+			f.Inside = children(path) // a directory that is as it should be in itself was left where it is, with what it brought
+		}
 		return f
 	case !l.state.Exists || after.Name:
 		f.After = k.elsewhere(path, &e, after)
@@ -529,6 +532,13 @@ func (k *check) rename() Finding {
 			f.After = unread(f.After, unreadBack)
 		}
 		k.r.putEntry(to, b)
+		// A directory that is as it should be in itself was left where it is, with what it brought.
+		if l.state.Type == event.TypeDir {
+			k.compare = append(k.compare, to)
+		}
+		if c.Exchange && back.state.Type == event.TypeDir {
+			k.compare = append(k.compare, from)
+		}
 		return f
 	case after.Any || !l.state.Exists:
 		k.r.putEntry(to, Entry{State: f.After, At: c.Last, fresh: fresh(&b), vague: true, owed: owed})
