@@ -6,7 +6,7 @@ import "github.com/holdfast/holdfast/pkg/event"
 const (
 	PathArmed     = "armed"     // watched; its present files are protected as far as the mode says
 	PathWaiting   = "waiting"   // does not exist yet: armed when it appears
-	PathEnrolling = "enrolling" // watched; its files are being taken into the vault
+	PathEnrolling = "enrolling" // its files are being taken into the vault; watched, unless Reason says otherwise
 	PathFailed    = "failed"    // not watched: Reason says why
 )
 
@@ -109,7 +109,7 @@ type PathStatus struct {
 	New       uint64 `json:"new"`              // of these, without a version: they could not be captured
 	Captured  uint64 `json:"captured"`         // with a trusted version that was not read back by this daemon, or cannot be
 	Protected uint64 `json:"protected"`        // with one that was: verified, and armed if the path is
-	Reason    string `json:"reason,omitempty"` // why it failed, or what it waits for
+	Reason    string `json:"reason,omitempty"` // why it failed, what it waits for, or that it is not watched yet
 }
 
 // Counters add up: Seen = Sent + Skipped + Folded + Blocked + Lost + Failed. A

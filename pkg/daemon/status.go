@@ -211,8 +211,12 @@ func (d *Daemon) pathStatus(p string) control.PathStatus {
 		ps.New, ps.Captured, ps.Protected = uint64(len(e.Errors)+len(d.untrusted(&e))), uint64(r.Captured), uint64(r.Verified)
 		ps.Files = ps.New + ps.Captured + ps.Protected
 	}
-	if !ok || !d.armed || slices.Contains(d.later, p) {
+	later := slices.Contains(d.later, p)
+	if !ok || !d.armed || later {
 		ps.State = control.PathEnrolling
+	}
+	if !d.armed || !ok && !later {
+		ps.Reason = "not watched yet"
 	}
 	for _, u := range d.unarmed {
 		switch {
