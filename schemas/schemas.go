@@ -67,6 +67,7 @@ type Target struct {
 	Database string // required
 	Cluster  string // "" is one server
 	KeepDays int    // rows are deleted so many days after they arrived; 0 keeps them for ever
+	Coarse   bool   // records was made with granules of 8192 rows or 10 MB, as before 0012_granules.sql
 }
 
 // MaxKeepDays bounds KeepDays: ClickHouse computes the end of life in a 32-bit
@@ -119,10 +120,14 @@ func (t Target) DeduplicationWindow() string {
 
 // Durability makes an acknowledged insert survive a power cut. Tokens are
 // remembered on disk: a part that is lost while its token is not could not be sent
-// again.
+// again. Tables that are made with it have small granules, too (0012_granules.sql).
 func (t Target) Durability() string {
-	return "fsync_after_insert = 1, fsync_part_directory = 1"
+	return "fsync_after_insert = 1, fsync_part_directory = 1, index_granularity = " + strconv.Itoa(Granule)
 }
+
+// Granule is how many records there are to a granule of records, the least that the
+// server reads, in a database that is not Coarse. The setting of a table cannot be changed.
+const Granule = 512
 
 // TTL is the clause that deletes rows KeepDays after column, or nothing.
 func (t Target) TTL(column string) string {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/query"
+	"github.com/holdfast/holdfast/schemas"
 )
 
 // byTime answers over several hosts, by time, host and sequence. The table is in the
@@ -89,13 +90,12 @@ func (x *walk) up(ctx context.Context, n uint64, fn func(*event.Record) error) e
 	return nil
 }
 
-// The windows of down: the server reads rows in granules, which are of some 4,000 records (10 MB), and one of
-// each host at least, so that a window with fewer rows costs no less. Where it was not enough, the next
-// one is as wide as what was found makes likely to be enough, so many times as wide at least.
+// The windows of down: the server reads rows in granules, and one of each host at least, so that a window with fewer
+// rows costs no less. Where it was not enough, the next one is as wide as what was found makes likely to be enough,
+// so many times as wide at least.
 const (
-	granule = 4096
-	wider   = 2
-	widest  = 6
+	wider  = 2
+	widest = 6
 )
 
 // down returns the newest f.Limit records of these hosts, newest first.
@@ -104,7 +104,7 @@ func (x *walk) down(ctx context.Context, hosts []string) ([]*event.Record, error
 	if err != nil || n == 0 {
 		return nil, err
 	}
-	rows := float64(len(hosts)) * granule
+	rows := float64(len(hosts)) * schemas.Granule
 	switch {
 	case x.f.Host != "" || x.f.Session != "" || x.f.Exec != "" || x.f.Below != "": // they lie together
 		rows = float64(n)

@@ -144,7 +144,12 @@ func (db *DB) apply(ctx context.Context, ours []schemas.Migration) ([]string, er
 }
 
 func (db *DB) applyOne(ctx context.Context, m schemas.Migration) error {
-	statements, err := schemas.Render(m, db.target)
+	t := db.target
+	var err error
+	if t.Coarse, err = db.coarse(ctx); err != nil {
+		return err
+	}
+	statements, err := schemas.Render(m, t)
 	if err != nil {
 		return err
 	}
@@ -169,8 +174,16 @@ func (db *DB) applyOne(ctx context.Context, m schemas.Migration) error {
 	return db.explain("note migration in", b.Send())
 }
 
-// PrintSchema writes the SQL of all migrations as Apply would run it for c, without
-// asking the server.
+// coarse reports whether the table of records was made with large granules.
+func (db *DB) coarse(ctx context.Context) (bool, error) {
+	var n uint64
+	err := db.conn.QueryRow(ctx, "SELECT count() FROM system.tables WHERE database = ? AND name = 'records' AND engine_full NOT LIKE ?",
+		db.target.Database, fmt.Sprintf("%%index_granularity = %d%%", schemas.Granule)).Scan(&n)
+	return n > 0, db.explain("read schema of", err)
+}
+
+// PrintSchema writes the SQL of all migrations as Apply would run it for c and a new
+// database, without asking the server.
 func PrintSchema(w io.Writer, c Config) error {
 	_, database, err := options(c)
 	if err != nil {

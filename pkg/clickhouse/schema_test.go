@@ -284,7 +284,7 @@ func TestPruning(t *testing.T) {
 			if _, err := fmt.Sscanf(plan[i:], "Granules: %d/%d", &read, &all); err != nil {
 				t.Fatal(err)
 			}
-			total := 400000/8192 + 1
+			total := 400000/schemas.Granule + 1
 			if read*3 > total*2 {
 				t.Errorf("reads %d of %d granules:\n%s", read, total, plan)
 			}
