@@ -47,9 +47,18 @@ func (x *walk) bounds(ctx context.Context, w conditions) (n uint64, err error) {
 	return n, x.db.explain("ask", err)
 }
 
+// span is how far the times of rows lie apart, in ns: up to 2^64, which no int64 holds, as rows may have any times.
+func (x *walk) span() float64 { return float64(x.hi) - float64(x.lo) + 1 }
+
 // width is a window that would hold about a page if the n rows lay evenly.
-func (x *walk) width(n uint64) int64 {
-	return max(1, int64(float64(x.hi-x.lo+1)*float64(x.size)/float64(n)/2))
+func (x *walk) width(n uint64) float64 { return max(1, x.span()*float64(x.size)/float64(n)/2) }
+
+// end is the last ns of a window of that width from at on.
+func (x *walk) end(at int64, width float64) int64 {
+	if left := uint64(x.hi) - uint64(at); width < float64(left) {
+		return at + int64(min(uint64(width-1), left))
+	}
+	return x.hi
 }
 
 // within is c for times from a to b, inclusive.
@@ -59,9 +68,9 @@ func (c conditions) within(a, b int64) conditions {
 }
 
 // next is the width of the window behind one of that width that gave so many rows.
-func (x *walk) next(width int64, rows int) int64 {
+func (x *walk) next(width float64, rows int) float64 {
 	if rows*4 < x.size {
-		return min(width, (x.hi-x.lo)/4+1) * 4 // never wider than a few times everything
+		return min(width, x.span()) * 4 // never wider than a few times everything
 	}
 	return width
 }
@@ -69,7 +78,7 @@ func (x *walk) next(width int64, rows int) int64 {
 func (x *walk) up(ctx context.Context, n uint64, fn func(*event.Record) error) error {
 	var from *key
 	for at, width := x.lo, x.width(n); at <= x.hi; {
-		end := min(at+width-1, x.hi)
+		end := x.end(at, width)
 		c := x.w.within(at, end)
 		if from != nil {
 			c.and("(toUnixTimestamp64Nano(time), host_id, seq, boot) > (?, ?, ?, ?)", from.time, from.hostID, from.seq, from.boot)
@@ -82,8 +91,11 @@ func (x *walk) up(ctx context.Context, n uint64, fn func(*event.Record) error) e
 			return err
 		}
 		if p.rows == x.size {
-			width, at, from = max(1, p.last.time-at), p.last.time, &p.last
+			width, at, from = max(1, float64(p.last.time)-float64(at)), p.last.time, &p.last
 			continue
+		}
+		if end == x.hi {
+			return nil
 		}
 		at, from, width = end+1, nil, x.next(width, p.rows)
 	}
@@ -111,7 +123,7 @@ func (x *walk) down(ctx context.Context, hosts []string) ([]*event.Record, error
 	case *x.f == query.Filter{Limit: x.f.Limit, Since: x.f.Since, Until: x.f.Until}:
 		rows = min(rows, 1000*float64(x.size)) // many at some times, few at others
 	}
-	each := float64(x.hi-x.lo+1) / float64(n) // ns
+	each := x.span() / float64(n) // ns
 	if x.f.Until != 0 {
 		x.hi = min(x.hi, int64(x.f.Until)-1)
 	}
@@ -126,8 +138,8 @@ func (x *walk) down(ctx context.Context, hosts []string) ([]*event.Record, error
 	seen := map[key]bool{}
 	for at := x.hi; at >= x.lo; {
 		begin := x.lo
-		if w := each * rows; w < float64(at-x.lo) {
-			begin = at - int64(w)
+		if w := each * rows; w < float64(at)-float64(x.lo) {
+			begin = at - int64(uint64(w)) // may be more than an int64 holds: it wraps, and so does the difference
 		}
 		had := len(found)
 		c := x.w
@@ -151,6 +163,9 @@ func (x *walk) down(ctx context.Context, hosts []string) ([]*event.Record, error
 			if from, more = &p.last, p.rows >= x.size; more { // most of what the columns told was not meant
 				x.size = min(4*x.size, lastPage)
 			}
+		}
+		if begin == x.lo {
+			break
 		}
 		at = begin - 1
 		switch got := len(found) - had; {

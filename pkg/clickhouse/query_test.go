@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/query"
@@ -142,5 +144,31 @@ func BenchmarkQuery(b *testing.B) {
 			}
 			b.ReportMetric(float64(n)/float64(b.N), "records")
 		})
+	}
+}
+
+// Whoever has taken over a host can send any times: questions of all hosts still end, and find what they ask for.
+func TestTimesThatNoClockShows(t *testing.T) {
+	db := newDB(t)
+	times := []event.Time{math.MinInt64 + 1, -1, 0, testTime, testTime + 1, math.MaxInt64}
+	for _, host := range []string{"a", "b"} {
+		var b [][]byte
+		for i, at := range times {
+			r := sample(host, uint64(i+1))
+			r.Time, r.TimeEnd = at, at
+			b = append(b, encode(t, r))
+		}
+		send(t, db, host, b...)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	for _, c := range []struct {
+		f    query.Filter
+		want int
+	}{{query.Filter{}, 12}, {query.Filter{Limit: 5}, 5}, {query.Filter{Limit: 50}, 12}, {query.Filter{Since: testTime, Limit: 50}, 6}, {query.Filter{Until: testTime + 1}, 8}, {query.Filter{User: "nobody", Limit: 3}, 0}} {
+		n := 0
+		if err := db.Records(ctx, c.f, func(*event.Record) error { n++; return nil }); err != nil || n != c.want {
+			t.Errorf("%+v: %d records, %v, want %d", c.f, n, err, c.want)
+		}
 	}
 }

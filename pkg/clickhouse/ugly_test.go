@@ -23,7 +23,7 @@ func TestUgly(t *testing.T) {
 			}
 			send(t, db, fmt.Sprint(i), b...)
 		}
-		querytest.RunUgly(t, db, records, seed, 150)
+		querytest.RunUgly(t, db, records, seed, 80)
 		if t.Failed() {
 			return
 		}
