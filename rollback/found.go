@@ -27,6 +27,43 @@ func unread(st *event.State) bool {
 	return st != nil && st.Exists && st.Type == event.TypeRegular && st.Hash.IsZero() && st.Unread != ""
 }
 
+// follow puts together what the cause did to a file before and after it renamed its
+// directory, if the file was read at its new name before the rename was told of: until then
+// it has two names, and what was there before is not known at the new one.
+func (u *undo) follow() {
+	was := map[[2]uint64]name{} // by inode: where it could not be read
+	for _, n := range u.order {
+		if t := u.touched[n]; len(t.unread) > 0 && t.unread[len(t.unread)-1].ID == t.record {
+			if dev, ino := inodeOf(t.unread[len(t.unread)-1]); ino != 0 {
+				was[[2]uint64{dev, ino}] = n
+			}
+		}
+	}
+	kept := u.order[:0]
+	for _, n := range u.order {
+		t := u.touched[n]
+		if !unread(t.before) || t.after == nil || t.after.Ino != t.before.Ino || t.after.Dev != t.before.Dev {
+			kept = append(kept, n)
+			continue
+		}
+		old, ok := was[[2]uint64{t.before.Dev, t.before.Ino}]
+		if !ok || old == n || u.touched[old].last > t.seq || u.now(old) != n.path {
+			kept = append(kept, n)
+			continue
+		}
+		first := u.touched[old]
+		first.after, first.record, first.last, first.between = t.after, t.record, t.last, first.between || t.between
+		first.unread = append(first.unread, t.unread...)
+		first.spans[len(first.spans)-1].after = t.spans[0].after
+		first.spans = append(first.spans, t.spans[1:]...)
+		if other := u.others[n]; other != nil && (u.others[old] == nil || u.others[old].Seq < other.Seq) {
+			u.others[old] = other
+		}
+		delete(u.touched, n)
+	}
+	u.order = kept
+}
+
 // adopt takes what was found as what the cause left, where nobody else can have done
 // it. All else that was found is somebody else's.
 func (u *undo) adopt() {

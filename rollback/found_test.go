@@ -89,6 +89,49 @@ func TestWhatAComparedDirectoryShowsIsTheCausesOwnOnlyWhereNobodyElseCanHaveDone
 	}
 }
 
+// TestWhatWasReadAtItsNewNameBeforeTheRenameWasToldIsOneFile: the records of a cause come in
+// another order than it did things.
+func TestWhatWasReadAtItsNewNameBeforeTheRenameWasToldIsOneFile(t *testing.T) {
+	for _, alice := range []bool{false, true} {
+		base := storetest.Disk(t)
+		root := filepath.Join(base, "files")
+		mkdirs(t, root, root+"/d")
+		write(t, root+"/d/f", "good")
+		s := open1(t, filepath.Join(base, "vault"), Options{})
+		h := &diary{t: t, s: s}
+		gone := *h.state(root + "/d/f")
+		wrote := h.do("mallory", "write", root+"/d/f", "", `echo evil >> "$1"`)
+		gone.Hash, gone.Unread = event.Hash{}, "gone"
+		after := *wrote.After
+		wrote.After = &gone
+		moved := h.do("mallory", "rename", root+"/d", root+"/e", `mv "$1" "$2"`)
+		read1 := h.do("mallory", "write", root+"/e/f", "", ":")
+		read1.Before, read1.After = &gone, &after
+		moved.Seq, read1.Seq = read1.Seq, moved.Seq // told in this order
+		h.all = []*event.Record{wrote, read1, moved}
+		if alice {
+			r := *read1
+			r.Seq, r.ID, r.Actor = moved.Seq+1, "h/b/alice", &event.Actor{User: "alice"}
+			h.all = append(h.all, &r)
+			write(t, root+"/e/f", "hers")
+		}
+		p, err := s.PlanUndo(t.Context(), h.by("mallory", true), h.by("mallory", false), UndoOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Apply(t.Context(), p, nil); err != nil {
+			t.Fatal(err)
+		}
+		want, conflicts := "good", 0
+		if alice {
+			want, conflicts = "hers", 1
+		}
+		if got := read(t, root+"/d/f"); got != want || len(p.Conflicts) != conflicts {
+			t.Errorf("it holds %q, want %q: conflicts %+v", got, want, p.Conflicts)
+		}
+	}
+}
+
 // generation is what lsattr -v tells.
 func generation(t *testing.T, path string) uint32 {
 	t.Helper()

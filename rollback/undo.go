@@ -51,6 +51,7 @@ func (s *Store) PlanUndo(ctx context.Context, records []*event.Record, later []*
 			u.readOther(r)
 		}
 	}
+	u.follow()
 	u.adopt()
 	if err := u.moves(); err != nil {
 		return Plan{}, fmt.Errorf("plan undo: %w", err)

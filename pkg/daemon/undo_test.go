@@ -208,6 +208,11 @@ func TestRestoreAtATimeGoesByWhenChangesWereDone(t *testing.T) {
 		d.wait(t, query.Filter{Kind: event.RecChange, Path: conf}, i+1)
 		d.told(t)
 	}
+	for _, r := range d.records(t, query.Filter{Kind: event.RecChange, Path: conf}) {
+		if r.Found != "" || strings.Contains(r.Reason, "later operations") {
+			t.Skipf("the machine is too slow: when %s was done is not known", r.ID)
+		}
+	}
 	for at, text := range was {
 		into := filepath.Join(t.TempDir(), "into")
 		out, err := d.client.Restore(t.Context(), control.RestoreRequest{Paths: []control.Path{control.Path(conf)}, At: at, Into: control.Path(into)})
