@@ -1,6 +1,7 @@
 package rollback
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/pkg/event"
@@ -93,6 +95,13 @@ func sealed(o Options) Options {
 func open1(t testing.TB, vault string, o Options) *Store {
 	t.Helper()
 	s, err := Open(vault, sealed(o))
+	for range 100 { // a process that a parallel test starts has a copy of the lock until it executes (fork(2))
+		if !errors.Is(err, ErrLocked) {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+		s, err = Open(vault, sealed(o))
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func openPlain(dirfd int, name string, flags int) (fd int, err error) {
 		return -1, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	var st unix.Stat_t
-	err = unix.Fstat(fd, &st)
+	err = digest.Again(func() error { return unix.Fstat(fd, &st) })
 	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
 		err = fmt.Errorf("%s is not a regular file: %w", name, ErrCorrupt)
 	}
