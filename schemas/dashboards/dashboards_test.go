@@ -58,10 +58,11 @@ type fleet struct {
 }
 
 // granule makes parts of small data as fine-grained as those of large data are: 30,000
-// rows are then read like 2 million.
+// rows are then read like 2 million. In records an entry of an index is of 8 granules.
 const granule = 256
 
-// newFleet fills a server by the code that ships, with records of 8 hosts and 14 days, busy ordinary writes a day and host.
+// newFleet fills a server by the code that ships, with records of 8 hosts and 14 days, busy ordinary writes a day and host,
+// in tables with granules of that size, 0 as they are.
 // The history ends where the present hour began. Everything arrived in this minute, or, as received says, by that
 // expression of a record's columns.
 func newFleet(t testing.TB, busy, granule int, received string) *fleet {
@@ -73,7 +74,12 @@ func newFleet(t testing.TB, busy, granule int, received string) *fleet {
 		t.Fatal(err)
 	}
 	for _, s := range schemas.Split(ddl.String()) {
-		if strings.Contains(s, "CREATE TABLE") {
+		fine := fmt.Sprintf("index_granularity = %d", schemas.Granule)
+		switch {
+		case granule == 0 || !strings.Contains(s, "CREATE TABLE"):
+		case strings.Contains(s, fine):
+			s = strings.Replace(s, fine, fmt.Sprintf("index_granularity = %d", granule/8), 1)
+		default:
 			s = strings.Replace(s, "SETTINGS ", fmt.Sprintf("SETTINGS index_granularity = %d, ", granule), 1)
 		}
 		if strings.Contains(s, ".records\n(") && received != "" {
