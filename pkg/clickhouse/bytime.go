@@ -133,7 +133,10 @@ func (x *walk) down(ctx context.Context, hosts []string) ([]*event.Record, error
 	if g.Host != "" {
 		begun.among("host_id", hosts)
 	}
-	text := x.f.Path + x.f.Command + x.f.Meaning
+	text := x.f.Command + x.f.Meaning
+	if kind, _ := query.ParsePath(x.f.Path); kind != query.PathExact { // who looks for one path wants all of its changes
+		text += x.f.Path
+	}
 	var found []*event.Record
 	seen := map[key]bool{}
 	for at := x.hi; at >= x.lo; {
