@@ -80,15 +80,6 @@ func (s *Store) take(h event.Hash, f *os.File) (content, error) { return s.takeI
 type scratch struct{ raw, plain, bytes, piece []byte }
 
 func (s *Store) takeInto(h event.Hash, f *os.File, mem *scratch) (content, error) {
-	c, err := s.takeAsIs(h, f, mem)
-	if err == nil && c.parts == nil && !c.frame && digest.Sum(c.bytes) != h {
-		return content{}, corrupt(h, errDigest)
-	}
-	return c, err
-}
-
-// takeAsIs is takeInto for who verifies the bytes himself.
-func (s *Store) takeAsIs(h event.Hash, f *os.File, mem *scratch) (content, error) {
 	var st unix.Stat_t
 	if err := digest.Again(func() error { return unix.Fstat(int(f.Fd()), &st) }); err != nil {
 		return content{}, fmt.Errorf("stat object %s: %w", h.Hex(), err)
@@ -143,6 +134,9 @@ func (s *Store) takeAsIs(h event.Hash, f *os.File, mem *scratch) (content, error
 	var err error
 	if c.bytes, err = s.dec.DecodeAll(raw, mem.bytes[:0]); err != nil {
 		return content{}, corrupt(h, err)
+	}
+	if digest.Sum(c.bytes) != h {
+		return content{}, corrupt(h, errDigest)
 	}
 	return c, nil
 }

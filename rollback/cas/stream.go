@@ -39,9 +39,6 @@ func (s *Store) Stream(h event.Hash, w io.Writer) (n int64, err error) {
 		return 0, err
 	}
 	defer r.release()
-	if r.chunks != nil {
-		return r.pass(w)
-	}
 	if mem.piece == nil {
 		mem.piece = make([]byte, 128<<10)
 	}
@@ -52,8 +49,7 @@ func (s *Store) Stream(h event.Hash, w io.Writer) (n int64, err error) {
 func (s *Store) source(h event.Hash, f *os.File, c content, mem *scratch) (*verifier, error) {
 	v := &verifier{h: h, sum: digest.NewHasher()}
 	if !c.frame {
-		v.chunks = &chunks{s: s, all: c.parts, left: c.parts, mem: mem}
-		v.r = v.chunks
+		v.r = &chunks{s: s, left: c.parts, mem: mem}
 		return v, nil
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
@@ -68,11 +64,9 @@ func (s *Store) source(h event.Hash, f *os.File, c content, mem *scratch) (*veri
 	return v, nil
 }
 
-// chunks reads the chunks of a long content. They are not verified: the whole is, and where
-// that is wrong blame finds the chunk.
+// chunks reads the chunks of a long content, each verified.
 type chunks struct {
 	s    *Store
-	all  []part
 	left []part
 	now  []byte // in mem
 	mem  *scratch
@@ -80,49 +74,29 @@ type chunks struct {
 
 func (c *chunks) Read(p []byte) (int, error) {
 	for len(c.now) == 0 {
-		var err error
-		if c.now, err = c.next(); err != nil {
+		if len(c.left) == 0 {
+			return 0, io.EOF
+		}
+		next := c.left[0]
+		b, err := c.read(next)
+		if err != nil {
+			c.s.note(next.hash, false)
 			return 0, err
 		}
+		c.now, c.left = b, c.left[1:]
 	}
 	n := copy(p, c.now)
 	c.now = c.now[n:]
 	return n, nil
 }
 
-// next returns the bytes of the next chunk, which are good until the one after; io.EOF is behind the last.
-func (c *chunks) next() ([]byte, error) {
-	if len(c.left) == 0 {
-		return nil, io.EOF
-	}
-	p := c.left[0]
-	b, err := c.read(p, c.s.takeAsIs)
-	if err != nil {
-		c.s.note(p.hash, false)
-		return nil, err
-	}
-	c.left = c.left[1:]
-	return b, nil
-}
-
-// blame reads all chunks again and returns the error of the first that is damaged, nil if none is.
-func (c *chunks) blame() error {
-	for _, p := range c.all {
-		if _, err := c.read(p, c.s.takeInto); err != nil {
-			c.s.note(p.hash, false)
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *chunks) read(p part, take func(event.Hash, *os.File, *scratch) (content, error)) ([]byte, error) {
+func (c *chunks) read(p part) ([]byte, error) {
 	f, err := c.s.file(p.hash)
 	if err != nil {
 		return nil, fmt.Errorf("chunk: %w", err)
 	}
 	defer f.Close()
-	piece, err := take(p.hash, f, c.mem)
+	piece, err := c.s.takeInto(p.hash, f, c.mem)
 	if err != nil {
 		return nil, fmt.Errorf("chunk: %w", err)
 	}
@@ -135,11 +109,10 @@ func (c *chunks) read(p part, take func(event.Hash, *os.File, *scratch) (content
 // verifier passes bytes on and turns the end into an error if their digest is
 // not the promised one.
 type verifier struct {
-	h      event.Hash
-	r      io.Reader
-	sum    *digest.Hasher
-	frame  *zstd.Decoder // one of these two is nil
-	chunks *chunks
+	h     event.Hash
+	r     io.Reader
+	sum   *digest.Hasher
+	frame *zstd.Decoder
 }
 
 func (v *verifier) Read(p []byte) (int, error) {
@@ -147,47 +120,15 @@ func (v *verifier) Read(p []byte) (int, error) {
 	if _, herr := v.sum.Write(p[:n]); herr != nil {
 		return n, herr
 	}
-	return n, v.explain(err)
-}
-
-// pass writes chunk after chunk to w, up to the end.
-func (v *verifier) pass(w io.Writer) (n int64, err error) {
-	for {
-		b, err := v.chunks.next()
-		if err != nil {
-			if err = v.explain(err); err == io.EOF {
-				err = nil
-			}
-			return n, err
-		}
-		if _, err := v.sum.Write(b); err != nil {
-			return n, err
-		}
-		written, err := w.Write(b)
-		n += int64(written)
-		if err != nil {
-			return n, err
-		}
-	}
-}
-
-// explain says of an error of the source whose it is, and whether at the end all was as promised.
-func (v *verifier) explain(err error) error {
-	if err == io.EOF && v.sum.Sum() != v.h {
-		err = errDigest
-		if v.chunks != nil {
-			if bad := v.chunks.blame(); bad != nil {
-				err = bad
-			}
-		}
-	}
 	switch {
-	case err == nil, err == io.EOF:
-		return err
-	case errors.Is(err, ErrMissing), errors.Is(err, ErrSealed):
-		return fmt.Errorf("read object %s: %w", v.h.Hex(), err)
+	case err == io.EOF && v.sum.Sum() != v.h:
+		return n, corrupt(v.h, errDigest)
+	case err != nil && err != io.EOF && !errors.Is(err, ErrMissing) && !errors.Is(err, ErrSealed):
+		return n, corrupt(v.h, err)
+	case err != nil && err != io.EOF:
+		return n, fmt.Errorf("read object %s: %w", v.h.Hex(), err)
 	}
-	return corrupt(v.h, err)
+	return n, err
 }
 
 func (v *verifier) release() {
