@@ -330,8 +330,10 @@ func (u *undo) rejoinOne(k linkKey, names []name) error {
 			lead(n, 3)
 		}
 	}
-	if rank == 1 && want.Type == event.TypeRegular && !u.s.Has(want.Hash) {
-		return nil // each is a conflict
+	if rank == 1 && want.Type == event.TypeRegular {
+		if ok, err := u.s.Has(want.Hash); !ok && err == nil {
+			return nil // each is a conflict
+		}
 	}
 	for _, n := range anew {
 		if n == leader {

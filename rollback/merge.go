@@ -49,12 +49,13 @@ func (u *undo) merge(n name, t *touch, have *event.State) (bool, error) {
 	for i := len(t.spans) - 1; i >= 0; i-- {
 		s := &t.spans[i]
 		left, err := u.s.contentOf(u.ctx, s.after)
-		if err != nil {
-			return false, err
+		var before []byte
+		if err == nil {
+			before, err = u.s.contentOf(u.ctx, s.before)
 		}
-		before, err := u.s.contentOf(u.ctx, s.before)
 		if err != nil {
-			return false, err
+			t.noMerge = err.Error()
+			return false, u.ctx.Err()
 		}
 		if left == nil || before == nil {
 			return false, nil
@@ -106,8 +107,11 @@ func revert(want, before, after *event.State) {
 // not in the vault.
 func (s *Store) contentOf(ctx context.Context, st *event.State) ([]byte, error) {
 	switch {
-	case st == nil, !st.Exists, st.Type != event.TypeRegular || st.Hash.IsZero() || st.Size > mergeMax || !s.Has(st.Hash):
+	case st == nil, !st.Exists, st.Type != event.TypeRegular || st.Hash.IsZero() || st.Size > mergeMax:
 		return nil, ctx.Err()
+	}
+	if ok, err := s.Has(st.Hash); !ok {
+		return nil, errors.Join(err, ctx.Err())
 	}
 	r, err := s.Content(st.Hash)
 	if err != nil {

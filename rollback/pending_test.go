@@ -388,8 +388,8 @@ func TestWhatABegunPlanNeedsIsNotPruned(t *testing.T) {
 		t.Error("the plan did not bring it back")
 	}
 	prune()
-	if s.Has(old.State.Hash) {
-		t.Errorf("plan %s has ended, and its content is kept", id)
+	if ok, err := s.Has(old.State.Hash); ok || err != nil {
+		t.Errorf("plan %s has ended, and its content is kept: %v", id, err)
 	}
 }
 

@@ -239,6 +239,10 @@ func (p *planner) step(st Step) bool {
 		st.Action = actionFor(&st.Have, &st.Want)
 	}
 	w := &st.Want
+	kept, cause := true, error(nil)
+	if st.Action == ActionWrite && st.Content == nil && !w.Hash.IsZero() {
+		kept, cause = p.s.Has(w.Hash)
+	}
 	switch {
 	case st.Action == ActionNone:
 		return true
@@ -249,7 +253,10 @@ func (p *planner) step(st Step) bool {
 	case st.Action == ActionWrite && w.Hash.IsZero():
 		p.conflict(st.Path, "", "its content was not read when the version was made: "+w.Unread)
 		return false
-	case st.Action == ActionWrite && !p.s.Has(w.Hash):
+	case cause != nil:
+		p.conflict(st.Path, "", "whether its content is kept cannot be told: "+cause.Error())
+		return false
+	case !kept:
 		p.conflict(st.Path, "", "content not kept: "+w.Hash.String())
 		return false
 	}

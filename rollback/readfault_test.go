@@ -98,6 +98,39 @@ func TestAFailedReadOfTheVaultStoresAndTellsNothingWrong(t *testing.T) {
 	}
 }
 
+// TestAContentThatCannotBeLookedForIsNotTakenForLost: a plan says that it is not known
+// whether it is kept, and a capture of the same content fails, or keeps it.
+func TestAContentThatCannotBeLookedForIsNotTakenForLost(t *testing.T) {
+	p := places(t)[0]
+	vault := open1(t, p.vault, Options{})
+	path := filepath.Join(p.dir, "f")
+	write(t, path, "good")
+	v := capture(t, vault, path)
+	if err := vault.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var u unreadable
+	s := u.open(t, p.vault)
+	u.f.Fail(1, unix.EIO)
+	if ok, err := s.Has(v.State.Hash); ok || !errors.Is(err, unix.EIO) || !strings.Contains(err.Error(), v.State.Hash.Hex()) {
+		t.Errorf("it is there: %v, %v", ok, err)
+	}
+	u.f.Fail(1, unix.EIO)
+	if _, err := s.Capture(t.Context(), path, Provenance{}); !errors.Is(err, unix.EIO) {
+		t.Errorf("capture: %v", err)
+	}
+	write(t, path, "evil")
+	u.f.Fail(1, unix.EIO)
+	plan, err := s.PlanRestore(t.Context(), []string{path}, RestoreOptions{})
+	if err != nil || len(plan.Steps) != 0 || len(plan.Conflicts) != 1 || !strings.Contains(plan.Conflicts[0].Reason, "cannot be told: look for object") {
+		t.Errorf("plan: %+v, %v", plan, err)
+	}
+	u.f.Fail(0, nil)
+	if plan, err := s.PlanRestore(t.Context(), []string{path}, RestoreOptions{}); err != nil || len(plan.Steps) != 1 || len(plan.Conflicts) != 0 {
+		t.Errorf("when the disk answers again: %+v, %v", plan, err)
+	}
+}
+
 // TestAFileThatCannotBeReadIsNotKept: this process's memory is a file whose first page
 // answers EIO.
 func TestAFileThatCannotBeReadIsNotKept(t *testing.T) {

@@ -279,8 +279,9 @@ func (s *Store) Sync() error {
 // that cannot be opened ErrSealed.
 func (s *Store) Content(h event.Hash) (io.ReadCloser, error) { return s.objects.Open(h) }
 
-// Has reports whether the content of h is in the vault.
-func (s *Store) Has(h event.Hash) bool { return s.objects.Has(h) }
+// Has reports whether the content of h is in the vault. An error says that this cannot
+// be told: it may be.
+func (s *Store) Has(h event.Hash) (bool, error) { return s.objects.Has(h) }
 
 // Stats are the sizes of a vault.
 type Stats struct {

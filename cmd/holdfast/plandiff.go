@@ -44,9 +44,15 @@ func (a *app) planDiffs(c *cli.Context, o *control.Outcome) (err error) {
 		if live, err := pick(c.Context, vault, string(s.Path), "now"); err == nil && live.hash == have.hash {
 			have = live
 		}
-		if !s.Want.Hash.IsZero() && !vault.Has(s.Want.Hash) {
-			a.line("  the content is put together from several when the step is taken")
-			continue
+		if !s.Want.Hash.IsZero() {
+			ok, err := vault.Has(s.Want.Hash)
+			if err != nil {
+				return fmt.Errorf("show the plan: %w", err)
+			}
+			if !ok {
+				a.line("  the content is put together from several when the step is taken")
+				continue
+			}
 		}
 		want := side{name: "then", state: *s.Want, hash: s.Want.Hash, vault: vault}
 		if err := a.contentDiff(string(s.Path), &have, &want); err != nil {

@@ -228,7 +228,15 @@ func (a *app) printDiffOf(cfg config.Config, r *event.Record) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
-	if !v.Has(r.Before.Hash) || !v.Has(r.After.Hash) {
+	before, err := v.Has(r.Before.Hash)
+	if err != nil {
+		return err
+	}
+	after, err := v.Has(r.After.Hash)
+	if err != nil {
+		return err
+	}
+	if !before || !after {
 		a.linef("%s not shown: the vault does not keep both versions", pad("diff", 24))
 		return nil
 	}

@@ -145,16 +145,25 @@ func place(h event.Hash) string {
 	return x[:2] + "/" + x
 }
 
-// Has reports whether the content of h is stored, durable or not.
-func (s *Store) Has(h event.Hash) bool {
+// Has reports whether the content of h is stored, durable or not. An error says that
+// this cannot be told: it may be.
+func (s *Store) Has(h event.Hash) (bool, error) {
 	s.mu.Lock()
 	_, ok := s.pending[h]
 	s.mu.Unlock()
 	if ok {
-		return true
+		return true, nil
 	}
 	var st unix.Stat_t
-	return digest.Again(func() error { return unix.Fstatat(s.objects, place(h), &st, unix.AT_SYMLINK_NOFOLLOW) }) == nil
+	name := place(h)
+	err := s.disk.look("fstatat", name, func() error { return unix.Fstatat(s.objects, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) { // something odd may be in the place of its directory
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for object %s: %w", h.Hex(), err)
+	}
+	return true, nil
 }
 
 func (s *Store) tempName() string {
@@ -195,8 +204,8 @@ func (s *Store) intact(h event.Hash) (bool, error) {
 		s.claimed[h] = struct{}{} // before looking: RemoveUnclaimed comes first or not at all
 	}
 	s.mu.Unlock()
-	if !s.Has(h) {
-		return false, nil
+	if ok, err := s.Has(h); !ok {
+		return false, err
 	}
 	if !sound {
 		_, err := s.Check(h)

@@ -20,7 +20,7 @@ type Disk struct {
 	// An error stands for the call's own: EINTR makes it be called again, as that of
 	// the kernel does. Tests inject faults here.
 	Before func(op, object string) error
-	// BeforeRead is the same for the calls that read an object: openat and read.
+	// BeforeRead is the same for the calls that read an object: fstatat, openat and read.
 	BeforeRead func(op, object string) error
 }
 

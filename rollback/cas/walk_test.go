@@ -22,8 +22,8 @@ func TestWhatSomebodyCountsOnIsNotRemoved(t *testing.T) {
 	}
 	remove := func(what string, h event.Hash, want bool) {
 		t.Helper()
-		if got, err := s.RemoveUnclaimed(h); err != nil || got != want || s.Has(h) == want {
-			t.Errorf("%s: removed %v, %v; it is there: %v", what, got, err, s.Has(h))
+		if got, err := s.RemoveUnclaimed(h); err != nil || got != want || has(t, s, h) == want {
+			t.Errorf("%s: removed %v, %v; it is there: %v", what, got, err, has(t, s, h))
 		}
 	}
 	again, once := put("again"), put("once")
