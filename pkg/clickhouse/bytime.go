@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/ClickHouse/clickhouse-go/v2/lib/proto"
+
 	"github.com/holdfast/holdfast/pkg/event"
 	"github.com/holdfast/holdfast/pkg/query"
 	"github.com/holdfast/holdfast/schemas"
@@ -183,12 +185,28 @@ func (x *walk) down(ctx context.Context, hosts []string) ([]*event.Record, error
 	return found, nil
 }
 
-// newest asks for the newest rows that c selects, without those that were seen. The server looks for
-// them in what it needs to find them and to put them in order, and reads the bytes of the found ones alone.
+// newest asks for the newest rows that c selects, without those that were seen. What is needed to find rows and to put
+// them in order is a small part of them: the bytes are read of the found ones alone. A server that does so by itself is
+// asked once; others look through the index twice.
 func (x *walk) newest(ctx context.Context, c conditions, seen map[key]bool) (page, error) {
-	const order = " ORDER BY time DESC, host_id DESC, seq DESC, boot DESC"
-	table := x.db.target.Database + ".records"
+	const (
+		what  = "SELECT host_id, seq, boot, toUnixTimestamp64Nano(time), rec FROM "
+		order = " ORDER BY time DESC, host_id DESC, seq DESC, boot DESC"
+	)
+	v, err := x.db.conn.ServerVersion()
+	if err != nil {
+		return page{}, x.db.explain("ask", err)
+	}
+	table, limit := x.db.target.Database+".records", " LIMIT "+strconv.Itoa(x.size)
+	if lazy(v.Version) {
+		return x.db.rows(ctx, x.f, what+table+c.clause()+order+limit, c.args, seen)
+	}
 	var of conditions
-	of.and("(host_id, seq, boot, time) IN (SELECT host_id, seq, boot, time FROM "+table+c.clause()+order+" LIMIT "+strconv.Itoa(x.size)+")", c.args...)
-	return x.db.rows(ctx, x.f, "SELECT host_id, seq, boot, toUnixTimestamp64Nano(time), rec FROM "+table+of.clause()+order, of.args, seen)
+	of.and("(host_id, seq, boot, time) IN (SELECT host_id, seq, boot, time FROM "+table+c.clause()+order+limit+")", c.args...)
+	return x.db.rows(ctx, x.f, what+table+of.clause()+order, of.args, seen)
 }
+
+// lazy reports whether a server reads, of the rows that a question with a limit orders, the columns that neither find nor
+// order them only for the rows that it answers: since 25.12 up to a limit of 10,000 (query_plan_optimize_lazy_materialization,
+// query_plan_max_limit_for_lazy_materialization in system.settings_changes).
+func lazy(v proto.Version) bool { return v.Major > 25 || v.Major == 25 && v.Minor >= 12 }

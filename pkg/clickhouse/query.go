@@ -311,13 +311,15 @@ func (c *conditions) path(pattern string) {
 		c.and("("+strings.ReplaceAll(term, "PATH", "path")+" OR "+strings.ReplaceAll(term, "PATH", "path_to")+")", arg, arg)
 	}
 	kind, prefix := query.ParsePath(pattern)
+	if kind == query.PathExact { // as one index has it
+		c.and("has(array(path, path_to), ?)", pattern)
+		return
+	}
 	// One index has both names of a record in it.
 	if text := query.Literal(pattern); len(text) >= 4 {
 		c.and("concat(path, '\\n', path_to) LIKE ?", contains(text))
 	}
 	switch kind {
-	case query.PathExact:
-		either("PATH = ?", pattern)
 	case query.PathPrefix:
 		either("startsWith(PATH, ?)", prefix)
 	default:
