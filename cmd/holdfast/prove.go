@@ -93,7 +93,7 @@ func (a *app) checkProof(c *cli.Context) error {
 	if c.String("key") == "" {
 		return hint(usagef("verify --proof needs --key"), "it is a copy of keys/journal.pub that was taken when the log was begun")
 	}
-	key, kept, err := evidence(c)
+	key, kept, err := evidence(c.String("key"), c.StringSlice("checkpoint"))
 	if err != nil {
 		return err
 	}

@@ -24,13 +24,13 @@ func (a *app) verifyCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "verify",
 		Usage: "prove the log: every record, link and checkpoint; exit 6 on any difference",
-		Flags: []cli.Flag{
+		Flags: append(fleetFlags(),
 			&cli.StringFlag{Name: "against", Usage: "compare the rows of `STORE` too: clickhouse or index"},
 			&cli.StringFlag{Name: "key", Usage: "check signatures with the verifier key in `FILE`, kept elsewhere than the log"},
 			&cli.StringSliceFlag{Name: "checkpoint", Aliases: []string{"checkpoints"}, Usage: "the log must contain the signed checkpoints in `FILE`, as they are or as a syslog kept them; may be repeated"},
 			&cli.StringFlag{Name: "proof", Usage: "check the document in `FILE` that show --prove made, with --key, and that it is of the log of a --checkpoint, if given; - reads it from standard input"},
 			jsonFlag(),
-		},
+		),
 		Action: a.verify,
 	}
 }
@@ -51,6 +51,14 @@ func (a *app) verify(c *cli.Context) (err error) {
 	if c.IsSet("proof") {
 		return a.checkProof(c)
 	}
+	if c.Bool("fleet") {
+		return a.verifyFleet(c)
+	}
+	for _, f := range []string{"host", "witness", "whole"} {
+		if c.IsSet(f) {
+			return hint(usagef("--%s is for a whole fleet", f), "use --against clickhouse --fleet")
+		}
+	}
 	against := c.String("against")
 	if !slices.Contains([]string{"", "clickhouse", "index"}, against) {
 		return hint(usagef("--against: unknown store %q", against), "use --against clickhouse or --against index")
@@ -59,7 +67,7 @@ func (a *app) verify(c *cli.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	key, known, err := evidence(c)
+	key, known, err := evidence(c.String("key"), c.StringSlice("checkpoint"))
 	if err != nil {
 		return err
 	}
@@ -113,8 +121,8 @@ func (a *app) verify(c *cli.Context) (err error) {
 }
 
 // evidence reads what was kept elsewhere than the log.
-func evidence(c *cli.Context) (key string, known [][]byte, err error) {
-	if f := c.String("key"); f != "" {
+func evidence(keyFile string, checkpoints []string) (key string, known [][]byte, err error) {
+	if f := keyFile; f != "" {
 		b, err := os.ReadFile(f)
 		if err != nil {
 			return "", nil, usageError{fmt.Errorf("--key: %w", err)}
@@ -123,7 +131,7 @@ func evidence(c *cli.Context) (key string, known [][]byte, err error) {
 			return "", nil, hint(usagef("--key %s: the file is empty", shellQuote(f)), "it holds the one line of keys/journal.pub")
 		}
 	}
-	for _, f := range c.StringSlice("checkpoint") {
+	for _, f := range checkpoints {
 		b, err := os.ReadFile(f)
 		if err != nil {
 			return "", nil, usageError{fmt.Errorf("--checkpoint: %w", err)}

@@ -75,15 +75,7 @@ func (db *DB) Compare(ctx context.Context, hostID string, from, to uint64, next 
 		return Comparison{}, db.explain("compare with", err)
 	}
 	defer func() { _ = rows.Close() }() // its error is rows.Err's
-	c := comparer{
-		rows: rows, cs: cs, report: report, hostID: hostID,
-		seqAt:  slices.IndexFunc(cs, func(c column) bool { return c.name == "seq" }),
-		bootAt: slices.IndexFunc(cs, func(c column) bool { return c.name == "boot" }),
-		recAt:  slices.IndexFunc(cs, func(c column) bool { return c.name == "rec" }),
-	}
-	for _, col := range cs {
-		c.dest = append(c.dest, col.dest())
-	}
+	c := newComparer(rows, cs, hostID, report)
 	err = c.run(ctx, to, next)
 	return c.count, db.explain("compare with", err)
 }
@@ -97,6 +89,11 @@ type comparer struct {
 	hostID               string
 	report               func(Difference)
 	count                Comparison
+}
+
+func newComparer(rows driver.Rows, cs []column, hostID string, report func(Difference)) *comparer {
+	at := func(name string) int { return slices.IndexFunc(cs, func(c column) bool { return c.name == name }) }
+	return &comparer{rows: rows, cs: cs, dest: make([]any, len(cs)), report: report, hostID: hostID, seqAt: at("seq"), bootAt: at("boot"), recAt: at("rec")}
 }
 
 // run merges the two ascending streams.

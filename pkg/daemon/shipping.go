@@ -37,6 +37,7 @@ func (d *Daemon) buildShipper() error {
 	d.shipper, err = ship.New(source{Reader: r, dir: d.cfg.JournalDir()}, db, ship.Options{
 		HostID: d.hostID, PositionFile: d.cfg.ShippedFile(), Logger: d.log,
 		Checkpoint: func() ([]byte, error) { return journal.LatestCheckpoint(d.cfg.JournalDir()) },
+		Changes:    journal.NewHandovers(d.cfg.JournalDir()),
 	})
 	return err
 }

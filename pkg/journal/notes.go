@@ -3,7 +3,11 @@ package journal
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -84,4 +88,29 @@ func Handovers(dir string) ([][]byte, error) {
 		return nil, fmt.Errorf("read journal %s: %w", dir, err)
 	}
 	return notes, nil
+}
+
+// NewHandovers returns a function that returns, of what Handovers does, what it did not return before. It reads the chain
+// again only when that has grown. One goroutine may use it.
+func NewHandovers(dir string) func() ([][]byte, error) {
+	var (
+		length int64
+		given  int
+	)
+	return func() ([][]byte, error) {
+		st, err := os.Lstat(filepath.Join(dir, chainName))
+		if errors.Is(err, fs.ErrNotExist) || err == nil && st.Size() == length {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read journal %s: %w", dir, err)
+		}
+		notes, err := Handovers(dir)
+		if err != nil {
+			return nil, err
+		}
+		fresh := notes[min(given, len(notes)):]
+		length, given = st.Size(), len(notes)
+		return fresh, nil
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -88,7 +89,7 @@ func runChild(spec string) error {
 	s, err := ship.New(src, db, ship.Options{
 		HostID: c.HostID, PositionFile: filepath.Join(c.State, "ship"), BatchRows: c.BatchRows,
 		FlushEvery: 20 * time.Millisecond, ConfirmEvery: 200 * time.Millisecond,
-		BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond, Checkpoint: src.Checkpoint,
+		BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond, Checkpoint: src.Checkpoint, Changes: journal.NewHandovers(src.dir),
 	})
 	if err != nil {
 		return err
@@ -351,7 +352,7 @@ func TestALogThatWasBegunAgainIsShippedBesideTheEarlierOne(t *testing.T) {
 		}
 		s, stop := run(t, src, db, ship.Options{
 			HostID: log.HostID(), PositionFile: filepath.Join(state, "shipped"), FlushEvery: 20 * time.Millisecond, ConfirmEvery: 20 * time.Millisecond,
-			Poll: 5 * time.Millisecond, BackoffMin: 10 * time.Millisecond, Checkpoint: src.Checkpoint,
+			Poll: 5 * time.Millisecond, BackoffMin: 10 * time.Millisecond, Checkpoint: src.Checkpoint, Changes: journal.NewHandovers(dir),
 		})
 		await(t, s, "all of it and the checkpoint", func(st ship.Stats) bool { return st.Confirmed == n && st.Checkpoint == n && st.LastError == "" })
 		stop()
@@ -374,6 +375,11 @@ func TestALogThatWasBegunAgainIsShippedBesideTheEarlierOne(t *testing.T) {
 		notes, err := db.Checkpoints(ctx, names[i])
 		if err != nil || len(notes) == 0 {
 			t.Errorf("log %s: %d checkpoints, %v", names[i], len(notes), err)
+		}
+		handed, err := journal.Handovers(dir + []string{".0", ".1", ""}[i])
+		got, err2 := db.Changes(ctx, names[i])
+		if err := errors.Join(err, err2); err != nil || len(handed) == 0 || !reflect.DeepEqual(got, handed) {
+			t.Errorf("log %s: %d changes of key arrived of %d, %v", names[i], len(got), len(handed), err)
 		}
 		if err := r.Close(); err != nil {
 			t.Error(err)

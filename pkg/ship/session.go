@@ -406,15 +406,56 @@ func (s *Shipper) checkpoint(ctx context.Context) error {
 	if s.pending > s.pos.confirmed {
 		return nil
 	}
-	err := s.ask(ctx, func(ctx context.Context) error {
-		return s.dst.SendCheckpoint(ctx, s.o.HostID, s.pending, s.note)
-	})
-	if err != nil {
+	if err := s.changed(ctx); err != nil {
+		return err
+	}
+	if err := s.sendNote(ctx, s.pending, s.note); err != nil {
 		return err
 	}
 	s.sealed, s.note = s.pending, nil
 	s.update(func(st *Stats) { st.Checkpoint = s.sealed })
 	return nil
+}
+
+// changed sends the changes of key up to the checkpoint that is to be sent: the key of that follows from them.
+func (s *Shipper) changed(ctx context.Context) error {
+	if s.o.Changes == nil {
+		return nil
+	}
+	more, err := s.o.Changes()
+	if err != nil {
+		return fmt.Errorf("read changes of key: %w", err)
+	}
+	if s.changes = append(s.changes, more...); len(s.changes) > 0 && s.handed == nil {
+		err := s.ask(ctx, func(ctx context.Context) (err error) {
+			s.handed, err = s.dst.Handed(ctx, s.o.HostID)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for ; len(s.changes) > 0; s.changes = s.changes[1:] {
+		note := s.changes[0]
+		size, err := checkpointSize(note)
+		if err != nil {
+			return fmt.Errorf("read changes of key: %w", err)
+		}
+		if size > s.pending {
+			return nil
+		}
+		if leaf := leafOf(note); !s.handed[leaf] {
+			if err := s.sendNote(ctx, size, note); err != nil {
+				return err
+			}
+			s.handed[leaf] = true
+		}
+	}
+	return nil
+}
+
+func (s *Shipper) sendNote(ctx context.Context, size uint64, note []byte) error {
+	return s.ask(ctx, func(ctx context.Context) error { return s.dst.SendCheckpoint(ctx, s.o.HostID, size, note) })
 }
 
 // checkpointSize reads the second line of a checkpoint.

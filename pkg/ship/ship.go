@@ -39,7 +39,9 @@ type Sink interface {
 	Holds(ctx context.Context, hostID string, first, last uint64) (map[uint64][32]byte, error)
 	// Send stores the records. The same records with the same token are stored once.
 	Send(ctx context.Context, token string, records [][]byte) error
-	// SendCheckpoint stores a signed checkpoint over the first size records.
+	// Handed returns the leaf hashes of the changes of key that the sink has of a host's log.
+	Handed(ctx context.Context, hostID string) (map[[32]byte]bool, error)
+	// SendCheckpoint stores a signed checkpoint, or a change of key, over the first size records.
 	SendCheckpoint(ctx context.Context, hostID string, size uint64, note []byte) error
 }
 
@@ -60,6 +62,10 @@ type Options struct {
 	// Checkpoint returns the newest signed checkpoint (the text of a C2SP
 	// tlog-checkpoint), nil if there is none. Without it none are shipped.
 	Checkpoint func() ([]byte, error)
+
+	// Changes returns the changes of key (signed notes, in their order) that it did not return before. Without it none are
+	// shipped, and who has the first key alone cannot follow the later ones.
+	Changes func() ([][]byte, error)
 
 	Now    func() time.Time
 	Jitter func() float64                                  // in [0,1)
@@ -127,6 +133,8 @@ type Shipper struct {
 	sealed   uint64 // size of the checkpoint last sent
 	pending  uint64 // a checkpoint that waits until its records are confirmed
 	note     []byte
+	changes  [][]byte          // of key, not sent yet
+	handed   map[[32]byte]bool // leaf hashes of those that the sink has; nil: not asked yet
 
 	mu    sync.Mutex
 	stats Stats

@@ -162,6 +162,46 @@ func TestShip(t *testing.T) {
 	})
 }
 
+// TestChangesOfKey: whoever has the first key follows the others from what arrived, so each arrives, before what its successor signs.
+func TestChangesOfKey(t *testing.T) {
+	note := func(size int, next string) []byte {
+		return fmt.Appendf(nil, "holdfast.journal/h\n%d\nroot\n%s\n— signature\n", size, next)
+	}
+	dir, j, dst := t.TempDir(), newJournal(30), &shiptest.Sink{Number: number}
+	all := [][]byte{note(0, "next a\n"), note(10, "next b\n"), note(30, "next c\n"), note(31, "next d\n")}
+	given := 0
+	var points []string // at which the sink was asked to store one
+	dst.Fail = func(point string) error {
+		if point == "checkpoint" {
+			if points = append(points, point); len(points)%2 == 1 {
+				return errors.New("try again")
+			}
+		}
+		return nil
+	}
+	for range 2 { // a second start sends none again
+		given = 0
+		o := quick(dir)
+		o.Checkpoint = func() ([]byte, error) { return note(30, ""), nil }
+		o.CheckEvery = 5 * time.Millisecond
+		o.Changes = func() ([][]byte, error) {
+			fresh := all[given:]
+			given = len(all)
+			return fresh, nil
+		}
+		s, stop := run(t, j, dst, o)
+		await(t, s, "the checkpoint", func(st ship.Stats) bool { return st.Checkpoint == 30 })
+		stop()
+	}
+	handed, err := dst.Handed(t.Context(), "h")
+	if err != nil || len(handed) != 3 { // of the fourth the records are not there yet
+		t.Errorf("%d changes of key, %v, want 3", len(handed), err)
+	}
+	if len(points) != 2*4+2 { // three and the checkpoint, each after a failure; then the checkpoint
+		t.Errorf("%d notes were sent", len(points))
+	}
+}
+
 func TestBrokenCheckpoint(t *testing.T) {
 	for _, note := range []string{"x", "a\nb\nc\n", "a\n-1\nc"} {
 		j, dst, o := newJournal(30), &shiptest.Sink{Number: number}, quick(t.TempDir())

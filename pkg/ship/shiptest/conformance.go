@@ -85,6 +85,21 @@ func RunSink(t *testing.T, dst ship.Sink, record func(hostID string, seq uint64)
 			}
 		}
 	})
+	t.Run("changes of key are held beside a checkpoint of their size", func(t *testing.T) {
+		change := []byte("note\nnext key\n\nsignature\n")
+		for _, n := range [][]byte{change, []byte("note\n\nanother\n")} {
+			if err := dst.SendCheckpoint(ctx, "a", 6, n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		handed, err := dst.Handed(ctx, "a")
+		if want := sha256.Sum256(append([]byte{0}, change...)); err != nil || len(handed) != 1 || !handed[want] {
+			t.Errorf("handed %v, %v, want %v alone", handed, err, want)
+		}
+		if handed, err := dst.Handed(ctx, "another"); err != nil || len(handed) != 0 {
+			t.Errorf("of another host: %v, %v", handed, err)
+		}
+	})
 	t.Run("a cancelled call returns an error", func(t *testing.T) {
 		gone, cancel := context.WithCancel(ctx)
 		cancel()

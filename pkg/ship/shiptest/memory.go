@@ -1,6 +1,7 @@
 package shiptest
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -30,6 +31,7 @@ type Sink struct {
 	tokens map[string]bool
 	rows   map[string][]Row // by host
 	notes  map[uint64][]byte
+	handed map[string]map[[32]byte]bool
 }
 
 var _ ship.Sink = (*Sink)(nil)
@@ -99,7 +101,7 @@ func (s *Sink) Send(_ context.Context, token string, records [][]byte) error {
 }
 
 // SendCheckpoint implements ship.Sink.
-func (s *Sink) SendCheckpoint(_ context.Context, _ string, size uint64, note []byte) error {
+func (s *Sink) SendCheckpoint(_ context.Context, hostID string, size uint64, note []byte) error {
 	if err := s.at("checkpoint"); err != nil {
 		return err
 	}
@@ -109,7 +111,28 @@ func (s *Sink) SendCheckpoint(_ context.Context, _ string, size uint64, note []b
 		s.notes = map[uint64][]byte{}
 	}
 	s.notes[size] = note
+	if bytes.Contains(note, []byte("\nnext ")) {
+		if s.handed == nil {
+			s.handed = map[string]map[[32]byte]bool{}
+		}
+		if s.handed[hostID] == nil {
+			s.handed[hostID] = map[[32]byte]bool{}
+		}
+		s.handed[hostID][sha256.Sum256(append([]byte{0}, note...))] = true
+	}
 	return nil
+}
+
+// Handed implements ship.Sink.
+func (s *Sink) Handed(_ context.Context, hostID string) (map[[32]byte]bool, error) {
+	if err := s.at("handed"); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[[32]byte]bool{}
+	maps.Copy(out, s.handed[hostID])
+	return out, nil
 }
 
 // Rows returns the rows of a host in order of number.
