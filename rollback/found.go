@@ -3,6 +3,7 @@ package rollback
 import (
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -14,12 +15,14 @@ import (
 // who reads them: its records tell of files that were gone from their names. The
 // directory is compared then, and what is found there is nobody's by its record, though
 // it is what the cause left: the same inode, last written no later than the cause wrote,
-// of which no record of anybody else tells, in a time of which no event is missing.
+// of which no record of anybody else tells, in a time of which no event is missing. Events
+// whose path could not be followed are only in the way if they can have made such a change:
+// who renamed or removed something somewhere has not written a file.
 
 // compared reports whether a record is of what was found in a directory in which
-// operations came in each other's way, and that nobody was seen to do.
+// operations came in each other's way, or could not be followed, and that nobody was seen to do.
 func compared(r *event.Record) bool {
-	return r.Found == event.FoundOrder && r.PathTo == "" && r.After != nil && (r.Actor == nil || r.Actor.User == event.Unknown && r.Actor.Loginuid == event.Unset)
+	return (r.Found == event.FoundOrder || r.Found == event.FoundUnplaced && r.Detail[event.DetailUnplaced] != "") && r.PathTo == "" && r.After != nil && (r.Actor == nil || r.Actor.User == event.Unknown && r.Actor.Loginuid == event.Unset)
 }
 
 // unread reports whether a state is of a file that was there and could not be read.
@@ -104,6 +107,14 @@ func (u *undo) mine(n name, t *touch, r *event.Record) *event.Record {
 		return nil
 	}
 	made := t.before != nil && !t.before.Exists // its owner and mode were not read either
+	for _, op := range strings.Fields(r.Detail[event.DetailUnplaced]) {
+		switch op, _ := event.ParseOp(op); {
+		case op.Namespace():
+		case op.Metadata() && op != event.OpUtimes && !made: // it would show below
+		default:
+			return nil
+		}
+	}
 	for _, d := range diff(c.After, a) {
 		if !made && !slices.Contains([]string{"hash", "size", "mtime"}, d) {
 			return nil

@@ -34,6 +34,21 @@ func TestWhatAComparedDirectoryShowsIsTheCausesOwnOnlyWhereNobodyElseCanHaveDone
 		{"its mode differs, too", "changed since by unknown", func(h *diary, wrote, found *event.Record) { wrote.After.Mode = 0o600 }},
 		{"somebody is known to have done what was found", "changed since by alice", func(h *diary, wrote, found *event.Record) { found.Actor = &event.Actor{User: "alice", Loginuid: 3} }},
 		{"it was found for an operation that could not be placed", "changed since by unknown", func(h *diary, wrote, found *event.Record) { found.Found = event.FoundUnplaced }},
+		{"which moved and removed names", "", unplaced("create link mkdir rename unlink")},
+		{"which set metadata that is as it was", "", unplaced("chmod rename setxattr")},
+		{"which set times", "changed since by unknown", unplaced("rename utimes")},
+		{"which cut a file", "changed since by unknown", unplaced("rename truncate")},
+		{"which wrote", "changed since by unknown", unplaced("write")},
+		{"which are not known", "changed since by unknown", unplaced("rename unknown")},
+		{"which are of another version of this", "changed since by unknown", unplaced("rename defragment")},
+		{"its directory was compared while one that cut a file could not be placed", "changed since by unknown", func(h *diary, wrote, found *event.Record) {
+			unplaced("truncate")(h, wrote, found)
+			found.Found = event.FoundOrder
+		}},
+		{"its mode differs, too, and somebody set one somewhere", "changed since by unknown", func(h *diary, wrote, found *event.Record) {
+			unplaced("chmod")(h, wrote, found)
+			wrote.After.Mode = 0o600
+		}},
 		{"events are missing of the time in between", "changed since by unknown", func(h *diary, wrote, found *event.Record) {
 			h.all = append(h.all, &event.Record{Kind: event.RecGap, Seq: found.Seq + 1, ID: "h/b/gap", Actor: event.Nobody(),
 				Gap: &event.Gap{Lost: 1, From: wrote.TimeEnd, To: wrote.TimeEnd + 1, Trees: []string{filepath.Dir(found.Path)}}})
@@ -86,6 +101,13 @@ func TestWhatAComparedDirectoryShowsIsTheCausesOwnOnlyWhereNobodyElseCanHaveDone
 				t.Errorf("it holds %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+// unplaced has the file be found because of operations whose paths could not be followed.
+func unplaced(ops string) func(h *diary, wrote, found *event.Record) {
+	return func(_ *diary, _, found *event.Record) {
+		found.Found, found.Detail = event.FoundUnplaced, map[string]string{event.DetailUnplaced: ops}
 	}
 }
 

@@ -70,6 +70,12 @@ const (
 	FoundUnplaced  = "unplaced"   // after an operation whose path could not be followed any more, or one of io_uring that no event told of
 )
 
+// DetailUnplaced is the key, in the Detail of a record that was found, of the operations whose
+// paths could not be followed before it was found: names as in Op, sorted, with a space between,
+// and Unknown for what nobody can name. Without it a record that is FoundUnplaced tells nothing
+// of them, and one that is FoundOrder says that there was none.
+const DetailUnplaced = "unplaced"
+
 // The causes of a gap.
 const (
 	CauseRing       = "ring"       // no room in the kernel's ring
@@ -153,7 +159,8 @@ type Record struct {
 	Target     *Target     `json:"target,omitempty"`     // the process that was reached into
 
 	// Detail holds facts of agent and policy records, and of approved windows: of the records
-	// of these, and of changes that one covers. Key and value, for people.
+	// of these, and of changes that one covers. Key and value, for people. Of what comparing
+	// found it tells with DetailUnplaced which operations of others may have been on it.
 	Detail map[string]string `json:"detail,omitempty"`
 }
 

@@ -73,6 +73,7 @@ type gap struct {
 	trees    []string // in which something may be missing
 	all      bool     // in any
 	unplaced bool     // events that could not be placed: no loss unless the rescan fails
+	ops      []string // of those: what they were, event.Unknown if nobody can tell
 	prior    []Prior  // gaps of an earlier run that are closed with it
 
 	id    string // of its record, "" before
@@ -141,7 +142,7 @@ type gaps struct {
 	last   *gap   // the last one that was declared
 	healed uint64
 
-	comparing event.Time // moment of the first of those that were given out, 0 if that is over
+	comparing *gap // the unplaced events that were given out, nil if that is over
 }
 
 // add collects lost events.
@@ -155,12 +156,31 @@ func (g *gaps) add(n uint64, from, to event.Time, cause string, trees ...string)
 	g.lost.grow(n, from, to, cause, trees...)
 }
 
-// unplaced collects events of which it is not known whether they concern a tree.
-func (g *gaps) unplaced(n uint64, from, to event.Time, cause string) {
+// unplaced collects events of which it is not known whether they concern a tree. op is
+// what they were, event.Unknown if nobody can tell.
+func (g *gaps) unplaced(n uint64, from, to event.Time, cause, op string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.named.unplaced = true
 	g.named.grow(n, from, to, cause)
+	if !slices.Contains(g.named.ops, op) {
+		g.named.ops = append(g.named.ops, op)
+	}
+}
+
+// doubts lists the operations that may have been on any path, for all that comparing told
+// until now: those that a rescan is for, if it is for such ones, and those after them.
+func (g *gaps) doubts(own *gap) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	ops := slices.Clone(g.named.ops)
+	for _, d := range []*gap{own, g.comparing} {
+		if d != nil {
+			ops = append(ops, d.ops...)
+		}
+	}
+	slices.Sort(ops)
+	return strings.Join(slices.Compact(ops), " ")
 }
 
 // compared ends a rescan for unplaced events that took a while.
@@ -168,7 +188,7 @@ func (g *gaps) compared(now, took uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.doubt = now + max(doubtEvery, doubtShare*took)
-	g.comparing = 0
+	g.comparing = nil
 }
 
 // due gives out what was collected: losses when the rescan for earlier ones is
@@ -192,7 +212,7 @@ func (g *gaps) due(now uint64, force bool) []*gap {
 	if g.named.lost > 0 && !force && now >= g.doubt {
 		d := g.named
 		out = append(out, &d)
-		g.comparing = g.named.from
+		g.comparing = &d
 		g.named, g.doubt = gap{}, math.MaxUint64 // until compared
 	}
 	return out
@@ -203,7 +223,9 @@ func (g *gaps) due(now uint64, force bool) []*gap {
 func (g *gaps) waiting() (n uint64, doubt event.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if doubt = g.comparing; doubt == 0 && g.named.lost > 0 {
+	if g.comparing != nil {
+		doubt = g.comparing.from
+	} else if g.named.lost > 0 {
 		doubt = g.named.from
 	}
 	return g.lost.lost + uint64(len(g.open)), doubt

@@ -81,6 +81,29 @@ func TestWhatACounterAloneTellsOfIsFoundByComparing(t *testing.T) {
 	known(s)
 }
 
+// Who renamed something somewhere has not written a file: what the operations were is told
+// with what is found because of them.
+func TestWhatIsFoundTellsWhichOperationsCouldNotBePlaced(t *testing.T) {
+	s := pipelinetest.NewScene(t, event.ModeObserve)
+	var held atomic.Bool
+	held.Store(true)
+	s.Options.Waiting = held.Load // comparisons wait
+	plant(s)
+	s.Start()
+	s.Do(os.WriteFile(s.At("f"), []byte("unseen"), 0o644))
+	nobody := func(string) error { return nil }
+	for _, op := range []event.Op{event.OpRename, event.OpChmod, event.OpRename} {
+		s.Do(s.Actor(7).Simple(op, "g/../h", nobody)) // no kernel walks there
+	}
+	s.Wait("the comparison for the first", func([]event.Record) bool { return s.P.Stats().Rescans == 1 })
+	s.Do(s.Actor(7).Simple(event.OpTruncate, "g/../h", nobody))
+	held.Store(false)
+	r := s.Wait("a record", func(r []event.Record) bool { return len(r) == 1 })[0]
+	if r.Found != event.FoundUnplaced || r.Detail[event.DetailUnplaced] != "chmod rename truncate" {
+		t.Errorf("found %s, %v: %s", r.Found, r.Detail, r.Reason)
+	}
+}
+
 // A comparison for another reason may come before the rescan of a loss: what it
 // finds was lost, and is told so.
 func TestWhatWasLostIsFoundAfterItsGapWhateverComparesFirst(t *testing.T) {

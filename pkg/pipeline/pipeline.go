@@ -233,7 +233,7 @@ func (p *Pipeline) poll() {
 	}
 	for cause, n := range map[string]uint64{event.CauseDeep: k.Deep - p.kernel.Deep, event.CauseIoUring: k.Rings - p.kernel.Rings} {
 		if n > 0 {
-			p.gaps.unplaced(n, p.o.Clock.Wall(since), p.o.Clock.Wall(p.polled), cause)
+			p.gaps.unplaced(n, p.o.Clock.Wall(since), p.o.Clock.Wall(p.polled), cause, event.Unknown)
 			signal(p.queue.ready)
 		}
 	}
@@ -361,7 +361,7 @@ func (p *Pipeline) coalesce(ev *event.Event) {
 		p.lose(event.CauseCut, 1, ev.Time, trees...)
 	case err != nil:
 		at := p.o.Clock.Wall(ev.Time)
-		p.gaps.unplaced(1, at, at, event.CauseUnplaced)
+		p.gaps.unplaced(1, at, at, event.CauseUnplaced, ev.Op.String())
 		p.o.Log.Debug("event cannot be placed", "stage", "coalesce", "err", err)
 		signal(p.queue.ready)
 	}

@@ -68,6 +68,12 @@ func (p *Pipeline) record(it *item, f *rehash.Finding, j *judgement) *event.Reco
 				r.Reason = why + "; " + r.Reason
 			}
 		}
+		if ops := p.gaps.doubts(it.rescan.gap); ops != "" && (r.Found == event.FoundUnplaced || r.Found == event.FoundOrder) {
+			if r.Detail == nil {
+				r.Detail = make(map[string]string)
+			}
+			r.Detail[event.DetailUnplaced] = ops
+		}
 		if g != nil && g.id != "" {
 			// when it happened is not known: after what is known of it, before the look
 			r.Time, r.TimeEnd = g.from, max(r.TimeEnd, g.to)

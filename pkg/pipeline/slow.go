@@ -455,7 +455,7 @@ func (p *Pipeline) journal(ctx context.Context, found *find, j *judgement, steps
 	if it.self && f.Before.Exists && !f.After.Exists {
 		// Where has it gone? Nobody has told.
 		at := rec.TimeEnd
-		p.gaps.unplaced(1, at, at, event.CauseUnplaced)
+		p.gaps.unplaced(1, at, at, event.CauseUnplaced, event.Unknown)
 		signal(p.queue.ready)
 	}
 	p.keep(ctx, it.change, f, j, rec)
