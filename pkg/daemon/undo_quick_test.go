@@ -20,15 +20,21 @@ const pairs = `cd "$1"; mkdir d d/sub; i=0; while [ $i -lt %d ]; do echo $i > d/
 // An operation of another process of this machine whose path cannot be followed meanwhile, and
 // which may have written, is a conflict for each file that is found: not each time.
 func TestUndoOfAChangeOfAllFilesOfADirectoryThatWasRenamedAtOnce(t *testing.T) {
+	conflicts := 0
 	for range 3 {
-		if out := undoRenamed(t); len(out.Conflicts) == 0 {
+		n, late := undoRenamed(t)
+		if conflicts += n; n == 0 && late {
 			return
 		}
 	}
-	t.Error("conflicts each time, and nobody else wrote")
+	if conflicts > 0 {
+		t.Error("conflicts, and nobody else wrote")
+	}
 }
 
-func undoRenamed(t *testing.T) control.Outcome {
+// undoRenamed returns how many conflicts there were, and whether the session was faster than
+// the daemon.
+func undoRenamed(t *testing.T) (conflicts int, late bool) {
 	top := t.TempDir()
 	tree := filepath.Join(top, "tree")
 	if err := os.Mkdir(tree, 0o755); err != nil {
@@ -53,9 +59,6 @@ func undoRenamed(t *testing.T) control.Outcome {
 		}
 	}
 	t.Logf("%d files changed: %d records of files that could not be read, %d found when their directory was compared", 2*files, unread, found)
-	if unread == 0 {
-		t.Skip("the daemon was as fast as the session")
-	}
 	out := d.undo(t, control.UndoRequest{User: user})
 	for _, c := range out.Conflicts {
 		if !strings.Contains(c.Reason, "not known") && c.Reason != "changed since by unknown" {
@@ -66,7 +69,7 @@ func undoRenamed(t *testing.T) control.Outcome {
 		t.Errorf("the tree is not as it was before the session:\n%.2000s", lineDiff(t, before, after))
 	}
 	d.stop()
-	return out
+	return len(out.Conflicts), unread > 0
 }
 
 // TestWhatAnotherChangedInARenamedDirectoryStaysAConflict: of the files that were found by
