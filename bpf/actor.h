@@ -192,30 +192,39 @@ static __always_inline bool is_inbound(struct sock *sk)
 
 #define FD_SCAN 64	/* descriptors looked at when a login begins; a login process holds a handful */
 
-/* Does t hold a socket that came out of accept? Fills st if so. Returns how that is known, or HOW_NONE. */
-static __always_inline u8 held_peer(struct task_struct *t, struct task_state *st)
+/*
+ * The socket at a descriptor of the current task, as a number, if it came out of accept
+ * and has a peer; else 0. A function of its own: the verifier follows it once, not for
+ * each descriptor, in every program.
+ */
+__noinline u64 accepted_at(u32 fd)
 {
-#pragma clang loop unroll(disable)
-	for (u32 i = 0; i < FD_SCAN; i++) {
-		struct sock *sk = stream_sock(file_at(t, i));
-		u64 k = (u64)sk;
-		u8 addr[16];
-		u16 port, lport;
-		bool seen;
+	struct sock *sk = stream_sock(file_at(current_task(), fd));
+	u64 k = (u64)sk;
+	u8 addr[16];
+	u16 port, lport;
 
-		if (!sk)
-			continue;
-		seen = bpf_map_lookup_elem(&accepted, &k);
-		if (!seen && !is_inbound(sk))	/* accepted before us */
-			continue;
-		if (!read_peer(sk, addr, &port, &lport))
-			continue;
-		__builtin_memcpy(st->peer, addr, 16);
-		st->port = port;
-		st->lport = lport;
-		return seen ? HOW_HELD : HOW_FOUND;
-	}
-	return HOW_NONE;
+	if (!sk || (!bpf_map_lookup_elem(&accepted, &k) && !is_inbound(sk)))	/* is_inbound: accepted before us */
+		return 0;
+	return read_peer(sk, addr, &port, &lport) ? k : 0;
+}
+
+/* Does the current task hold a socket that came out of accept? Fills st if so. Returns how that is known, or HOW_NONE. */
+static __always_inline u8 held_peer(struct task_state *st)
+{
+	u64 k = 0;
+	u8 addr[16];
+	u16 port, lport;
+
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < FD_SCAN && !k; i++)
+		k = accepted_at(i);
+	if (!k || !read_peer((void *)k, addr, &port, &lport))
+		return HOW_NONE;
+	__builtin_memcpy(st->peer, addr, 16);
+	st->port = port;
+	st->lport = lport;
+	return bpf_map_lookup_elem(&accepted, &k) ? HOW_HELD : HOW_FOUND;
 }
 
 /*
@@ -246,7 +255,7 @@ static __always_inline struct task_state *session_check(struct task_struct *t)
 		st->how = HOW_FOUND;
 		return st;
 	}
-	held = held_peer(t, st);
+	held = held_peer(st);
 	st->audit = audit;
 	if (!st->session || held || st->accepted) {
 		st->how = held ? held : st->accepted ? HOW_INHERITED : HOW_NONE;

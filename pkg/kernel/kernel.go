@@ -81,8 +81,10 @@ func Probe(ctx context.Context) Report {
 }
 
 func probes() []probe {
+	types := btf.NewCache() // else each program would read the kernel's anew
+	fires := func(name string) func() error { return func() error { return fires(name, types) } }
 	return []probe{
-		{"btf", "nothing works: the kernel does not describe its types (CONFIG_DEBUG_INFO_BTF)", "all", haveBTF},
+		{"btf", "nothing works: the kernel does not describe its types (CONFIG_DEBUG_INFO_BTF)", "all", func() error { return haveBTF(types) }},
 		{"ring_buffer", "nothing works: events have no way to user space", "all", fires("probe_ring")},
 		{"raw_tracepoints", "nothing works: processes and system calls are not seen", "all", fires("probe_tp")},
 		{"iterators", "nothing works: inodes cannot be marked", "all", fires("probe_iter")},
@@ -96,8 +98,8 @@ func probes() []probe {
 	}
 }
 
-func haveBTF() error {
-	if _, err := btf.LoadKernelSpec(); err != nil {
+func haveBTF(types *btf.Cache) error {
+	if _, err := types.Kernel(); err != nil {
 		return unsupported(err)
 	}
 	return nil
@@ -134,44 +136,42 @@ func haveCgroup2() error {
 }
 
 // fires loads, attaches and fires one program of bpf/probe.bpf.c.
-func fires(name string) func() error {
-	return func() error {
-		if err := rlimit.RemoveMemlock(); err != nil {
-			return fmt.Errorf("raise memory lock limit: %w", err)
-		}
-		spec, err := bpf.LoadProbe()
-		if err != nil {
-			return fmt.Errorf("read bpf object: %w", err)
-		}
-		for n := range spec.Programs {
-			if n != name {
-				delete(spec.Programs, n)
-			}
-		}
-		if name != "probe_storage" {
-			delete(spec.Maps, "storage") // kernels before linux v5.11 cannot make it
-		}
-		coll, err := ebpf.NewCollection(spec)
-		if err != nil {
-			return unsupported(err)
-		}
-		defer coll.Close()
-		fired := coll.Maps["fired"]
-		if err := fired.Put(uint32(0), uint64(os.Getpid())); err != nil {
-			return fmt.Errorf("write probe map: %w", err)
-		}
-		if err := trigger(name, coll.Programs[name]); err != nil {
-			return err
-		}
-		var n uint64
-		if err := fired.Lookup(uint32(1), &n); err != nil {
-			return fmt.Errorf("read probe map: %w", err)
-		}
-		if n == 0 {
-			return fmt.Errorf("%w: it loads and attaches but does not fire", ErrNotSupported)
-		}
-		return nil
+func fires(name string, types *btf.Cache) error {
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return fmt.Errorf("raise memory lock limit: %w", err)
 	}
+	spec, err := bpf.LoadProbe()
+	if err != nil {
+		return fmt.Errorf("read bpf object: %w", err)
+	}
+	for n := range spec.Programs {
+		if n != name {
+			delete(spec.Programs, n)
+		}
+	}
+	if name != "probe_storage" {
+		delete(spec.Maps, "storage") // kernels before linux v5.11 cannot make it
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types})
+	if err != nil {
+		return unsupported(err)
+	}
+	defer coll.Close()
+	fired := coll.Maps["fired"]
+	if err := fired.Put(uint32(0), uint64(os.Getpid())); err != nil {
+		return fmt.Errorf("write probe map: %w", err)
+	}
+	if err := trigger(name, coll.Programs[name]); err != nil {
+		return err
+	}
+	var n uint64
+	if err := fired.Lookup(uint32(1), &n); err != nil {
+		return fmt.Errorf("read probe map: %w", err)
+	}
+	if n == 0 {
+		return fmt.Errorf("%w: it loads and attaches but does not fire", ErrNotSupported)
+	}
+	return nil
 }
 
 // trigger attaches prog, does what fires any of the probes, and detaches it.

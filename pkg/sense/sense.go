@@ -141,9 +141,15 @@ func (s *Sensor) load(o Options) error {
 	if s.reader, err = ringbuf.NewReader(s.maps["events"]); err != nil {
 		return fmt.Errorf("open ring: %w", err)
 	}
-	kernel, err := btf.LoadKernelSpec()
+	types := btf.NewCache() // else each program would read the kernel's anew
+	kernel, err := types.Kernel()
 	if err != nil {
 		return fmt.Errorf("read kernel type information: %w", err)
+	}
+	options := ebpf.CollectionOptions{
+		MapReplacements: s.maps,
+		Programs:        ebpf.ProgramOptions{KernelTypes: kernel, LogLevel: ebpf.LogLevelStats},
+		Cache:           types,
 	}
 	rows := programs(s.tier)
 	for _, p := range rows {
@@ -153,7 +159,7 @@ func (s *Sensor) load(o Options) error {
 		}
 		done := Program{Name: p.name, Hook: p.hook(spec)}
 		if done.Err = p.fits(spec, kernel); done.Err == nil {
-			done.Steps, done.Err = s.attach(p, kernel)
+			done.Steps, done.Err = s.attach(p, options)
 		}
 		if done.Err != nil && p.required {
 			return fmt.Errorf("load %s: %w", p.name, done.Err)
@@ -175,17 +181,10 @@ func (s *Sensor) load(o Options) error {
 
 // attach loads one program on its own, so that one that a kernel refuses costs
 // that one alone. It returns how many instructions the verifier followed.
-func (s *Sensor) attach(p program, kernel *btf.Spec) (steps int, err error) {
-	one := s.spec.Copy()
-	for name := range one.Programs {
-		if name != p.name {
-			delete(one.Programs, name)
-		}
-	}
-	options := ebpf.CollectionOptions{
-		MapReplacements: s.maps,
-		Programs:        ebpf.ProgramOptions{KernelTypes: kernel, LogLevel: ebpf.LogLevelStats}, // types: else each program would read them anew
-	}
+func (s *Sensor) attach(p program, options ebpf.CollectionOptions) (steps int, err error) {
+	only := *s.spec
+	only.Programs = map[string]*ebpf.ProgramSpec{p.name: s.spec.Programs[p.name]}
+	one := only.Copy() // loading changes what it loads
 	coll, err := ebpf.NewCollectionWithOptions(one, options)
 	if err != nil {
 		options.Programs.LogLevel = 0 // which makes the reason part of the error
