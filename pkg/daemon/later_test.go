@@ -147,11 +147,15 @@ func TestAnEnrolmentThatWasKilledGoesOn(t *testing.T) {
 		t.Fatal("all was enrolled before the kill: the test shows nothing")
 	}
 	write(t, down, "evil")
+	touched := filepath.Join(big, "997")
+	if err := os.Chmod(touched, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	cfg.Vault.Rate = 64 << 20
 	d = startWith(t, cfg)
-	st := d.until(t, "all but two enrolled", func(st control.Status) bool {
+	st := d.until(t, "all but three enrolled", func(st control.Status) bool {
 		p := bigStatus(st)
-		return st.Armed && p.State == control.PathArmed && p.New == 2 && p.Protected == 5099
+		return st.Armed && p.State == control.PathArmed && p.New == 3 && p.Protected == 5098
 	})
 	if len(st.DegradedReasons) == 0 {
 		t.Error("status has nothing to say")
@@ -159,6 +163,10 @@ func TestAnEnrolmentThatWasKilledGoesOn(t *testing.T) {
 	found := d.wait(t, query.Filter{Kind: event.RecChange, Path: down}, 1)[0]
 	if found.Verdict != event.VerdictUnauthorized || found.Found == "" {
 		t.Errorf("%+v", found)
+	}
+	mode := d.wait(t, query.Filter{Kind: event.RecChange, Path: touched}, 1)[0]
+	if mode.Op != "chmod" || mode.Before.Mode != 0o644 || mode.After.Mode != 0o600 || !strings.Contains(mode.Before.Unread, "whether it changed is not known") || mode.After.Hash.IsZero() {
+		t.Errorf("%s of %s, from %+v to %+v", mode.Op, mode.Path, mode.Before, mode.After)
 	}
 	good := filepath.Join(big, "17")
 	write(t, good, "evil")
@@ -168,5 +176,5 @@ func TestAnEnrolmentThatWasKilledGoesOn(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 	// A later start knows which ones they are.
-	startWith(t, cfg).until(t, "two are red", func(st control.Status) bool { return st.Armed && bigStatus(st).New == 2 })
+	startWith(t, cfg).until(t, "three are red", func(st control.Status) bool { return st.Armed && bigStatus(st).New == 3 })
 }

@@ -205,6 +205,9 @@ func (k *check) look() Finding {
 	k.r.put(path, l, fresh(&e))
 	f.Changed = true
 	f.Op = OpOf(&f.Before, &f.After)
+	if op, ok := e.metadataOf(&f.After); ok {
+		f.Before, f.Op = unread(e.State, unreadMeta), op
+	}
 	if k.c.Mapped && (f.Op == event.OpWrite || f.Op == event.OpUtimes) { // a store moves the time too
 		f.Op = event.OpMapWrite
 	}

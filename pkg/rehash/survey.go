@@ -19,6 +19,24 @@ type Mark struct {
 // unreadSurvey is why a surveyed file has no hash.
 const unreadSurvey = "not read yet: its tree is being enrolled"
 
+// unreadMeta is why there is no hash of a surveyed file of which a look tells that its
+// metadata changed. Who writes can set the time back: that size and time are the same is no
+// proof that nobody did.
+const unreadMeta = "not read before its metadata changed: size and time of the content are the same, whether it changed is not known"
+
+// metadataOf names the operation that made a surveyed file what it is now, if all that is seen
+// to differ is metadata; ok is false else.
+func (e *Entry) metadataOf(now *event.State) (op event.Op, ok bool) {
+	s := &e.State
+	if !e.surveyed || s.Type != event.TypeRegular || now.Type != s.Type || now.Ino != s.Ino || now.Size != s.Size || now.Mtime != s.Mtime {
+		return 0, false
+	}
+	c := *now
+	c.Hash = s.Hash
+	op = OpOf(s, &c)
+	return op, op.Metadata()
+}
+
 // Survey notes what is in a tree and reads no content, parents before their
 // children. What cannot be looked at is left out.
 func (r *Rehash) Survey(ctx context.Context, t Tree) ([]Mark, error) {
