@@ -76,12 +76,11 @@ func (j *job) mendTime() (err error) {
 		return err
 	}
 	defer i.close()
-	if off := j.have.Flags & held; off != 0 {
-		if err := i.setFlags(j.have.Flags &^ held); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, i.addFlags(off)) }()
+	off, err := j.s.lift(i, j.step.Path, j.have.Flags)
+	if err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, off.back()) }()
 	if err := i.setTimes(&j.have, &j.step.Want, nil); err != nil {
 		return err
 	}

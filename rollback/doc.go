@@ -24,7 +24,9 @@
 //     restored, never a mixture and never nothing. The new inode is built unseen,
 //     with its metadata, made durable, and exchanged in.
 //   - A crash at any point leaves old or new. Leftovers are named ".holdfast-" and
-//     16 hex digits; Open moves those of an interrupted restore to the evidence.
+//     16 hex digits; Open moves those of an interrupted restore to the evidence, and
+//     puts the flags i and a of chattr(1) back that it had taken off. Flags that somebody
+//     else sets meanwhile stay: the path is then left alone (ErrRaced).
 //   - A plan that was begun with Begin is there until End, whatever happens: Pending
 //     lists it and Continue does what is left of it, and leaves alone what somebody
 //     changed since.

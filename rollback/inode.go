@@ -16,6 +16,10 @@ import (
 // held are the flags that forbid changing an inode; they are put on last.
 const held = event.FlagImmutable | event.FlagAppend
 
+// byXattr are the flags that an attribute of btrfs sets as well (linux v6.1 fs/btrfs/props.c:
+// prop_compression_apply): those of compression, c and m of chattr(1).
+const byXattr = 0x4 | 0x400
+
 // fill writes the content that the step brings along, or else the vault's.
 func (j *job) fill() error {
 	if j.step.Content != nil {
@@ -153,10 +157,16 @@ func (i *inode) dress(cur event.State, want *event.State, atime *unix.Timespec, 
 	} else if err := i.setProject(want); err != nil {
 		return err
 	}
-	if flags != cur.Flags {
-		return i.setFlags(flags)
+	if flags == cur.Flags {
+		return nil
 	}
-	return nil
+	if i.read >= 0 {
+		now, err := digest.GetUint32(i.read, unix.FS_IOC_GETFLAGS)
+		if err == nil && (now^cur.Flags)&event.FlagsSet&^byXattr != 0 {
+			return errRaced // somebody has set others, or taken some off, since they were looked at
+		}
+	}
+	return i.setFlags(flags)
 }
 
 // setXattrs sets what differs; capabilities come last.

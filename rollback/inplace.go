@@ -29,9 +29,14 @@ func (j *job) inPlace() error {
 		return err
 	}
 	defer i.close()
-	if err := i.setFlags(j.have.Flags &^ held); err != nil {
+	off, err := j.s.lift(i, j.step.Path, j.have.Flags)
+	if err != nil {
 		return err
 	}
+	return off.settle(j.writeInPlace(i))
+}
+
+func (j *job) writeInPlace(i *inode) error {
 	fd, err := digest.AgainInt(func() (int, error) {
 		return unix.Open(i.path(), unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	})
@@ -54,7 +59,7 @@ func (j *job) inPlace() error {
 	if err != nil {
 		return err
 	}
-	if err := i.dress(cur, want, nil, true); err != nil {
+	if err := i.dress(cur, &j.step.Want, nil, true); err != nil {
 		return err
 	}
 	return j.s.disk.Fsync(i.read, j.step.Path)

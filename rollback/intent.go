@@ -17,20 +17,17 @@ import (
 // An intent says where a restore is about to leave a temporary name, so that the
 // next Open finds it after a crash: intents/<token> is a symlink, which costs
 // one system call and cannot be torn, whose text is the parent's flags in
-// hexadecimal, a space, and the path under restore. It needs no fsync: on one
-// file system its creation is ordered before the rename that it announces, and on
-// another one a temporary name that is left shows at the next scan of the tree.
+// hexadecimal, a space, and the path under restore. It needs no fsync as long as no flags
+// are taken off: on one file system its creation is ordered before the rename that it
+// announces, and on another one a temporary name that is left shows at the next scan of
+// the tree. A path that is too long for a symlink makes a file of it.
 
 // maxLinkText bounds the text of a symlink (PATH_MAX with its NUL).
 const maxLinkText = 4095
 
 // begin marks a restore of path. flags are those taken off the parent directory.
 func (s *Store) begin(token, path string, flags uint32) error {
-	text := strconv.FormatUint(uint64(flags), 16) + " " + path
-	if len(text) > maxLinkText {
-		text = text[:maxLinkText] // too long for a mark: the scan finds it
-	}
-	return s.disk.Symlink(text, s.intents, token)
+	return s.markAs(token, strconv.FormatUint(uint64(flags), 16)+" "+path)
 }
 
 // end removes the mark.
@@ -52,22 +49,36 @@ func (s *Store) recoverIntents() error {
 	if err != nil {
 		return fmt.Errorf("list %s: %w", dir, err)
 	}
+	var last []func() // an inode with its flags on has to be where it belongs
 	for _, e := range ents {
-		text, err := os.Readlink(filepath.Join(dir, e.Name()))
+		token := e.Name()
+		text, err := markText(dir, token)
 		if err != nil {
 			return fmt.Errorf("read intent: %w", err)
 		}
-		if err := s.recoverIntent(e.Name(), text); err != nil {
-			s.opened.Damage = append(s.opened.Damage, Problem{Kind: ProblemLeftover, Object: e.Name(), Detail: err.Error()})
+		do := func(f func(token, text string) error) {
+			if err := f(token, text); err != nil {
+				s.opened.Damage = append(s.opened.Damage, Problem{Kind: ProblemLeftover, Object: token, Detail: err.Error()})
+			}
 		}
+		switch {
+		case strings.HasSuffix(token, markSuffix): // the one whose place it was to take is there
+			do(func(token, _ string) error { return s.end(token) })
+		case strings.HasPrefix(text, "="):
+			last = append(last, func() { do(s.recoverLift) })
+		default:
+			do(s.recoverIntent)
+		}
+	}
+	for _, f := range last {
+		f()
 	}
 	return nil
 }
 
 func (s *Store) recoverIntent(token, text string) error {
-	hex, path, ok := strings.Cut(text, " ")
-	flags, err := strconv.ParseUint(hex, 16, 32)
-	if !ok || err != nil || len(text) >= maxLinkText {
+	flags, path, ok := parseMark(text)
+	if !ok {
 		return s.end(token)
 	}
 	parent, base, err := digest.OpenParent(path)
@@ -81,7 +92,10 @@ func (s *Store) recoverIntent(token, text string) error {
 	dir := &inode{disk: s.disk, object: filepath.Dir(path), at: parent, read: parent}
 	now, err := digest.GetUint32(parent, unix.FS_IOC_GETFLAGS)
 	if err == nil && now&held != 0 { // the restore put them back and left something all the same
-		flags |= uint64(now & held)
+		flags |= now & held
+		if err := s.remark(token, path, flags); err != nil {
+			return err
+		}
 		if err := dir.setFlags(now & event.FlagsMask &^ held); err != nil {
 			return err
 		}
@@ -94,7 +108,7 @@ func (s *Store) recoverIntent(token, text string) error {
 		err = nil
 	}
 	if flags != 0 {
-		err = errors.Join(err, dir.addFlags(uint32(flags)))
+		err = errors.Join(err, dir.addFlags(flags))
 	}
 	if err != nil {
 		return err

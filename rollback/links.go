@@ -97,7 +97,7 @@ func (s *Store) asItWas(ctx context.Context, v Version) string {
 // of as well.
 type lead struct {
 	path  string
-	flags uint32 // taken off it, because they forbid another name
+	off   *lifted // flags that forbid another name
 	inode *inode
 }
 
@@ -143,19 +143,17 @@ func (j *job) sameAsFrom() bool {
 // freeLead takes the flags off that forbid another name.
 func (j *job) freeLead() error {
 	l := j.lead
-	if l == nil || l.flags != 0 || j.mine.Flags&held == 0 {
+	if l == nil || l.off != nil || j.mine.Flags&held == 0 {
 		return nil
 	}
-	l.flags = j.mine.Flags & held
-	return l.inode.setFlags(j.mine.Flags &^ held)
+	var err error
+	l.off, err = j.s.lift(l.inode, l.path, j.mine.Flags)
+	return err
 }
 
 // drop puts the flags back and closes it.
 func (l *lead) drop() error {
-	var err error
-	if l.flags != 0 {
-		err = l.inode.addFlags(l.flags)
-	}
+	err := l.off.back()
 	l.inode.close()
 	return err
 }

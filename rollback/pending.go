@@ -361,6 +361,9 @@ func (st *Step) moves(now *event.State) bool {
 // with flags taken off and metadata partly set.
 func halfway(now *event.State, st *Step) bool {
 	have, want := &st.Have, &st.Want
+	if now.Flags&held&^(have.Flags|want.Flags) != 0 {
+		return false // no step sets one that neither has
+	}
 	like := func(o *event.State) event.State { // now, but for what hold sets
 		c := *now
 		c.Flags, c.Project = now.Flags&^held|o.Flags&held, o.Project
@@ -382,6 +385,15 @@ func halfway(now *event.State, st *Step) bool {
 		!either(uint64(now.Mode)&^setID, uint64(have.Mode)&^setID, uint64(want.Mode)&^setID) ||
 		!either(uint64(now.Mtime), uint64(have.Mtime), uint64(want.Mtime)) && now.Type != event.TypeDir {
 		return false
+	}
+	if (now.Flags^have.Flags)&(now.Flags^want.Flags)&event.FlagsSet&^held != 0 {
+		return false
+	}
+	for name, v := range want.Xattrs {
+		_, there := now.Xattrs[name]
+		if w, had := have.Xattrs[name]; had && string(v) == string(w) && !there && name != event.XattrCaps && name != event.XattrACL {
+			return false // nobody but others takes that off
+		}
 	}
 	for name, v := range now.Xattrs {
 		// the mask of an ACL goes with the mode

@@ -103,7 +103,7 @@ type job struct {
 	mine    event.State // identity of the new inode
 	token   string      // of the intent and the temporary name
 	marked  bool        // the intent exists
-	stuck   bool        // the temporary name holds a displaced inode and must stay
+	stuck   bool        // the temporary name holds a displaced inode and must stay, or the parent lacks flags: the mark stays
 	loose   uint32      // flags taken off the parent
 	swapped bool        // the names in the parent have changed
 
@@ -287,7 +287,13 @@ func (j *job) mend() error {
 	if _, ok := j.s.dirTime(j.step.Path); want.Type == event.TypeDir && !ok {
 		want.Mtime = j.have.Mtime
 	}
-	if err := i.dress(j.have, &want, nil, true); err != nil {
+	off, err := j.s.lift(i, j.step.Path, j.have.Flags)
+	if err != nil {
+		return err
+	}
+	have := j.have
+	have.Flags &^= held
+	if err := off.settle(i.dress(have, &want, nil, true)); err != nil {
 		return err
 	}
 	if i.read >= 0 {
@@ -362,7 +368,10 @@ func (j *job) clean() error {
 	j.setParentTime()
 	if j.loose != 0 {
 		i := &inode{disk: j.s.disk, object: j.step.Path, at: j.parent, read: j.parent}
-		err = errors.Join(err, i.addFlags(j.loose))
+		if ferr := i.addFlags(j.loose); ferr != nil {
+			j.stuck = true // so that the mark stays and the next Open puts them back
+			err = errors.Join(err, ferr)
+		}
 		j.loose = 0
 	}
 	return err

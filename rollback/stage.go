@@ -195,15 +195,19 @@ func (j *job) loosenParent() (bool, error) {
 		return false, nil // what has no flags forbids nothing by them
 	}
 	if off := flags & held; j.loose|off != j.loose {
+		was := j.loose
 		j.loose |= off
-		if j.marked { // the mark lacks the flags: write it again
-			if err := j.s.end(j.token); err != nil {
-				return false, err
-			}
-			j.marked = false
+		var err error
+		if j.marked { // the mark lacks the flags
+			err = j.s.remark(j.token, j.step.Path, j.loose)
+		} else {
+			err = j.mark()
 		}
-		if err := j.mark(); err != nil {
-			j.loose = 0
+		if err == nil {
+			err = j.s.disk.Fsync(j.s.intents, "intents") // they may be on another disk
+		}
+		if err != nil {
+			j.loose = was
 			return false, err
 		}
 	}

@@ -3,6 +3,9 @@ package rollback
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -12,13 +15,37 @@ import (
 // swap gives the path to the new inode, or to nothing, in one rename, and moves
 // what was there to the evidence.
 func (j *job) swap() error {
+	if j.have.Flags&held == 0 {
+		return j.swapFree()
+	}
+	i, err := pin(j.s.disk, j.parent, j.base, j.step.Path, &j.have)
+	if err != nil {
+		return err
+	}
+	defer i.close()
+	off, err := j.s.lift(i, j.step.Path, j.have.Flags)
+	if err != nil {
+		return err
+	}
+	err = j.swapFree()
+	if j.displaced(i) && !several(&j.have) {
+		return errors.Join(err, off.gone())
+	}
+	return errors.Join(err, off.back())
+}
+
+// displaced reports whether an inode is in the evidence, on its way there, or nowhere.
+func (j *job) displaced(i *inode) bool {
+	at, err := os.Readlink(i.path())
+	kept, kerr := os.Readlink(fmt.Sprint("/proc/self/fd/", j.s.evidence.fd))
+	return err == nil && (kerr == nil && within(at, kept) || strings.HasPrefix(filepath.Base(filepath.Dir(at)), tempPrefix) ||
+		strings.HasPrefix(filepath.Base(at), tempPrefix) || strings.HasSuffix(at, " (deleted)"))
+}
+
+// swapFree is swap of what has no held flags.
+func (j *job) swapFree() error {
 	if j.step.Action == ActionRmdir {
 		return j.removeEmpty()
-	}
-	if j.have.Flags&held != 0 {
-		if err := j.loosen(); err != nil {
-			return err
-		}
 	}
 	if err := j.freeLead(); err != nil {
 		return err
@@ -30,16 +57,6 @@ func (j *job) swap() error {
 		return j.place()
 	}
 	return j.exchange()
-}
-
-// loosen takes the held flags off the inode that goes.
-func (j *job) loosen() error {
-	i, err := pin(j.s.disk, j.parent, j.base, j.step.Path, &j.have)
-	if err != nil {
-		return err
-	}
-	defer i.close()
-	return i.setFlags(j.have.Flags &^ held)
 }
 
 // place names the new inode where nothing is.
@@ -243,7 +260,7 @@ func (j *job) hold() error {
 	if want.Flags&held == 0 {
 		return nil
 	}
-	return i.setFlags(want.Flags)
+	return i.addFlags(want.Flags & held) // the others it has, and those that somebody has set since
 }
 
 // takeAway moves what is at the path to the evidence. If that is on the same file
@@ -309,11 +326,6 @@ func (j *job) takeAside() error {
 
 // removeEmpty removes a directory that holds nothing: never what others put in.
 func (j *job) removeEmpty() error {
-	if j.have.Flags&held != 0 {
-		if err := j.loosen(); err != nil {
-			return err
-		}
-	}
 	err := j.inParent(func() error { return j.s.disk.Unlink(j.parent, j.base, unix.AT_REMOVEDIR) })
 	if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("the directory holds files that are not part of this: %w", err)
