@@ -170,7 +170,13 @@ func TestLiveBurstsAreToldOneByOne(t *testing.T) {
 		t.Logf("%s: %d in %v, all told after %v; waiting at the end of the burst: %+v; peak memory %s",
 			burst.op, files, took, time.Since(begin), most.Queues, m.field("VmHWM"))
 	}
-	m.expect("none kind=gap\n", "--kind", "gap")
+	// Whoever else works on this machine may begin more processes than there is room for: of those no change is missing.
+	eachRecord(m, func(r *struct{ Gap struct{ Causes []string } }) {
+		if !slices.Equal(r.Gap.Causes, []string{"processes"}) {
+			t.Errorf("a gap by cause %q", r.Gap.Causes)
+		}
+	}, "--kind", "gap")
+	m.expect("", "--kind", "gap")
 }
 
 // field is a line of the daemon's /proc/PID/status.

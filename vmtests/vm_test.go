@@ -44,6 +44,7 @@ func TestScripts(t *testing.T) {
 			continue
 		}
 		t.Run(k.Name, func(t *testing.T) {
+			t.Parallel() // with the other kernels: else each waits for the last script of the one before
 			for _, f := range files {
 				s, err := readScript(f)
 				if err != nil {
