@@ -21,7 +21,8 @@ SUITE   ?=
 STATE   ?= /var/lib/holdfast
 WATCH   ?= /etc=observe
 
-# Everything go test starts: -count=1 because these tests look at the machine, too.
+# Everything go test starts: -count=1 because these tests look at the machine, too. Unit tests
+# wait as much as they work: three packages at a time keep two processors busy.
 GOTEST  := go test -json -count=1
 TALLY   := .cache/bin/tally
 
@@ -75,7 +76,7 @@ test: ## everything: check, Go tests, tests on this kernel, tests in VMs; ends w
 	@$(TALLY) \
 		'check=$(MAKE) check' \
 		'build=$(MAKE) build' \
-		'unit=$(GOTEST) ./...' \
+		'unit=$(GOTEST) -p 3 ./...' \
 		'live=$(GOTEST) -p 1 -tags live -run "^TestLive" $$(grep -rl --include="*_test.go" "^//go:build live" . | xargs -r dirname | sort -u)' \
 		'vm=$(GOTEST) -timeout 60m -tags vm -run "^Test(Scripts|Coverage|Who)$$" ./vmtests'
 

@@ -125,7 +125,7 @@ func TestRowsEqualTheJournalAfterTheDaemonWasKilledTenTimesWhileShipping(t *test
 	defer stopLoad()
 	for i := range 10 {
 		c := spawn(t, cfg)
-		time.Sleep(time.Duration(200+rand.IntN(1800)) * time.Millisecond)
+		time.Sleep(time.Duration(100+rand.IntN(900)) * time.Millisecond)
 		kill(t, c)
 		// This engine may end when a client hangs up in the middle of an answer: one
 		// more outage for the next life to survive.
