@@ -173,7 +173,7 @@ func (s *Store) Parts(h event.Hash) ([]event.Hash, error) {
 	if string(magic) != listMagic && !Sealed(magic) {
 		return nil, nil
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
+	if err := rewind(f); err != nil {
 		return nil, fmt.Errorf("read object %s: %w", h.Hex(), err)
 	}
 	c, err := s.take(h, f)

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast/holdfast/pkg/digest"
 	"github.com/holdfast/holdfast/pkg/event"
@@ -52,7 +53,7 @@ func (s *Store) source(h event.Hash, f *os.File, c content, mem *scratch) (*veri
 		v.r = &chunks{s: s, left: c.parts, mem: mem}
 		return v, nil
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
+	if err := rewind(f); err != nil {
 		return nil, fmt.Errorf("read object %s: %w", h.Hex(), err)
 	}
 	var err error
@@ -174,4 +175,10 @@ type reader struct {
 func (r *reader) Close() error {
 	r.release()
 	return r.f.Close()
+}
+
+// rewind goes back to the begin of a file, as often as it is interrupted: os.File.Seek is not
+// made again (go os/file_unix.go, as of 1.26).
+func rewind(f *os.File) error {
+	return digest.Again(func() error { _, err := unix.Seek(int(f.Fd()), 0, io.SeekStart); return err })
 }
