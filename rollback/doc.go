@@ -33,7 +33,8 @@
 //   - A restored file is another inode: descriptors and mappings of the displaced
 //     one cannot change it. Metadata alone is mended on the inode that is there.
 //   - No symlink is followed, neither in the last component nor in a parent.
-//   - What a restore displaces is kept, up to Options.EvidenceMax.
+//   - What a restore displaces is kept, up to Options.EvidenceMax. The result of the
+//     restore for which older evidence goes names what went.
 //   - Prune never takes the trusted or the newest version of a path, one under a
 //     hold, or one that a record which is still kept refers to; what was there at a
 //     time whose version it took is unknown, never taken for what was there before.

@@ -28,6 +28,7 @@ type evidence struct {
 	items   []item // oldest first
 	bytes   int64
 	dropped uint64
+	untold  []string // names of those that went since tellDropped
 }
 
 type item struct {
@@ -78,6 +79,22 @@ func (e *evidence) stats() (bytes int64, items int, dropped uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.bytes, len(e.items), e.dropped
+}
+
+// tellDropped says which items went for others since it was asked last, "" if none did. The
+// oldest go first: all between two names are gone.
+func (e *evidence) tellDropped() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	gone := e.untold
+	e.untold = nil
+	switch len(gone) {
+	case 0:
+		return ""
+	case 1:
+		return fmt.Sprintf("older evidence was dropped, which the limit of %d bytes leaves no room for: %s", e.max, gone[0])
+	}
+	return fmt.Sprintf("older evidence was dropped, which the limit of %d bytes leaves no room for: %d items, from %s to %s", e.max, len(gone), gone[0], gone[len(gone)-1])
 }
 
 // itemName is what the inode that was at base is called here.
@@ -188,6 +205,7 @@ func (e *evidence) add(name string) (string, error) {
 		e.items = e.items[1:]
 		e.bytes -= old.bytes
 		e.dropped++
+		e.untold = append(e.untold, old.name)
 	}
 	return path, nil
 }

@@ -131,6 +131,10 @@ func TestEvidenceIsCappedAndTheOldestGoesFirst(t *testing.T) {
 					t.Errorf("evidence %d is %.10q", i, got)
 				}
 				kept = append(kept, r.Evidence)
+				told := strings.Contains(r.Step.Reason, "older evidence was dropped")
+				if i < 3 && told || i >= 3 && (!told || !strings.HasSuffix(r.Step.Reason, ": "+filepath.Base(kept[i-3]))) {
+					t.Errorf("restore %d says %q", i, r.Step.Reason)
+				}
 			}
 			there := 0
 			for i, k := range kept {
@@ -156,8 +160,8 @@ func TestEvidenceIsCappedAndTheOldestGoesFirst(t *testing.T) {
 			// More than the limit in one piece: kept where a rename does it.
 			write(t, file, strings.Repeat("big", 10_000))
 			r, err := s.RestorePath(t.Context(), file, Version{Path: file})
-			if sameFS := i < 2; sameFS != (r.Evidence != "") || sameFS != (err == nil) {
-				t.Errorf("evidence %q, error %v", r.Evidence, err)
+			if sameFS := i < 2; sameFS != (r.Evidence != "") || sameFS != (err == nil) || sameFS != strings.Contains(r.Step.Reason, "3 items, from "+filepath.Base(kept[3])+" to "+filepath.Base(kept[5])) {
+				t.Errorf("evidence %q, error %v: %s", r.Evidence, err, r.Step.Reason)
 			}
 			// In the way of a trusted file it is dropped rather than left beside it.
 			write(t, file, "good")
@@ -166,7 +170,7 @@ func TestEvidenceIsCappedAndTheOldestGoesFirst(t *testing.T) {
 			if r, err = s.RestorePath(t.Context(), file, v); err != nil {
 				t.Fatal(err)
 			}
-			if sameFS := i < 2; sameFS != (r.Evidence != "") || sameFS == strings.Contains(r.Step.Reason, "dropped") {
+			if sameFS := i < 2; sameFS != (r.Evidence != "") || sameFS == strings.Contains(r.Step.Reason, "what was displaced was dropped") {
 				t.Errorf("evidence %q, reason %q", r.Evidence, r.Step.Reason)
 			}
 			noLeftovers(t, p.dir)

@@ -388,6 +388,11 @@ func (j *job) close() {
 func (j *job) result(err error) Result {
 	r := Result{Step: j.step, Evidence: j.kept, After: j.after, Err: err, TookNS: uint64(time.Since(j.start))}
 	j.noteMounts()
+	if !j.s.readOnly {
+		if gone := j.s.evidence.tellDropped(); gone != "" {
+			j.note(gone)
+		}
+	}
 	if !j.strict {
 		r.Step.Have = j.first
 	}
