@@ -539,7 +539,8 @@ func (k *check) rename() Finding {
 		if l.state.Type == event.TypeDir {
 			k.compare = append(k.compare, to)
 		}
-		if c.Exchange && back.state.Type == event.TypeDir {
+		// So were, as far as is known, those that the exchange took to the other name, which may have gone on.
+		if c.Exchange && (back.state.Type == event.TypeDir || mayBeDir(&b.State)) {
 			k.compare = append(k.compare, from)
 		}
 		return f

@@ -115,3 +115,19 @@ func TestNamesToldInAnImpossibleOrderLeaveNoLoop(t *testing.T) {
 		t.Errorf("%d paths, Len says %d", n, k.Len())
 	}
 }
+
+// Before an exchange is looked at, its second name was put back already and its first one
+// has gone with the directory above: what is known to have come there is compared all the same.
+func TestWhatAnExchangeTookToANameThatHasGoneOnIsCompared(t *testing.T) {
+	b := newBench(t)
+	do(t, os.MkdirAll(b.at("e/sub"), 0o755))
+	do(t, b.Refresh(t.Context(), b.at("e")))
+	c := b.change(event.OpRename, "e/sub", "d")
+	c.Exchange = true
+	do(t, os.Rename(b.at("e"), b.dir+"-gone"))
+	do(t, b.Refresh(t.Context(), b.at("d")))
+	f := b.check(c)
+	if _, known := b.Known().Get(b.at("e/sub/x")); !known || !slices.Contains(f.Compare, b.at("e/sub")) {
+		t.Errorf("known there: %v; to be compared: %q", known, f.Compare)
+	}
+}
