@@ -556,7 +556,7 @@ func TestStatusShowsEveryLimit(t *testing.T) {
 	}
 	for _, want := range []string{
 		"files being changed at once", "descriptors and mappings remembered of before a rule", "path bytes of an event",
-		"second looks put off at once", "directories compared one by one at once", "looks at a path that never comes to rest",
+		"changes that wait for a large file at once", "second looks put off at once", "directories compared one by one at once", "looks at a path that never comes to rest",
 		"restores of one path in 1m0s", "paths whose restores are counted", "processes remembered", "programs remembered above a process",
 		"processes with connections of before the start", "files with names outside the watched trees",
 		"directories between a rule and a file on its file system", "bytes of displaced files",

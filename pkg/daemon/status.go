@@ -32,6 +32,7 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 		{Name: "ring", Len: used, Limit: size, Dropped: s.Events.Lost},
 		{Name: "handover", Len: ps.HandoverUsed, Limit: ps.HandoverSize, Dropped: ps.HandoverDropped},
 		{Name: "changes", Len: ps.QueueLen, Limit: ps.QueueLimit, Dropped: ps.QueueDropped},
+		{Name: "behind large files", Len: ps.Aside, Limit: ps.AsideLimit},
 	}
 	s.Gaps = gapsOf(d.pipe.Losses())
 	js := d.journal.Stats()

@@ -333,6 +333,12 @@ func TestAFileThatNeverStopsChangingIsUnstable(t *testing.T) {
 		}
 	}
 	write()
+	for most, read := range map[int]func(context.Context, string, io.Writer) (event.State, error){attempts: ReadPath, 1: ReadPathOnce} {
+		c := &collect{each: write}
+		if _, err := read(t.Context(), f, c); !errors.Is(err, ErrUnstable) || c.resets != most-1 {
+			t.Errorf("read again %d times of %d: %v", c.resets, most-1, err)
+		}
+	}
 	s, err := ReadPath(t.Context(), f, &collect{each: write})
 	if !errors.Is(err, ErrUnstable) || s.Unread == "" || !s.Hash.IsZero() || !s.Exists {
 		t.Errorf("state %+v, error %v", s, err)

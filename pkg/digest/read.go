@@ -30,6 +30,16 @@ const maxHoles = 4096
 
 // ReadPath is Read of an absolute canonical path.
 func ReadPath(ctx context.Context, p string, sink io.Writer) (event.State, error) {
+	return readPath(ctx, p, sink, attempts)
+}
+
+// ReadPathOnce is ReadPath for who comes back later to a file that somebody keeps
+// writing: ErrUnstable after the first time.
+func ReadPathOnce(ctx context.Context, p string, sink io.Writer) (event.State, error) {
+	return readPath(ctx, p, sink, 1)
+}
+
+func readPath(ctx context.Context, p string, sink io.Writer, most int) (event.State, error) {
 	fd, base, err := OpenParent(p)
 	if absent(err) {
 		return event.State{}, nil
@@ -38,7 +48,7 @@ func ReadPath(ctx context.Context, p string, sink io.Writer) (event.State, error
 		return event.State{}, err
 	}
 	defer unix.Close(fd)
-	return Read(ctx, fd, base, sink)
+	return read(ctx, fd, base, sink, most)
 }
 
 // Read returns the whole State of name in the directory dirfd, with the BLAKE3
@@ -51,6 +61,11 @@ func ReadPath(ctx context.Context, p string, sink io.Writer) (event.State, error
 // If the content cannot be read, the State has the metadata, says why in Unread,
 // and comes with the error; ErrUnstable is among these.
 func Read(ctx context.Context, dirfd int, name string, sink io.Writer) (event.State, error) {
+	return read(ctx, dirfd, name, sink, attempts)
+}
+
+// read is Read; most is how often it reads what changes meanwhile.
+func read(ctx context.Context, dirfd int, name string, sink io.Writer, most int) (event.State, error) {
 	var s event.State
 	var err error
 	for try := range attempts {
@@ -65,7 +80,7 @@ func Read(ctx context.Context, dirfd int, name string, sink io.Writer) (event.St
 			}
 		}
 		s, err = readOnce(ctx, dirfd, name, sink)
-		if !errors.Is(err, ErrUnstable) && !errors.Is(err, unix.EAGAIN) {
+		if unstable := errors.Is(err, ErrUnstable); unstable && try+1 >= most || !unstable && !errors.Is(err, unix.EAGAIN) {
 			break
 		}
 	}

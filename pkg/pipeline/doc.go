@@ -7,6 +7,11 @@
 // reads files, answers and writes records, which is slow, one change after the
 // other, so that the order of changes is the order of records.
 //
+// What takes long, because a large file has to be read or put back, goes aside to a
+// third one (lane), with all that meets it: the order is kept of what happens to one
+// path, to one file and to the names above and below it. A change of something else is
+// recorded and answered meanwhile.
+//
 // It promises that nothing is lost silently. Losses anywhere are counted by cause
 // (event.Cause*) and declared by a gap record with their window and the trees that
 // may be concerned, before these are compared with what is known of them:
@@ -39,6 +44,6 @@
 // Called by pkg/daemon. It does not load programs, does not know where rules come
 // from, and does not ship.
 //
-// Lock order: queue.mu, then nothing; coalesce and rehash lock themselves and
-// call back into nobody while they do.
+// Lock order: turn, which who works on items has, then queue.mu or lane.mu, then
+// nothing; coalesce and rehash lock themselves and call back into nobody while they do.
 package pipeline

@@ -463,7 +463,7 @@ func (p *Pipeline) Down(ctx context.Context, from event.Time, trees []string, op
 	}
 	told := p.told
 	p.told = nil
-	return p.scans.put(&item{call: func() { p.catchUp(told) }})
+	return p.catchUp(told)
 }
 
 // tell writes a record about a job's gap: the first one declares it.

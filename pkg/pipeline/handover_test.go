@@ -125,8 +125,8 @@ func TestTheQueueKnowsWhatIsToComeForAPath(t *testing.T) {
 		t.Errorf("%+v", l)
 	}
 	q.take()
-	if l := q.later("/t/d/f"); l.Any || len(q.paths) != 0 {
-		t.Errorf("%+v %v", l, q.paths)
+	if l := q.later("/t/d/f"); l.Any || len(q.told.paths) != 0 {
+		t.Errorf("%+v %v", l, q.told.paths)
 	}
 }
 

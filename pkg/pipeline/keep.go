@@ -30,15 +30,15 @@ func (p *Pipeline) keep(ctx context.Context, c *event.Change, f *rehash.Finding,
 			p.kept(f.Path, errTaken)
 		}
 	default:
-		p.kept(f.Path, p.keepVersion(f.Path, f.After, in, pr))
+		p.kept(f.Path, p.keepVersion(ctx, f.Path, f.After, in, pr))
 	}
 	for _, path := range f.Below {
-		p.kept(path, p.keepVersion(path, event.State{}, nil, pr))
+		p.kept(path, p.keepVersion(ctx, path, event.State{}, nil, pr))
 	}
 	if f.From == nil {
 		return
 	}
-	p.kept(f.From.Path, p.keepVersion(f.From.Path, f.From.After, nil, pr))
+	p.kept(f.From.Path, p.keepVersion(ctx, f.From.Path, f.From.After, nil, pr))
 	if f.After.Type == event.TypeDir {
 		p.keepMoved(ctx, f, pr)
 	}
@@ -67,8 +67,8 @@ func (p *Pipeline) keepMoved(ctx context.Context, f *rehash.Finding, pr Provenan
 			return
 		}
 		old := f.From.Path + path[len(f.Path):]
-		p.kept(path, p.keepVersion(path, s, nil, pr))
-		p.kept(old, p.keepVersion(old, event.State{}, nil, pr))
+		p.kept(path, p.keepVersion(ctx, path, s, nil, pr))
+		p.kept(old, p.keepVersion(ctx, old, event.State{}, nil, pr))
 	}
 }
 

@@ -288,7 +288,7 @@ func TestEveryOperationOfThreeActorsHasItsRecord(t *testing.T) {
 			left := changes(all)
 			for _, d := range deeds {
 				i := slices.IndexFunc(left, func(r event.Record) bool {
-					return r.Process.PID == d.pid && r.Path == d.path && r.PathTo == d.to && slices.Contains(r.Ops, d.op) && r.Count > 0
+					return r.Process != nil && r.Process.PID == d.pid && r.Path == d.path && r.PathTo == d.to && slices.Contains(r.Ops, d.op) && r.Count > 0
 				})
 				if i < 0 {
 					t.Errorf("no record of %+v", d)

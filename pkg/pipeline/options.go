@@ -116,8 +116,8 @@ type Options struct {
 	// Told is what the last records of an earlier run tell, oldest first, as far as
 	// the vault may not know it yet.
 	Told []rehash.Told
-	// Read is that of rehash.Options.
-	Read func(ctx context.Context, path string, sink io.Writer) (event.State, error)
+	// Read and ReadOnce are those of rehash.Options.
+	Read, ReadOnce func(ctx context.Context, path string, sink io.Writer) (event.State, error)
 
 	Self     uint32                // our own pid
 	Exe      string                // our own executable: the path of attempts on the daemon itself
@@ -147,6 +147,8 @@ type Options struct {
 	FlapWindow    time.Duration
 	MappedEvery   time.Duration // between two looks at a mapped file; default 10 s
 	MappedRate    uint64        // bytes a second that such looks may read; default 64 MiB
+	Large         uint64        // bytes; what is longer is read and put back beside the rest; default 16 MiB
+	Behind        int           // changes that wait for large files, and these; default 8,192
 	Workers       int           // concurrent reads of a scan
 	GapEvery      time.Duration // at most one gap record in this time; default a second
 	SelfDelay     time.Duration // between our own event that finds a difference and the second look; default 250 ms
@@ -162,6 +164,12 @@ func (o *Options) defaults() {
 	}
 	if o.MappedRate == 0 {
 		o.MappedRate = 64 << 20
+	}
+	if o.Behind <= 0 {
+		o.Behind = 8192
+	}
+	if o.Large == 0 {
+		o.Large = 16 << 20
 	}
 	if o.Hook == nil {
 		o.Hook = func(uint16) string { return "" }

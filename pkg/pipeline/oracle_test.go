@@ -19,13 +19,17 @@ import (
 // at once or in another order than the deeds, and are looked at late. Still the state
 // that the records tell in their order is what an independent scan finds at the end.
 func TestRecordsTellTheTree(t *testing.T) {
-	for _, late := range []bool{false, true} {
+	for i, large := range []bool{false, false, true, true} {
+		late := i%2 == 1
 		for seed := range uint64(6) {
-			t.Run(fmt.Sprintf("late %v, seed %d", late, seed), func(t *testing.T) {
+			t.Run(fmt.Sprintf("large %v, late %v, seed %d", large, late, seed), func(t *testing.T) {
 				t.Parallel()
 				s := pipelinetest.NewScene(t, event.ModeObserve)
 				if late {
 					s.Late = rand.New(rand.NewPCG(seed, 2))
+				}
+				if large {
+					s.Large(seed)
 				}
 				told, err := replay.Scan(s.Dir)
 				if err != nil {
@@ -53,6 +57,9 @@ func TestRecordsTellTheTree(t *testing.T) {
 				counts, err := told.Follow(&log)
 				if err != nil {
 					t.Fatal(err)
+				}
+				if st := s.P.Stats(); large != (st.Large > 20) {
+					t.Errorf("%d large files", st.Large)
 				}
 				found, err := replay.Scan(s.Dir)
 				if err != nil {

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,21 +26,23 @@ type Pipeline struct {
 	states    *rehash.Rehash
 	responder *respond.Responder // nil without a vault
 	taking    taking
-	frozen    []string // paths to be promoted when a mass change is over; of the slow side
 	queue     *queue
+	lane      *lane
 	stopper   *respond.Stopper
 	gaps      gaps
-	pace      pace    // of the slow side alone
-	delayed   delayed // of the slow side alone
-	links     uint64  // of the slow side alone: rehash.Links when it was told
-	taken     uint64  // of the slow side alone: the last change from the queue, by its Turn
 	scans     *scans
+	turns     atomic.Uint64 // odd while the slow side works, even while it waits for work
+	stuck     atomic.Uint64 // no gap is declared before: the journal takes nothing
+	compareAt atomic.Uint64 // when directories may be compared again
 
-	turns     atomic.Uint64   // odd while the slow side works, even while it waits for work
-	closing   bool            // no look is put off any more; of the slow side alone
-	stuck     atomic.Uint64   // no gap is declared before: the journal takes nothing
-	compares  map[string]bool // directories to be compared soon; of the slow side alone
-	compareAt atomic.Uint64   // when that may be done again
+	turn     sync.Mutex      // who works on items has it, the slow side or the lane; guards what follows
+	frozen   []string        // paths to be promoted when a mass change is over
+	pace     pace            // of looks at mapped files
+	delayed  delayed         // items for later
+	links    uint64          // rehash.Links when it was told
+	taken    uint64          // the last change from the queue, by its Turn
+	closing  bool            // no look is put off any more
+	compares map[string]bool // directories to be compared soon
 
 	ev     event.Event // reused by the fast side
 	reaped uint64      // when processes were last looked after
@@ -70,21 +73,21 @@ func New(o Options) *Pipeline {
 		Scan:    o.Scan, Holds: o.Holds, Armed: o.Armed, MappedEvery: o.MappedEvery,
 		Quiet: o.Quiet, Grace: o.Grace, MaxHold: o.MaxHold, MaxOpen: o.MaxOpen, Lasting: o.Lasting,
 	})
-	ro := rehash.Options{Now: o.Clock.Boot, Read: o.Read, Workers: o.Workers, Returns: p.returns}
+	ro := rehash.Options{Now: o.Clock.Boot, Read: o.Read, ReadOnce: o.ReadOnce, Aside: p.readAside, Workers: o.Workers, Returns: p.returns}
 	if o.Vault != nil {
 		ro.Intake = o.Vault.Intake
 		ro.Keep = func(ctx context.Context, path string) (event.State, error) {
 			return o.Vault.Capture(ctx, path, "found when its tree was enrolled")
 		}
 		p.responder = respond.New(respond.Options{
-			Vault: o.Vault, Journal: patient{p}, Now: o.Clock.Boot, Wall: o.Clock.Wall, Exists: exists,
+			Vault: restorer{o.Vault, p}, Journal: patient{p}, Now: o.Clock.Boot, Wall: o.Clock.Wall, Exists: exists,
 			Limit: o.FlapLimit, Window: o.FlapWindow, Restores: p.restores, StormLimit: o.StormLimit, StormWindow: o.StormWindow, Stormed: p.stormed,
 		})
 	}
 	p.stopper = respond.NewStopper(respond.StopOptions{Journal: patient{p}, Now: o.Clock.Boot, Wall: o.Clock.Wall, Self: o.Self, Signal: o.Signal})
 	p.pace = newPace(o.MappedRate, o.MappedEvery, o.Clock.Boot())
 	p.states = rehash.New(ro)
-	p.scans, p.told = newScans(p), o.Told
+	p.scans, p.lane, p.told = newScans(p), newLane(p), o.Told
 	p.gaps.every, p.gaps.pause = uint64(o.GapEvery), uint64(o.GapEvery)
 	p.polled = o.Clock.Boot()
 	p.last.Store(p.polled)
@@ -281,6 +284,9 @@ func (p *Pipeline) Settled() uint64 {
 	if t, ok := p.queue.oldest(); ok {
 		at = min(at, t)
 	}
+	if t, ok := p.lane.oldest(); ok {
+		at = min(at, t)
+	}
 	return at - atRest
 }
 
@@ -402,7 +408,7 @@ func (p *Pipeline) put(it *item) {
 // the slow side has taken.
 func (p *Pipeline) later(path string) rehash.Later {
 	pending := p.table.Later(path, p.taken) // first: what is pending moves on to the queue
-	return rehash.Later(p.queue.later(path).Merge(pending))
+	return rehash.Later(p.lane.later(path).Merge(p.queue.later(path)).Merge(pending))
 }
 
 // judgement is what judge says of a finding, for each of its names.

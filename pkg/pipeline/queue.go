@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"sync"
 
 	"github.com/holdfast/holdfast/pkg/coalesce"
@@ -10,10 +11,11 @@ import (
 
 // item is one piece of work for the slow side.
 type item struct {
-	change *event.Change     // a change, or a look if its Op is OpOpen
-	record *event.Record     // a finished record to append
-	call   func()            // something to be done in turn
-	held   *coalesce.Holding // somebody can change a file without opening it
+	change *event.Change             // a change, or a look if its Op is OpOpen
+	record *event.Record             // a finished record to append
+	call   func(ctx context.Context) // something to be done in turn
+	about  []string                  // the paths that call is about, with all below them
+	held   *coalesce.Holding         // somebody can change a file without opening it
 
 	// reason is why a look is made, when nobody is known to have done anything.
 	reason string
@@ -30,6 +32,9 @@ type item struct {
 
 	// again is an answer to be tried once more.
 	again *again
+
+	// scope is what it is about, once it is with the lane.
+	scope scope
 }
 
 // again is an answer that failed and will be tried once more.
@@ -49,10 +54,10 @@ type queue struct {
 	items   []*item    // a ring
 	first   int
 	n       int
-	most    int // waited at once since paths was made
+	most    int // waited at once since told was made
 	dropped uint64
-	paths   map[string][]*event.Change // waiting changes of a path, in order
-	taken   uint64                     // first moment of the change that was taken and is not done with, 0 if none
+	told    told
+	taken   uint64 // first moment of the change that was taken and is not done with, 0 if none
 
 	ready chan struct{} // has one token when there may be items
 	space chan struct{} // has one token when an item was taken
@@ -60,7 +65,7 @@ type queue struct {
 
 func newQueue(limit int) *queue {
 	return &queue{
-		limit: limit, items: make([]*item, limit), paths: make(map[string][]*event.Change),
+		limit: limit, items: make([]*item, limit), told: newTold(),
 		ready: make(chan struct{}, 1), space: make(chan struct{}, 1),
 	}
 }
@@ -81,12 +86,7 @@ func (q *queue) putBelow(it *item, limit int, count bool) bool {
 	q.items[(q.first+q.n)%len(q.items)] = it
 	q.n++
 	q.most = max(q.most, q.n)
-	if c := it.change; c != nil && c.Op != event.OpOpen && !c.Blocked {
-		q.index(c.Path, c)
-		if c.PathTo != c.Path {
-			q.index(c.PathTo, c)
-		}
-	}
+	q.told.add(it.change)
 	q.mu.Unlock()
 	signal(q.ready)
 	return true
@@ -96,12 +96,6 @@ func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
-	}
-}
-
-func (q *queue) index(path string, c *event.Change) {
-	if path != "" {
-		q.paths[path] = append(q.paths[path], c)
 	}
 }
 
@@ -116,13 +110,12 @@ func (q *queue) take() *item {
 	q.items[q.first] = nil
 	q.first = (q.first + 1) % len(q.items)
 	if q.n--; q.n == 0 && q.most > 4096 {
-		q.paths, q.most = make(map[string][]*event.Change), 0 // a map keeps the room of a burst
+		q.told, q.most = newTold(), 0 // a map keeps the room of a burst
 	}
-	if c := it.change; c != nil {
-		q.taken = c.First
-		q.unindex(c.Path, c)
-		q.unindex(c.PathTo, c)
+	if it.change != nil {
+		q.taken = it.change.First
 	}
+	q.told.remove(it.change)
 	q.mu.Unlock()
 	signal(q.space)
 	return it
@@ -135,36 +128,11 @@ func (q *queue) done() {
 	q.taken = 0
 }
 
-func (q *queue) unindex(path string, c *event.Change) {
-	list := q.paths[path]
-	if len(list) == 0 || list[0] != c {
-		return
-	}
-	if len(list) == 1 {
-		delete(q.paths, path)
-		return
-	}
-	q.paths[path] = list[1:]
-}
-
-// later tells what waits for a path: for itself, or for a directory above it that
-// goes or moves.
+// later tells what waits for a path.
 func (q *queue) later(path string) coalesce.Later {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var l coalesce.Later
-	for _, c := range q.paths[path] {
-		l = l.Merge(coalesce.LaterOf(c, path))
-	}
-	for i := len(path) - 1; i > 0; i-- {
-		if path[i] != '/' {
-			continue
-		}
-		for _, c := range q.paths[path[:i]] {
-			l = l.Merge(coalesce.LaterOf(c, path[:i]).Inside(path[i:]))
-		}
-	}
-	return l
+	return q.told.later(path)
 }
 
 // oldest is the moment of the first operation that waits or is worked on, false if

@@ -207,7 +207,7 @@ func (s *scans) do(j *job) {
 	}
 	err := errors.Join(errs...)
 	if err == nil {
-		err = s.put(&item{call: func() { s.dealt(j) }})
+		err = s.put(&item{call: func(context.Context) { s.dealt(j) }})
 	}
 	if err != nil {
 		s.close(j, err)
@@ -220,7 +220,7 @@ func (s *scans) swap(j *job, root string) error {
 	if rule, ok := s.p.o.Rule(root); !j.swapped || !ok || rule.Mode != event.ModeObserve {
 		return nil
 	}
-	return s.p.inTurn(func() {
+	return s.p.inTurn(root, func(context.Context) {
 		before, after, swapped := s.p.states.Swap(s.p.tree(root))
 		if swapped && j.note != nil {
 			j.note(root, before, after)
@@ -501,9 +501,9 @@ func (p *Pipeline) observes(root, path string) bool {
 }
 
 // catchUp lets the vault follow the last records of an earlier run, as far as what
-// they tell is still so. It runs in the slow side's turn.
-func (p *Pipeline) catchUp(told []rehash.Told) {
-	keep := func(path, id string) {
+// they tell is still so.
+func (p *Pipeline) catchUp(told []rehash.Told) error {
+	keep := func(ctx context.Context, path, id string) {
 		e, ok := p.states.Known().Get(path)
 		if rule, watched := p.o.Rule(path); !ok || !watched || rule.Mode != event.ModeObserve || e.State.Unread != "" {
 			return
@@ -511,15 +511,24 @@ func (p *Pipeline) catchUp(told []rehash.Told) {
 		if v, kept := p.o.Vault.Latest(path); kept && v.Same(&e.State) || !kept && !e.State.Exists {
 			return
 		}
-		p.kept(path, p.o.Vault.Keep(path, e.State, nil, Provenance{Record: id, Reason: "was not kept when it was recorded"}))
+		p.aside(ctx, e.State.Size, func() {
+			err := p.o.Vault.Keep(path, e.State, nil, Provenance{Record: id, Reason: "was not kept when it was recorded"})
+			p.kept(path, err)
+		})
 	}
 	for i := range told {
 		t := &told[i]
-		keep(t.Path, t.ID)
-		if t.To != "" {
-			keep(t.To, t.ID)
+		err := p.scans.put(&item{about: []string{t.Path, t.To}, call: func(ctx context.Context) {
+			keep(ctx, t.Path, t.ID)
+			if t.To != "" {
+				keep(ctx, t.To, t.ID)
+			}
+		}})
+		if err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // trustTold lets what an expected change in a tree left be trusted, if it is there still
@@ -549,7 +558,7 @@ func (p *Pipeline) trustTold(root string, t *rehash.Told) {
 		in = nil
 	}
 	if same {
-		p.kept(path, p.keepVersion(path, s, in, Provenance{Record: t.ID, Reason: "was not kept when it was recorded", Trust: true}))
+		p.kept(path, p.keepVersion(context.Background(), path, s, in, Provenance{Record: t.ID, Reason: "was not kept when it was recorded", Trust: true}))
 	}
 }
 
@@ -572,10 +581,11 @@ func (p *Pipeline) Rescan(ctx context.Context, trees []string, reason string) er
 // that is so.
 func (p *Pipeline) Took(ctx context.Context, paths []string) error {
 	done := make(chan error, 1)
-	err := p.scans.put(&item{call: func() {
+	err := p.scans.put(&item{about: paths, call: func(turn context.Context) {
+		read := context.WithValue(ctx, onLane{}, turn.Value(onLane{}))
 		var errs []error
 		for _, path := range paths {
-			errs = append(errs, p.states.Refresh(ctx, path))
+			errs = append(errs, p.states.Refresh(read, path))
 		}
 		done <- errors.Join(errs...)
 	}})

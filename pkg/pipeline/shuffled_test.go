@@ -14,9 +14,12 @@ import (
 
 // shuffled is a tree of directories that are alike in themselves, with one more
 // outside; all that is done to it is to end as it was.
-func shuffled(t *testing.T, do func(s *pipelinetest.Scene, a *pipelinetest.Actor)) {
+func shuffled(t *testing.T, large bool, do func(s *pipelinetest.Scene, a *pipelinetest.Actor)) {
 	t.Helper()
 	s := pipelinetest.NewScene(t, event.ModeRestore)
+	if large {
+		s.Large(1)
+	}
 	for _, d := range []string{s.At("d"), s.At("e"), s.At("d/sub"), s.At("e/sub"), s.Outside + "/evil", s.Outside + "/evil/sub"} {
 		s.Do(errors.Join(os.Mkdir(d, 0o755), os.WriteFile(d+"/same", []byte(d), 0o600), os.WriteFile(fmt.Sprintf("%s/%x", d, d[len(d)-4:]), []byte("x"), 0o600)))
 	}
@@ -64,20 +67,25 @@ func TestADirectoryThatCameBeforeTheMoveWasLookedAtGoesWithAllInIt(t *testing.T)
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			shuffled(t, func(s *pipelinetest.Scene, a *pipelinetest.Actor) { s.Do(tt.do(a)) })
+			shuffled(t, false, func(s *pipelinetest.Scene, a *pipelinetest.Actor) { s.Do(tt.do(a)) })
+		})
+		t.Run(tt.name+", large", func(t *testing.T) {
+			shuffled(t, true, func(s *pipelinetest.Scene, a *pipelinetest.Actor) { s.Do(tt.do(a)) })
 		})
 	}
 }
 
 // The same at random, from seeds.
 func TestDirectoriesThatAreMovedAboutAtRandomAreAllPutBack(t *testing.T) {
-	for _, seed := range []uint64{1, 2, 3, 4, 46, 70, 75, 83, 121, 126, 179, 180} {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+	seeds := []uint64{1, 2, 3, 4, 46, 70, 75, 83, 121, 126, 179, 180}
+	for i, seed := range append(seeds, seeds...) {
+		large := i >= len(seeds)
+		t.Run(fmt.Sprintf("%d, large %v", seed, large), func(t *testing.T) {
 			t.Parallel()
 			rnd := rand.New(rand.NewPCG(seed, 1))
 			names := []string{"d", "e", "d/sub", "e/sub", "t", "e/t", "d/same", "e/same"}
 			one := func() string { return names[rnd.IntN(len(names))] }
-			shuffled(t, func(_ *pipelinetest.Scene, a *pipelinetest.Actor) {
+			shuffled(t, large, func(_ *pipelinetest.Scene, a *pipelinetest.Actor) {
 				for range 3 + rnd.IntN(6) { // which of them succeed is as it comes
 					switch rnd.IntN(6) {
 					case 0:

@@ -21,7 +21,9 @@ import (
 func (p *Pipeline) runBack(ctx context.Context, frontDone <-chan struct{}, back func(context.Context, *item) error) error {
 	p.scans.start()
 	defer p.scans.end()
-	ending, turn := false, false
+	endLane := p.lane.start(ctx, back)
+	defer endLane()
+	ending, first := false, false
 	for {
 		now := p.o.Clock.Boot()
 		if now >= p.stuck.Load() {
@@ -34,26 +36,27 @@ func (p *Pipeline) runBack(ctx context.Context, frontDone <-chan struct{}, back 
 		if !ending && p.yield(ctx) {
 			continue
 		}
-		// In turn, so that looks that have to be repeated do not keep changes waiting.
-		turn = !turn
-		var it *item
-		if turn {
-			it = p.take()
+		room, err := p.lane.room()
+		if err != nil {
+			return err
 		}
-		if it == nil {
-			it = p.delayed.due(now)
+		first = !first
+		did, busy := false, p.lane.n.Load() > 0 // asked first: what it leaves is still to be done
+		if room {
+			if did, err = p.next(ctx, now, first, back); err != nil {
+				return err
+			}
 		}
-		if it == nil && !turn {
-			it = p.take()
-		}
-		if it != nil {
-			if err := p.work(ctx, it, back); err != nil {
+		switch {
+		case did:
+			continue
+		case ending && !busy:
+			return p.lastLooks(ctx, back)
+		case ending || !room:
+			if err := p.awaitLane(ctx); err != nil {
 				return err
 			}
 			continue
-		}
-		if ending {
-			return p.lastLooks(ctx, back)
 		}
 		p.turns.Add(1)
 		ended := p.wait(ctx, now, frontDone)
@@ -62,6 +65,42 @@ func (p *Pipeline) runBack(ctx context.Context, frontDone <-chan struct{}, back 
 			ending = true
 			p.scans.end()
 		}
+	}
+}
+
+// next deals with one item, or sends it to the lane; false: there is none. From the queue
+// and from those for later in turn, so that looks that have to be repeated do not keep
+// changes waiting.
+func (p *Pipeline) next(ctx context.Context, now uint64, first bool, back func(context.Context, *item) error) (bool, error) {
+	p.turn.Lock()
+	defer p.turn.Unlock()
+	var it *item
+	if first {
+		it = p.take()
+	}
+	if it == nil {
+		it = p.delayed.due(now)
+	}
+	if it == nil && !first {
+		it = p.take()
+	}
+	if it == nil {
+		return false, nil
+	}
+	defer p.queue.done()
+	if p.lane.takes(it) {
+		return true, nil
+	}
+	return true, p.work(ctx, it, back)
+}
+
+// awaitLane waits until something in the lane was dealt with.
+func (p *Pipeline) awaitLane(ctx context.Context) error {
+	select {
+	case <-p.lane.moved:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("deal with large files: %w", ctx.Err())
 	}
 }
 
@@ -77,6 +116,8 @@ func (p *Pipeline) take() *item {
 // lastLooks makes the second looks at once that were to be made a little later:
 // nothing is told any more.
 func (p *Pipeline) lastLooks(ctx context.Context, back func(context.Context, *item) error) error {
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	p.closing = true
 	for {
 		it := p.delayed.due(math.MaxUint64)
@@ -116,7 +157,9 @@ func (p *Pipeline) yield(ctx context.Context) bool {
 func (p *Pipeline) wait(ctx context.Context, now uint64, frontDone <-chan struct{}) bool {
 	var due <-chan time.Time
 	stop := func() bool { return true }
+	p.turn.Lock()
 	at, ok := p.delayed.next()
+	p.turn.Unlock()
 	if g, gok := p.gaps.next(); gok && (!ok || max(g, p.stuck.Load()) < at) {
 		at, ok = max(g, p.stuck.Load()), true
 	}
@@ -137,7 +180,6 @@ func (p *Pipeline) wait(ctx context.Context, now uint64, frontDone <-chan struct
 
 // work does one piece of work.
 func (p *Pipeline) work(ctx context.Context, it *item, back func(context.Context, *item) error) error {
-	defer p.queue.done()
 	switch {
 	case it.record != nil:
 		if f, ok := p.o.Attribute.(Finisher); ok {
@@ -150,7 +192,7 @@ func (p *Pipeline) work(ctx context.Context, it *item, back func(context.Context
 		}
 		return err
 	case it.call != nil:
-		it.call()
+		it.call(ctx)
 		return nil
 	case it.again != nil:
 		return p.retry(ctx, it.again)
@@ -313,7 +355,7 @@ func (p *Pipeline) compare(dir string) {
 	if len(p.compares) == 0 {
 		now := p.o.Clock.Boot()
 		d := max(p.o.SelfDelay, until(p.compareAt.Load(), now))
-		p.delay(d, &item{call: func() {
+		p.delay(d, &item{call: func(context.Context) {
 			trees := make([]string, 0, len(p.compares))
 			for t := range p.compares {
 				trees = append(trees, t)

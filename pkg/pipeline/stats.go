@@ -48,6 +48,11 @@ type Stats struct {
 	Waiting uint64
 	Doubt   event.Time
 
+	// Aside is what waits behind large files, these included; Large is how many of
+	// these there were.
+	Aside, AsideLimit int
+	Large             uint64
+
 	HandoverUsed, HandoverSize int
 	HandoverDropped            uint64
 	QueueLen, QueueLimit       int
@@ -66,11 +71,13 @@ func (p *Pipeline) Stats() Stats {
 	// waited all the time.
 	turn := p.turns.Load()
 	var s Stats
+	s.Waiting = uint64(p.lane.n.Load()) // first: only the slow side sends anything there
 	s.HandoverUsed, s.HandoverSize, s.HandoverDropped = p.in.stats()
 	s.Coalesce = p.table.Stats()
 	s.QueueLen, s.QueueDropped = p.queue.stats()
-	s.Waiting, s.Doubt = p.gaps.waiting()
-	s.Waiting += uint64(s.HandoverUsed) + uint64(s.Coalesce.Pending) + uint64(s.QueueLen) + uint64(p.delayed.n.Load()) + uint64(p.scans.open.Load())
+	n, doubt := p.gaps.waiting()
+	s.Doubt = doubt
+	s.Waiting += n + uint64(s.HandoverUsed) + uint64(s.Coalesce.Pending) + uint64(s.QueueLen) + uint64(p.delayed.n.Load()) + uint64(p.scans.open.Load())
 	if turn%2 != 0 || p.turns.Load() != turn {
 		s.Waiting++
 	}
@@ -94,6 +101,8 @@ func (p *Pipeline) count(s *Stats) {
 	s.Unkept, s.Rescans, s.RescansFailed = n.unkept.Load(), n.rescans.Load(), n.rescansFailed.Load()
 	s.Processes, s.Crowded = n.processes.Load(), n.crowded.Load()
 	s.Held, s.MappedRead, s.MappedPutOff = n.held.Load(), n.mappedRead.Load(), n.mappedPutOff.Load()
+	s.Aside, s.Large, _ = p.lane.stats()
+	s.AsideLimit = p.o.Behind
 	s.QueueLimit, s.Rehash, s.Stop = p.queue.limit, p.states.Stats(), p.stopper.Stats()
 	if p.responder != nil {
 		s.Respond = p.responder.Stats()
@@ -110,7 +119,10 @@ type Limit struct {
 // becomes of what lies beyond one is told where the bound is defined.
 func (p *Pipeline) Limits() []Limit {
 	c := p.table.Stats()
+	_, large, full := p.lane.stats()
 	l := []Limit{
+		{"bytes that are read or put back before the next change is looked at", p.o.Large, large},
+		{"changes that wait for a large file at once", uint64(p.o.Behind), full},
 		{"descriptors and mappings remembered of before a rule", coalesce.DefaultMaxHeld, c.HeldOverflow},
 		{"files being changed at once", coalesce.DefaultMaxOpen, c.Overflow},
 		{"path bytes of an event", 4096, c.Cut},
@@ -134,6 +146,7 @@ func (s Stats) Map() map[string]uint64 {
 	return map[string]uint64{
 		"decode_events": s.Events, "decode_spoilt": s.Spoilt,
 		"pipeline_waiting": s.Waiting, "pipeline_doubt": uint64(s.Doubt), "pipeline_lost": s.Lost, "pipeline_gaps": s.Gaps,
+		"pipeline_large": s.Large, "pipeline_behind_large": uint64(s.Aside),
 		"pipeline_rescans": s.Rescans, "pipeline_rescans_failed": s.RescansFailed,
 		"pipeline_handover_dropped": s.HandoverDropped, "pipeline_queue_dropped": s.QueueDropped,
 		"coalesce_events": s.Coalesce.Events, "coalesce_skipped": s.Coalesce.Skipped, "coalesce_failed": s.Coalesce.Failed,

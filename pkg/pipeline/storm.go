@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -66,7 +67,7 @@ func (p *Pipeline) calm() {
 
 // keepVersion hands a version to the vault. One that is to be trusted waits for
 // that while a mass change is under way.
-func (p *Pipeline) keepVersion(path string, s event.State, in rehash.Intake, pr Provenance) error {
+func (p *Pipeline) keepVersion(ctx context.Context, path string, s event.State, in rehash.Intake, pr Provenance) error {
 	if pr.Trust && p.responder.Storm().On {
 		pr.Trust = false
 		pr.Reason += ", to be trusted when the mass change is over"
@@ -76,11 +77,13 @@ func (p *Pipeline) keepVersion(path string, s event.State, in rehash.Intake, pr 
 			p.n.unpromoted.Add(1)
 		}
 	}
-	return p.o.Vault.Keep(path, s, in, pr)
+	var err error
+	p.aside(ctx, s.Size, func() { err = p.o.Vault.Keep(path, s, in, pr) })
+	return err
 }
 
 // thaw promotes what waited for the end of a mass change, where it is still there.
-func (p *Pipeline) thaw() {
+func (p *Pipeline) thaw(context.Context) {
 	for _, path := range p.frozen {
 		want, ok := p.o.Vault.Latest(path)
 		known, is := p.states.Known().Get(path)

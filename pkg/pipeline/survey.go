@@ -82,7 +82,7 @@ func (p *Pipeline) EnrolSurveyed(ctx context.Context, root string, marks []rehas
 		err = one(root)
 	}
 	if err == nil {
-		err = p.inTurn(func() { e.Changed = p.changed(root, &e.Paths) })
+		err = p.inTurn(root, func(context.Context) { e.Changed = p.changed(root, &e.Paths) })
 	}
 	if err == nil {
 		err = p.o.Vault.Sync()
@@ -101,7 +101,7 @@ func (p *Pipeline) enrolOne(ctx context.Context, path string, m *rehash.Mark, e 
 	c := p.states.Capture(ctx, path)
 	s, rerr := c.State()
 	var kerr error
-	err = p.inTurn(func() {
+	err = p.inTurn(path, func(turn context.Context) {
 		in := c.Content()
 		_, kept := p.o.Vault.Latest(path)
 		if kept || !s.Exists || rerr != nil {
@@ -117,7 +117,8 @@ func (p *Pipeline) enrolOne(ctx context.Context, path string, m *rehash.Mark, e 
 		if p.states.AsSurveyed(m, &c) {
 			pr = Provenance{Reason: "found when its tree was enrolled", Trust: true}
 		}
-		if kerr = p.o.Vault.Keep(path, s, in, pr); kerr == nil {
+		p.aside(turn, s.Size, func() { kerr = p.o.Vault.Keep(path, s, in, pr) })
+		if kerr == nil {
 			p.states.Settle(&c)
 		}
 	})
@@ -154,10 +155,10 @@ func (p *Pipeline) changed(root string, n *int) []string {
 	return out
 }
 
-// inTurn does something in the slow side's turn and waits for it.
-func (p *Pipeline) inTurn(f func()) error {
+// inTurn does something about a path, and all below it, in its turn and waits for it.
+func (p *Pipeline) inTurn(about string, f func(context.Context)) error {
 	done := make(chan struct{})
-	if err := p.scans.put(&item{call: func() { f(); close(done) }}); err != nil {
+	if err := p.scans.put(&item{about: []string{about}, call: func(ctx context.Context) { f(ctx); close(done) }}); err != nil {
 		return err
 	}
 	select {

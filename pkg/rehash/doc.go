@@ -22,7 +22,7 @@
 // is named in Finding.Again, Looks or Compare, to be looked at once more. So the
 // records tell the tree once nothing waits (vmtests/replay is such a reader).
 //
-// Called by pkg/pipeline from one goroutine; Scan reads in parallel and may run
+// Called by pkg/pipeline, one call at a time; Scan reads in parallel and may run
 // beside it. It does not judge, and it keeps no content: it hands the bytes that
 // it reads to an Intake, for who keeps versions.
 package rehash

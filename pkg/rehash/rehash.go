@@ -23,6 +23,12 @@ type Options struct {
 
 	// Read returns the state of a path now; default digest.ReadPath.
 	Read func(ctx context.Context, path string, sink io.Writer) (event.State, error)
+	// Aside is handed the reading of a path: it calls once and returns true if that takes
+	// long, else false; nil: nothing does. once reads with ReadOnce: who keeps writing a
+	// large file sends events, and it is looked at again. Default digest.ReadPathOnce, or
+	// Read if that is set.
+	Aside    func(ctx context.Context, path string, once func()) bool
+	ReadOnce func(ctx context.Context, path string, sink io.Writer) (event.State, error)
 	// Keep is Read for Enrol, which keeps what is read; nil: nothing is kept.
 	Keep func(ctx context.Context, path string) (event.State, error)
 	// Intake returns where the content goes that Check reads, so that it need not
@@ -69,6 +75,12 @@ type Rehash struct {
 
 // New returns a Rehash that knows nothing.
 func New(o Options) *Rehash {
+	if o.ReadOnce == nil {
+		o.ReadOnce = o.Read
+	}
+	if o.ReadOnce == nil {
+		o.ReadOnce = digest.ReadPathOnce
+	}
 	if o.Read == nil {
 		o.Read = digest.ReadPath
 	}
@@ -83,6 +95,14 @@ func (r *Rehash) Known() *Known { return &r.known }
 
 // Read returns the state of a path now and writes its content to sink; what is known stays.
 func (r *Rehash) Read(ctx context.Context, path string, sink io.Writer) (event.State, error) {
+	return r.readPath(ctx, path, sink)
+}
+
+func (r *Rehash) readPath(ctx context.Context, path string, sink io.Writer) (s event.State, err error) {
+	once := func() { s, err = r.o.ReadOnce(ctx, path, sink) }
+	if r.o.Aside != nil && r.o.Aside(ctx, path, once) {
+		return s, err
+	}
 	return r.o.Read(ctx, path, sink)
 }
 
@@ -114,11 +134,11 @@ func (r *Rehash) read(ctx context.Context, path string, in Intake) look {
 	if in != nil {
 		sink = in
 	}
-	l := r.readBy(path, func() (event.State, error) { return r.o.Read(ctx, path, sink) })
+	l := r.readBy(path, func() (event.State, error) { return r.readPath(ctx, path, sink) })
 	if l.err != nil && !l.unstable && in != nil && ctx.Err() == nil {
 		// It may be the receiver that failed: what is there is told all the same.
 		derr := in.Discard()
-		l = r.readBy(path, func() (event.State, error) { return r.o.Read(ctx, path, nil) })
+		l = r.readBy(path, func() (event.State, error) { return r.readPath(ctx, path, nil) })
 		l.err, in = errors.Join(l.err, derr), nil
 	}
 	l.in = in

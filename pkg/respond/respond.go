@@ -14,7 +14,7 @@
 // record about that. A path that existed and of which no trusted version is kept is left alone, and
 // the journal says so.
 //
-// Called by pkg/pipeline, from one goroutine. The deed itself is the Vault's
+// Called by pkg/pipeline, one call at a time but for the deed. That itself is the Vault's
 // (rollback, behind an interface). It does not guarantee that the step wins a race
 // against somebody who goes on changing the path; each such change comes through
 // the stages again.
