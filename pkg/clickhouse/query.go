@@ -311,15 +311,13 @@ func (c *conditions) path(pattern string) {
 		c.and("("+strings.ReplaceAll(term, "PATH", "path")+" OR "+strings.ReplaceAll(term, "PATH", "path_to")+")", arg, arg)
 	}
 	kind, prefix := query.ParsePath(pattern)
-	if kind == query.PathExact { // as one index has it
-		c.and("has(array(path, path_to), ?)", pattern)
-		return
-	}
-	// One index has both names of a record in it.
+	// One index has both names of a record in it. It is looked at for one path too: its largest pieces tell soonest that a path is nowhere.
 	if text := query.Literal(pattern); len(text) >= 4 {
 		c.and("concat(path, '\\n', path_to) LIKE ?", contains(text))
 	}
 	switch kind {
+	case query.PathExact: // as another index has it
+		c.and("has(array(path, path_to), ?)", pattern)
 	case query.PathPrefix:
 		either("startsWith(PATH, ?)", prefix)
 	default:
