@@ -32,17 +32,26 @@ stop_daemon() {
 	hf stop --reason "${1:-the script is over}" --wait && wait $pid || { echo "stop_daemon: exit code $?"; tail -n 20 /out/daemon.log; return 1; }
 }
 
-# settle returns when no record has been added for two seconds.
+# settle returns when no record has been added for two seconds. It leaves the newest one
+# in $newest: in an emulated machine each further program costs half a second.
 settle() {
-	local last=-1 now n
+	local last=- n
 	for n in $(seq 60); do
-		now=$(hf log --json --limit 1 | jq .seq)
-		[ "$now" = "$last" ] && return
-		last=$now
+		newest=$(hf log --json --limit 1)
+		[ "$newest" = "$last" ] && return
+		last=$newest
 		sleep 2
 	done
 	echo "settle: records keep coming: $last"
 	return 1
+}
+
+# mark settles and leaves the number of the newest record in $since.
+since=0
+mark() {
+	settle
+	[[ $newest =~ ,\"seq\":([0-9]+), ]] || { echo "mark: no number in $newest"; return 1; }
+	since=${BASH_REMATCH[1]}
 }
 
 # settle_all returns when everything that was done until now is recorded: nothing
