@@ -140,7 +140,7 @@ func (t Target) TTL(column string) string {
 // Retained lists the tables whose rows have an end. A migration that makes one more
 // names it here.
 func Retained() []string {
-	return []string{"records", "checkpoints", "hourly", "sessions", "roots", "notable"}
+	return []string{"records", "checkpoints", "hourly", "sessions", "roots", "notable", "displaced"}
 }
 
 // Retain is the statement that gives a table of Retained the retention of t.

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // reachChunk bounds what one question of Reach makes the server hold in memory.
@@ -70,18 +71,43 @@ func (db *DB) Checkpoints(ctx context.Context, hostID string) (notes [][]byte, e
 	return notes, db.explain(op, rows.Err())
 }
 
+// Notes calls fn with signed notes of a host that the server keeps: all that are over more than above records, and Checkpoints.
+func (db *DB) Notes(ctx context.Context, hostID string, above uint64, fn func(signed []byte)) error {
+	notes, err := db.Checkpoints(ctx, hostID)
+	if err != nil {
+		return err
+	}
+	for _, n := range notes {
+		fn(n)
+	}
+	const op = "ask for checkpoints of"
+	rows, err := db.conn.Query(ctx, "SELECT note FROM "+db.target.Database+".roots WHERE host_id = ? AND size > ?", hostID, above)
+	if err != nil {
+		return db.explain(op, err)
+	}
+	defer func() { _ = rows.Close() }() // its error is rows.Err's
+	for rows.Next() {
+		var n string
+		if err := rows.Scan(&n); err != nil {
+			return db.explain(op, err)
+		}
+		fn([]byte(n))
+	}
+	return db.explain(op, rows.Err())
+}
+
 // Holds returns the leaf hashes of the rows that the server holds of a host's
-// records first to last, as the server computes them from the bytes. Of a record
-// that is there more than once with different bytes it returns one.
-func (db *DB) Holds(ctx context.Context, hostID string, first, last uint64) (map[uint64][32]byte, error) {
+// records first to last, as the server computes them from the bytes: of each number
+// all that are different.
+func (db *DB) Holds(ctx context.Context, hostID string, first, last uint64) (map[uint64][][32]byte, error) {
 	const op = "ask for records of"
-	rows, err := db.conn.Query(ctx, "SELECT seq, SHA256(concat('\\0', rec)) FROM "+db.target.Database+
+	rows, err := db.conn.Query(ctx, "SELECT DISTINCT seq, SHA256(concat('\\0', rec)) FROM "+db.target.Database+
 		".records WHERE host_id = ? AND seq >= ? AND seq <= ?", hostID, first, last)
 	if err != nil {
 		return nil, db.explain(op, err)
 	}
 	defer func() { _ = rows.Close() }() // its error is rows.Err's
-	out := make(map[uint64][32]byte)
+	out := make(map[uint64][][32]byte)
 	for rows.Next() {
 		var (
 			seq  uint64
@@ -93,7 +119,28 @@ func (db *DB) Holds(ctx context.Context, hostID string, first, last uint64) (map
 		if len(leaf) != 32 {
 			return nil, fmt.Errorf("ask for records of ClickHouse %s: a hash of %d bytes", db.addr, len(leaf))
 		}
-		out[seq] = [32]byte([]byte(leaf))
+		out[seq] = append(out[seq], [32]byte([]byte(leaf)))
 	}
 	return out, db.explain(op, rows.Err())
+}
+
+// displaceMost bounds the hashes in one statement: the server parses 256 KiB of it.
+const displaceMost = 1000
+
+// Displace copies the rows first to last of a host that have one of the leaf hashes to the table displaced.
+func (db *DB) Displace(ctx context.Context, hostID string, first, last uint64, leaves [][32]byte) error {
+	d := db.target.Database
+	for some := range slices.Chunk(leaves, displaceMost) {
+		names := make([]string, len(some))
+		for i, l := range some {
+			names[i] = fmt.Sprintf("%X", l)
+		}
+		var c conditions
+		c.and("host_id = ? AND seq >= ? AND seq <= ?", hostID, first, last)
+		c.among("hex(SHA256(concat('\\0', rec)))", names)
+		if err := db.conn.Exec(ctx, "INSERT INTO "+d+".displaced (host_id, host, boot, seq, rec, arrived) SELECT host_id, host, boot, seq, rec, received FROM "+d+".records"+c.clause(), c.args...); err != nil {
+			return db.explain("copy rows to the table displaced of", err)
+		}
+	}
+	return nil
 }

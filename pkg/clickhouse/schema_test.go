@@ -219,7 +219,7 @@ func TestRetentionChangesByApply(t *testing.T) {
 	for _, c := range []struct {
 		keep, tables, rows int
 		says               string
-	}{{400, 0, 2, ""}, {-1, 6, 2, "retention of records: for ever, was 400 days"}, {200, 6, 2, "retention of records: 200 days, was for ever"}, {30, 6, 1, "retention of records: 30 days, was 200 days"}} {
+	}{{400, 0, 2, ""}, {-1, 7, 2, "retention of records: for ever, was 400 days"}, {200, 7, 2, "retention of records: 200 days, was for ever"}, {30, 7, 1, "retention of records: 30 days, was 200 days"}} {
 		done := apply(c.keep)
 		if len(done) != c.tables || c.tables > 0 && done[0] != c.says {
 			t.Errorf("keep %d: %v, want %d changes, the first %q", c.keep, done, c.tables, c.says)

@@ -13,7 +13,7 @@ type batch struct {
 	records     [][]byte
 	bytes       int
 	first, last uint64
-	leaf        [32]byte // of the last record
+	leaves      [][32]byte
 }
 
 func (b *batch) rows() int { return len(b.records) }
@@ -25,13 +25,13 @@ func (b *batch) add(e Entry) {
 	b.records = append(b.records, e.Bytes)
 	b.bytes += len(e.Bytes)
 	b.last = e.Seq
-	b.leaf = leafOf(e.Bytes)
+	b.leaves = append(b.leaves, leafOf(e.Bytes))
 }
 
 // token names the batch for the sink: the same records give the same token, in
 // this process and in the next.
 func (b *batch) token(hostID string) string {
-	return fmt.Sprintf("%s/%d-%d/%x", hostID, b.first, b.last, b.leaf[:8])
+	return fmt.Sprintf("%s/%d-%d/%x", hostID, b.first, b.last, b.leaves[len(b.leaves)-1][:8])
 }
 
 // collect reads a batch, from first on: it is full, or its first record has waited

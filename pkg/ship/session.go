@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -27,20 +28,27 @@ func (s *Shipper) session(ctx context.Context, f *positionFile) error {
 	if err := s.ask(ctx, s.dst.Ready); err != nil {
 		return err
 	}
-	newest, err := s.resume(ctx)
+	s.judged = false
+	unbroken, newest, err := s.resume(ctx)
 	if err != nil {
 		return err
 	}
-	if s.pos.first <= s.pos.confirmed+1 && s.pos.confirmed < s.pos.last {
+	if s.pos.first <= unbroken+1 && unbroken < s.pos.last {
 		if newest, err = s.again(ctx); err != nil {
 			return err
 		}
 	}
-	if newest > s.pos.confirmed {
-		if err := s.repair(ctx, s.pos.confirmed+1, newest); err != nil {
+	end, err := s.src.Newest()
+	if err != nil {
+		return fmt.Errorf("read journal: %w", err)
+	}
+	held := min(newest, end)
+	compared := held > s.pos.confirmed
+	if compared {
+		if err := s.repair(ctx, s.pos.confirmed+1, held); err != nil {
 			return err
 		}
-		s.pos.confirmed = newest
+		s.pos.confirmed = held
 	}
 	if err := f.save(s.pos, true); err != nil {
 		return err
@@ -50,6 +58,11 @@ func (s *Shipper) session(ctx context.Context, f *positionFile) error {
 		st.Shipped, st.Confirmed = s.pos.confirmed, s.pos.confirmed
 	})
 	s.o.Logger.Info("shipping", "stage", "ship", "after", s.pos.confirmed)
+	if compared { // what was repaired may be all there is
+		if err := s.checkpoint(ctx); err != nil {
+			return err
+		}
+	}
 	return s.follow(ctx, f)
 }
 
@@ -68,7 +81,7 @@ func (s *Shipper) reach(ctx context.Context, after uint64) (unbroken, newest uin
 	return unbroken, newest, err
 }
 
-func (s *Shipper) holds(ctx context.Context, first, last uint64) (held map[uint64][32]byte, err error) {
+func (s *Shipper) holds(ctx context.Context, first, last uint64) (held map[uint64][][32]byte, err error) {
 	err = s.ask(ctx, func(ctx context.Context) error {
 		held, err = s.dst.Holds(ctx, s.o.HostID, first, last)
 		return err
@@ -76,15 +89,15 @@ func (s *Shipper) holds(ctx context.Context, first, last uint64) (held map[uint6
 	return held, err
 }
 
-// resume sets the confirmed position to what the sink says, and returns the newest
-// record that it holds. The hint saves asking for everything; it is believed as far
-// as the sink still holds the record that it names.
-func (s *Shipper) resume(ctx context.Context) (newest uint64, err error) {
+// resume sets the confirmed position to where rows must be compared, and returns the end of
+// the run of rows behind it and the newest that the sink holds, whosever they are. The hint saves comparing
+// everything; it is believed if the sink still holds the record that it names.
+func (s *Shipper) resume(ctx context.Context) (unbroken, newest uint64, err error) {
 	base := s.pos.confirmed
 	if base > 0 {
 		held, err := s.holds(ctx, base, base)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if _, ok := held[base]; !ok {
 			base = 0
@@ -92,24 +105,24 @@ func (s *Shipper) resume(ctx context.Context) (newest uint64, err error) {
 	}
 	oldest, err := s.oldest(ctx, base+1)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if oldest > base+1 { // the journal no longer has what is before
 		base = oldest - 1
 	}
-	unbroken, newest, err := s.reach(ctx, base)
+	unbroken, newest, err = s.reach(ctx, base)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if from := max(s.pos.confirmed, newest); oldest > from+1 {
 		s.update(func(st *Stats) { st.Skipped += oldest - 1 - from })
 		s.o.Logger.Error("the journal no longer has records that were not shipped", "stage", "ship", "first", from+1, "last", oldest-1)
 	}
 	if err := s.recognize(ctx, newest); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	s.pos.confirmed = unbroken
-	return newest, nil
+	s.pos.confirmed = base
+	return unbroken, newest, nil
 }
 
 // oldest returns the number of the first record at or behind seq, 0 if none is there.
@@ -141,21 +154,22 @@ func (s *Shipper) seek(seq uint64) error {
 
 // recognize holds the sink's newest records against the journal. One that differs
 // among ones that do not was altered, which is for verify to report; if none
-// agrees it is another log.
+// agrees, or there are later ones, what is signed must show that it is this log.
 func (s *Shipper) recognize(ctx context.Context, newest uint64) error {
+	s.ahead = newest
 	if newest == 0 {
 		return nil
-	}
-	first := uint64(1)
-	if newest > probe {
-		first = newest - probe + 1
 	}
 	end, err := s.src.Newest()
 	if err != nil {
 		return fmt.Errorf("read journal: %w", err)
 	}
 	if end < newest {
-		return fmt.Errorf("resume: %w (it has %d, the journal ends at %d)", ErrAhead, newest, end)
+		return s.beyond(ctx, newest, end)
+	}
+	first := uint64(1)
+	if newest > probe {
+		first = newest - probe + 1
 	}
 	held, err := s.holds(ctx, first, newest)
 	if err != nil {
@@ -163,9 +177,9 @@ func (s *Shipper) recognize(ctx context.Context, newest uint64) error {
 	}
 	compared, agree := 0, 0
 	err = s.read(ctx, first, newest, func(e Entry) error {
-		if leaf, ok := held[e.Seq]; ok {
+		if leaves := held[e.Seq]; len(leaves) > 0 {
 			compared++
-			if leaf == leafOf(e.Bytes) {
+			if slices.Contains(leaves, leafOf(e.Bytes)) {
 				agree++
 			}
 		}
@@ -175,7 +189,7 @@ func (s *Shipper) recognize(ctx context.Context, newest uint64) error {
 	case err != nil:
 		return err
 	case compared > 0 && agree == 0:
-		return fmt.Errorf("resume: %w (records %d to %d)", ErrOtherLog, first, newest)
+		return s.judge(ctx, fmt.Errorf("resume: %w (records %d to %d)", ErrOtherLog, first, newest))
 	}
 	return nil
 }
@@ -217,17 +231,20 @@ func (s *Shipper) again(ctx context.Context) (newest uint64, err error) {
 	}
 	// With other bounds there is no such batch to repeat.
 	if b.rows() > 0 && b.first == s.pos.first && b.last == s.pos.last {
+		if err := s.clear(ctx, &b); err != nil {
+			return 0, err
+		}
 		if err := s.send(ctx, b.token(s.o.HostID), &b); err != nil {
 			return 0, err
 		}
 	}
-	s.pos.confirmed, newest, err = s.reach(ctx, s.pos.confirmed)
+	_, newest, err = s.reach(ctx, s.pos.confirmed)
 	return newest, err
 }
 
 // repair sends those of the records first to last that the sink does not hold,
 // with tokens of their own: the sink may remember the token of a batch whose rows
-// are gone.
+// are gone. Rows at their numbers that are others are displaced.
 func (s *Shipper) repair(ctx context.Context, first, last uint64) error {
 	for from := first; from <= last; {
 		to := min(last, from+uint64(s.o.BatchRows)-1)
@@ -236,7 +253,12 @@ func (s *Shipper) repair(ctx context.Context, first, last uint64) error {
 			return err
 		}
 		var b batch
+		var strange Foreign
 		flush := func() error {
+			if err := s.displace(ctx, strange); err != nil {
+				return err
+			}
+			strange = Foreign{}
 			if b.rows() == 0 {
 				return nil
 			}
@@ -249,7 +271,7 @@ func (s *Shipper) repair(ctx context.Context, first, last uint64) error {
 			return nil
 		}
 		err = s.read(ctx, from, to, func(e Entry) error {
-			if _, ok := held[e.Seq]; ok {
+			if strange.add(e.Seq, leafOf(e.Bytes), held[e.Seq]) {
 				return nil
 			}
 			if b.add(e); b.bytes >= s.o.BatchBytes {
@@ -295,6 +317,11 @@ func (s *Shipper) follow(ctx context.Context, f *positionFile) error {
 			s.pos.first, s.pos.last = b.first, b.last
 			if err := f.save(s.pos, false); err != nil {
 				return err
+			}
+			if b.first <= s.ahead {
+				if err := s.clear(ctx, b); err != nil {
+					return err
+				}
 			}
 			if err := s.send(ctx, b.token(s.o.HostID), b); err != nil {
 				return err
@@ -354,7 +381,10 @@ func (s *Shipper) send(ctx context.Context, token string, b *batch) error {
 // behind; what stays missing is sent again.
 func (s *Shipper) confirm(ctx context.Context, f *positionFile, shipped uint64) error {
 	for try := 0; ; try++ {
-		unbroken, _, err := s.reach(ctx, s.pos.confirmed)
+		unbroken, newest, err := s.reach(ctx, s.pos.confirmed)
+		if err == nil {
+			err = s.overtaken(ctx, newest)
+		}
 		if err != nil {
 			return err
 		}

@@ -35,12 +35,18 @@ type Sink interface {
 	// Reach returns the end of the run of records without a gap that the sink holds
 	// behind after (after itself if there is none), and the newest it holds at all.
 	Reach(ctx context.Context, hostID string, after uint64) (unbroken, newest uint64, err error)
-	// Holds returns the leaf hashes of the records first to last that the sink has.
-	Holds(ctx context.Context, hostID string, first, last uint64) (map[uint64][32]byte, error)
+	// Holds returns the leaf hashes of the records first to last that the sink has: of a number all that are different.
+	Holds(ctx context.Context, hostID string, first, last uint64) (map[uint64][][32]byte, error)
+	// Displace keeps a copy of those of the records first to last that have one of the leaf hashes, where nothing replaces it.
+	Displace(ctx context.Context, hostID string, first, last uint64, leaves [][32]byte) error
 	// Send stores the records. The same records with the same token are stored once.
 	Send(ctx context.Context, token string, records [][]byte) error
 	// Handed returns the leaf hashes of the changes of key that the sink has of a host's log.
 	Handed(ctx context.Context, hostID string) (map[[32]byte]bool, error)
+	// Changes returns the changes of key that the sink has of a host's log.
+	Changes(ctx context.Context, hostID string) ([][]byte, error)
+	// Notes hands over signed checkpoints that the sink has of a host's log, among them all over more than above records.
+	Notes(ctx context.Context, hostID string, above uint64, fn func(signed []byte)) error
 	// SendCheckpoint stores a signed checkpoint, or a change of key, over the first size records.
 	SendCheckpoint(ctx context.Context, hostID string, size uint64, note []byte) error
 }
@@ -66,6 +72,14 @@ type Options struct {
 	// Changes returns the changes of key (signed notes, in their order) that it did not return before. Without it none are
 	// shipped, and who has the first key alone cannot follow the later ones.
 	Changes func() ([][]byte, error)
+
+	// Stand tells how signed notes (changes of key, and what each hands over) stand to the journal, of which end records
+	// are there. Without it shipping stops at the first row that is not the journal's.
+	Stand func(end uint64, changes [][]byte, each func(func(signed []byte)) error) (Standing, error)
+
+	// Foreign is told of rows that are not the journal's, before others come to their place. It puts them on the record: on an
+	// error shipping does not go on. The same ones are told again after a restart.
+	Foreign func(ctx context.Context, f Foreign) error
 
 	Now    func() time.Time
 	Jitter func() float64                                  // in [0,1)
@@ -114,6 +128,7 @@ type Stats struct {
 	Batches    uint64    `json:"batches"`    // acknowledged since the start
 	Retries    uint64    `json:"retries"`    // times that shipping had to begin again
 	Repaired   uint64    `json:"repaired"`   // records sent again because the sink did not hold them
+	Foreign    uint64    `json:"foreign"`    // rows that are not the journal's and stood where its own belong
 	Skipped    uint64    `json:"skipped"`    // records that the journal could not give
 	Checkpoint uint64    `json:"checkpoint"` // size of the last checkpoint sent
 	LastError  string    `json:"last_error,omitempty"`
@@ -135,6 +150,9 @@ type Shipper struct {
 	note     []byte
 	changes  [][]byte          // of key, not sent yet
 	handed   map[[32]byte]bool // leaf hashes of those that the sink has; nil: not asked yet
+	judged   bool              // in this session: what is signed at the sink is this log, and not ahead of it
+	ahead    uint64            // the highest number that the sink was seen to hold
+	told     map[told]bool     // of which rows Foreign was told
 
 	mu    sync.Mutex
 	stats Stats

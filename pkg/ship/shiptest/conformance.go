@@ -1,6 +1,7 @@
 package shiptest
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"testing"
@@ -73,8 +74,15 @@ func RunSink(t *testing.T, dst ship.Sink, record func(hostID string, seq uint64)
 			t.Errorf("%d records between 4 and 8, want 4, 5 and 8", len(held))
 		}
 		for _, seq := range []uint64{4, 5, 8} {
-			if want := sha256.Sum256(append([]byte{0}, record("a", seq)...)); held[seq] != want {
+			if want := sha256.Sum256(append([]byte{0}, record("a", seq)...)); len(held[seq]) != 1 || held[seq][0] != want {
 				t.Errorf("record %d: leaf %x, want %x", seq, held[seq], want)
+			}
+		}
+	})
+	t.Run("rows are displaced by their hashes, as often as is asked", func(t *testing.T) {
+		for range 2 {
+			if err := dst.Displace(ctx, "a", 4, 8, [][32]byte{sha256.Sum256(append([]byte{0}, record("a", 5)...)), {}}); err != nil {
+				t.Fatal(err)
 			}
 		}
 	})
@@ -95,6 +103,14 @@ func RunSink(t *testing.T, dst ship.Sink, record func(hostID string, seq uint64)
 		handed, err := dst.Handed(ctx, "a")
 		if want := sha256.Sum256(append([]byte{0}, change...)); err != nil || len(handed) != 1 || !handed[want] {
 			t.Errorf("handed %v, %v, want %v alone", handed, err, want)
+		}
+		changes, err := dst.Changes(ctx, "a")
+		if err != nil || len(changes) != 1 || !bytes.Equal(changes[0], change) {
+			t.Errorf("changes of key %q, %v", changes, err)
+		}
+		found := map[string]bool{}
+		if err := dst.Notes(ctx, "a", 5, func(n []byte) { found[string(n)] = true }); err != nil || !found["note\n\nanother\n"] {
+			t.Errorf("notes %v, %v", found, err)
 		}
 		if handed, err := dst.Handed(ctx, "another"); err != nil || len(handed) != 0 {
 			t.Errorf("of another host: %v, %v", handed, err)

@@ -32,6 +32,9 @@ type Sink struct {
 	rows   map[string][]Row // by host
 	notes  map[uint64][]byte
 	handed map[string]map[[32]byte]bool
+
+	all       [][]byte // notes that ever came
+	displaced []Row
 }
 
 var _ ship.Sink = (*Sink)(nil)
@@ -65,19 +68,67 @@ func (s *Sink) Reach(_ context.Context, hostID string, after uint64) (unbroken, 
 }
 
 // Holds implements ship.Sink.
-func (s *Sink) Holds(_ context.Context, hostID string, first, last uint64) (map[uint64][32]byte, error) {
+func (s *Sink) Holds(_ context.Context, hostID string, first, last uint64) (map[uint64][][32]byte, error) {
 	if err := s.at("holds"); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := map[uint64][32]byte{}
+	out := map[uint64][][32]byte{}
 	for _, r := range s.rows[hostID] {
-		if r.Seq >= first && r.Seq <= last {
-			out[r.Seq] = sha256.Sum256(append([]byte{0}, r.Bytes...))
+		if leaf := leafOf(r.Bytes); r.Seq >= first && r.Seq <= last && !slices.Contains(out[r.Seq], leaf) {
+			out[r.Seq] = append(out[r.Seq], leaf)
 		}
 	}
 	return out, nil
+}
+
+func leafOf(b []byte) [32]byte { return sha256.Sum256(append([]byte{0}, b...)) }
+
+// Displace implements ship.Sink.
+func (s *Sink) Displace(_ context.Context, hostID string, first, last uint64, leaves [][32]byte) error {
+	if err := s.at("displace"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.rows[hostID] {
+		if r.Seq >= first && r.Seq <= last && slices.Contains(leaves, leafOf(r.Bytes)) {
+			s.displaced = append(s.displaced, r)
+		}
+	}
+	return nil
+}
+
+// Displaced returns copies of rows that were displaced.
+func (s *Sink) Displaced() []Row {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.displaced)
+}
+
+// Changes implements ship.Sink.
+func (s *Sink) Changes(context.Context, string) ([][]byte, error) {
+	return s.some(true), s.at("changes")
+}
+
+// Notes implements ship.Sink.
+func (s *Sink) Notes(_ context.Context, _ string, _ uint64, fn func([]byte)) error {
+	for _, n := range s.some(false) {
+		fn(n)
+	}
+	return s.at("notes")
+}
+
+func (s *Sink) some(changes bool) (out [][]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.all {
+		if bytes.Contains(n, []byte("\nnext ")) == changes {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // Send implements ship.Sink.
@@ -111,6 +162,7 @@ func (s *Sink) SendCheckpoint(_ context.Context, hostID string, size uint64, not
 		s.notes = map[uint64][]byte{}
 	}
 	s.notes[size] = note
+	s.all = append(s.all, note)
 	if bytes.Contains(note, []byte("\nnext ")) {
 		if s.handed == nil {
 			s.handed = map[string]map[[32]byte]bool{}
