@@ -35,6 +35,26 @@ func traced(t *testing.T, verb, base string, at func(storetest.Call) storetest.A
 	return died, err
 }
 
+func reads(c storetest.Call) bool { return c.Reads }
+
+// failRead runs a child in which the call that reads, of that number from 1, answers EIO, and
+// returns that call and what the child says.
+func failRead(t *testing.T, verb, base string, at int) (which string, err error) {
+	t.Helper()
+	n := 0
+	_, err = traced(t, verb, base, func(c storetest.Call) storetest.Act {
+		if reads(c) {
+			n++
+		}
+		if n != at || !reads(c) {
+			return storetest.Act{}
+		}
+		which = strings.Replace(c.Name+" "+c.Object, base, "", 1)
+		return storetest.Act{Err: unix.EIO}
+	})
+	return which, err
+}
+
 // undone is the tree of a deed as an undo in which nothing fails leaves it, and how many
 // calls that makes that are wanted.
 func undone(t *testing.T, base string, wanted func(storetest.Call) bool, before string, changes func(*diary, string)) (want string, calls int) {
@@ -84,7 +104,6 @@ func aftermath(t *testing.T, base, want, bad string) {
 // TestAFailedReadAtAnyCallOfAnUndoLeavesOldOrNew: of the log of versions, begun plans, marks,
 // contents, files and directories, their metadata among it, whoever asks for it.
 func TestAFailedReadAtAnyCallOfAnUndoLeavesOldOrNew(t *testing.T) {
-	reads := func(c storetest.Call) bool { return c.Reads }
 	for i, d := range deeds {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel() // it takes long, and not of the processor alone
@@ -96,17 +115,7 @@ func TestAFailedReadAtAnyCallOfAnUndoLeavesOldOrNew(t *testing.T) {
 			}
 			for at := 1; at <= calls; at += step {
 				_, bad := mischief(t, base, d.before, d.changes)
-				n, which := 0, ""
-				_, err := traced(t, "undo", base, func(c storetest.Call) storetest.Act {
-					if reads(c) {
-						n++
-					}
-					if n != at || !reads(c) {
-						return storetest.Act{}
-					}
-					which = strings.Replace(c.Name+" "+c.Object, base, "", 1)
-					return storetest.Act{Err: unix.EIO}
-				})
+				which, err := failRead(t, "undo", base, at)
 				t.Run(fmt.Sprintf("%d %s", at, which), func(t *testing.T) {
 					switch got := bodies(states(t, filepath.Join(base, "files"))); {
 					case err != nil:

@@ -3,7 +3,6 @@ package rollback
 import (
 	"fmt"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +15,6 @@ import (
 // what is left: err is what the child says.
 func eachRead(t *testing.T, verb, base string, before func(), after func(t *testing.T, err error)) {
 	t.Helper()
-	reads := func(c storetest.Call) bool { return c.Reads }
 	calls := 0
 	before()
 	_, err := traced(t, verb, base, func(c storetest.Call) storetest.Act {
@@ -35,17 +33,7 @@ func eachRead(t *testing.T, verb, base string, before func(), after func(t *test
 	}
 	for at := 1; at <= calls; at += step {
 		before()
-		n, which := 0, ""
-		_, err := traced(t, verb, base, func(c storetest.Call) storetest.Act {
-			if reads(c) {
-				n++
-			}
-			if n != at || !reads(c) {
-				return storetest.Act{}
-			}
-			which = strings.Replace(c.Name+" "+c.Object, base, "", 1)
-			return storetest.Act{Err: unix.EIO}
-		})
+		which, err := failRead(t, verb, base, at)
 		if err != nil {
 			failed++
 		}
