@@ -76,7 +76,7 @@ test: ## everything: check, Go tests, tests on this kernel, tests in VMs; ends w
 	@$(TALLY) \
 		'check=$(MAKE) check' \
 		'build=$(MAKE) build' \
-		'unit=$(GOTEST) -p 3 ./...' \
+		'unit=$(GOTEST) ./...' \
 		'live=$(GOTEST) -p 1 -tags live -run "^TestLive" $$(grep -rl --include="*_test.go" "^//go:build live" . | xargs -r dirname | sort -u)' \
 		'vm=$(GOTEST) -timeout 60m -tags vm -run "^Test(Scripts|Coverage|Who)$$" ./vmtests'
 
