@@ -8,51 +8,6 @@ import (
 	"github.com/holdfast/holdfast/pkg/journal"
 )
 
-// changesMost bounds the changes of key that are read of one host: eleven years of one an hour.
-const changesMost = 100_000
-
-// Changes returns the notes by which keys of a host's log named their successors, the first of them naming itself, in the order in
-// which they arrived.
-func (db *DB) Changes(ctx context.Context, hostID string) (notes [][]byte, err error) {
-	err = db.notes(ctx, "note", hostID, func(n string) { notes = append(notes, []byte(n)) })
-	return notes, err
-}
-
-// Handed returns the leaf hashes (Leaf) of the notes that Changes returns.
-func (db *DB) Handed(ctx context.Context, hostID string) (map[[32]byte]bool, error) {
-	out := map[[32]byte]bool{}
-	err := db.notes(ctx, "SHA256(concat('\\0', note))", hostID, func(h string) {
-		if len(h) == 32 {
-			out[[32]byte([]byte(h))] = true
-		}
-	})
-	return out, err
-}
-
-func (db *DB) notes(ctx context.Context, what, hostID string, each func(string)) error {
-	const op = "ask for changes of key of"
-	rows, err := db.conn.Query(ctx, "SELECT "+what+" FROM "+db.target.Database+".roots WHERE host_id = ? AND position(note, '\\nnext ') > 0 ORDER BY received, size LIMIT ?", hostID, changesMost)
-	if err != nil {
-		return db.explain(op, err)
-	}
-	defer func() { _ = rows.Close() }() // its error is rows.Err's
-	n := 0
-	for ; rows.Next(); n++ {
-		var s string
-		if err := rows.Scan(&s); err != nil {
-			return db.explain(op, err)
-		}
-		each(s)
-	}
-	if err := rows.Err(); err != nil {
-		return db.explain(op, err)
-	}
-	if n == changesMost {
-		return fmt.Errorf("%s ClickHouse %s: host %s has more than %d", op, db.addr, hostID, changesMost)
-	}
-	return nil
-}
-
 // Logs returns the ids of all hosts of which the server has rows or checkpoints, in order, with their names; name "" stands for all.
 func (db *DB) Logs(ctx context.Context, name string) (ids []string, names map[string]string, err error) {
 	const op = "ask for hosts of"

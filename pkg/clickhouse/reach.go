@@ -48,54 +48,6 @@ func (db *DB) reach(ctx context.Context, hostID string, after, chunk uint64) (un
 	return unbroken, newest, nil
 }
 
-// Checkpoints returns signed checkpoints of a host that the server keeps: of each minute of the last day, and of each hour
-// before, in which some came, the two of the largest logs (two of one size contradict each other), in order of size. The
-// times are the server's: nobody can put another one into a minute that is over.
-func (db *DB) Checkpoints(ctx context.Context, hostID string) (notes [][]byte, err error) {
-	const op = "ask for checkpoints of"
-	rows, err := db.conn.Query(ctx, `SELECT note FROM (
-			SELECT DISTINCT note, size, if(received > now() - INTERVAL 1 DAY, toStartOfMinute(received), toStartOfHour(received)) AS span
-			FROM `+db.target.Database+`.roots WHERE host_id = ? ORDER BY size DESC LIMIT 2 BY span)
-		ORDER BY size, note`, hostID)
-	if err != nil {
-		return nil, db.explain(op, err)
-	}
-	defer func() { _ = rows.Close() }() // its error is rows.Err's
-	for rows.Next() {
-		var n string
-		if err := rows.Scan(&n); err != nil {
-			return nil, db.explain(op, err)
-		}
-		notes = append(notes, []byte(n))
-	}
-	return notes, db.explain(op, rows.Err())
-}
-
-// Notes calls fn with signed notes of a host that the server keeps: all that are over more than above records, and Checkpoints.
-func (db *DB) Notes(ctx context.Context, hostID string, above uint64, fn func(signed []byte)) error {
-	notes, err := db.Checkpoints(ctx, hostID)
-	if err != nil {
-		return err
-	}
-	for _, n := range notes {
-		fn(n)
-	}
-	const op = "ask for checkpoints of"
-	rows, err := db.conn.Query(ctx, "SELECT note FROM "+db.target.Database+".roots WHERE host_id = ? AND size > ?", hostID, above)
-	if err != nil {
-		return db.explain(op, err)
-	}
-	defer func() { _ = rows.Close() }() // its error is rows.Err's
-	for rows.Next() {
-		var n string
-		if err := rows.Scan(&n); err != nil {
-			return db.explain(op, err)
-		}
-		fn([]byte(n))
-	}
-	return db.explain(op, rows.Err())
-}
-
 // Holds returns the leaf hashes of the rows that the server holds of a host's
 // records first to last, as the server computes them from the bytes: of each number
 // all that are different.

@@ -458,7 +458,7 @@ func (s *Shipper) changed(ctx context.Context) error {
 	}
 	if s.changes = append(s.changes, more...); len(s.changes) > 0 && s.handed == nil {
 		err := s.ask(ctx, func(ctx context.Context) (err error) {
-			s.handed, err = s.dst.Handed(ctx, s.o.HostID)
+			s.handed, err = s.dst.Handed(ctx, s.o.HostID, s.changes)
 			return err
 		})
 		if err != nil {

@@ -41,8 +41,8 @@ type Sink interface {
 	Displace(ctx context.Context, hostID string, first, last uint64, leaves [][32]byte) error
 	// Send stores the records. The same records with the same token are stored once.
 	Send(ctx context.Context, token string, records [][]byte) error
-	// Handed returns the leaf hashes of the changes of key that the sink has of a host's log.
-	Handed(ctx context.Context, hostID string) (map[[32]byte]bool, error)
+	// Handed returns the leaf hashes of those of the notes that the sink has of a host's log.
+	Handed(ctx context.Context, hostID string, notes [][]byte) (map[[32]byte]bool, error)
 	// Changes returns the changes of key that the sink has of a host's log.
 	Changes(ctx context.Context, hostID string) ([][]byte, error)
 	// Notes hands over signed checkpoints that the sink has of a host's log, among them all over more than above records.
@@ -149,7 +149,7 @@ type Shipper struct {
 	pending  uint64 // a checkpoint that waits until its records are confirmed
 	note     []byte
 	changes  [][]byte          // of key, not sent yet
-	handed   map[[32]byte]bool // leaf hashes of those that the sink has; nil: not asked yet
+	handed   map[[32]byte]bool // leaf hashes of those that the sink had when it was asked; nil: not asked yet
 	judged   bool              // in this session: what is signed at the sink is this log, and not ahead of it
 	ahead    uint64            // the highest number that the sink was seen to hold
 	told     map[told]bool     // of which rows Foreign was told

@@ -193,7 +193,7 @@ func TestChangesOfKey(t *testing.T) {
 		await(t, s, "the checkpoint", func(st ship.Stats) bool { return st.Checkpoint == 30 })
 		stop()
 	}
-	handed, err := dst.Handed(t.Context(), "h")
+	handed, err := dst.Handed(t.Context(), "h", all)
 	if err != nil || len(handed) != 3 { // of the fourth the records are not there yet
 		t.Errorf("%d changes of key, %v, want 3", len(handed), err)
 	}

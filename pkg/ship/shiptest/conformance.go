@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"testing"
 
 	"github.com/holdfast/holdfast/pkg/ship"
@@ -100,7 +101,12 @@ func RunSink(t *testing.T, dst ship.Sink, record func(hostID string, seq uint64)
 				t.Fatal(err)
 			}
 		}
-		handed, err := dst.Handed(ctx, "a")
+		asked := [][]byte{[]byte("never sent\nnext key\n\nsignature\n")}
+		for i := range 1100 { // more than one question of a sink takes
+			asked = append(asked, fmt.Appendf(nil, "note %d\nnext key\n\nsignature\n", i))
+		}
+		asked = append(asked, change)
+		handed, err := dst.Handed(ctx, "a", asked)
 		if want := sha256.Sum256(append([]byte{0}, change...)); err != nil || len(handed) != 1 || !handed[want] {
 			t.Errorf("handed %v, %v, want %v alone", handed, err, want)
 		}
@@ -112,7 +118,7 @@ func RunSink(t *testing.T, dst ship.Sink, record func(hostID string, seq uint64)
 		if err := dst.Notes(ctx, "a", 5, func(n []byte) { found[string(n)] = true }); err != nil || !found["note\n\nanother\n"] {
 			t.Errorf("notes %v, %v", found, err)
 		}
-		if handed, err := dst.Handed(ctx, "another"); err != nil || len(handed) != 0 {
+		if handed, err := dst.Handed(ctx, "another", asked); err != nil || len(handed) != 0 {
 			t.Errorf("of another host: %v, %v", handed, err)
 		}
 	})

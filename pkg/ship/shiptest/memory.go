@@ -176,14 +176,18 @@ func (s *Sink) SendCheckpoint(_ context.Context, hostID string, size uint64, not
 }
 
 // Handed implements ship.Sink.
-func (s *Sink) Handed(_ context.Context, hostID string) (map[[32]byte]bool, error) {
+func (s *Sink) Handed(_ context.Context, hostID string, notes [][]byte) (map[[32]byte]bool, error) {
 	if err := s.at("handed"); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := map[[32]byte]bool{}
-	maps.Copy(out, s.handed[hostID])
+	for _, n := range notes {
+		if leaf := sha256.Sum256(append([]byte{0}, n...)); s.handed[hostID][leaf] {
+			out[leaf] = true
+		}
+	}
 	return out, nil
 }
 
