@@ -3,6 +3,7 @@
 package vmtests
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -110,10 +111,15 @@ func runScript(t *testing.T, k vm.Kernel, s script, tier string, bin map[string]
 	if strings.Contains(env, "TIER=modify_return") {
 		params = "lsm=lockdown,capability"
 	}
-	res, err := vm.Run(context.Background(), vm.Options{
+	o := vm.Options{
 		Cache: "../.cache", Kernel: k, Append: params, Files: files, Out: keep, Log: filepath.Join(keep, "serial.log"), Timeout: limit,
 		Script: "#!/bin/bash\nset -euo pipefail\nexport " + env + "\n. /run/vm/lib.sh\n" + s.sections["run.sh"],
-	})
+	}
+	res, err := vm.Run(context.Background(), o)
+	if err != nil && strayBreakpoint(o.Log) {
+		t.Logf("the emulator delivered a breakpoint of the kernel's own code patching too late: once more (%v)", err)
+		res, err = vm.Run(context.Background(), o)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,6 +137,15 @@ func runScript(t *testing.T, k vm.Kernel, s script, tier string, bin map[string]
 	if err := os.RemoveAll(keep); err != nil {
 		t.Error(err)
 	}
+}
+
+// strayBreakpoint reports whether a guest's kernel died of a breakpoint in its own code. While the kernel switches a static
+// branch, as for each tracepoint that comes into use, it puts one there, waits until every processor has seen its end, and takes it away
+// (text_poke_bp_batch in linux/arch/x86/kernel/alternative.c). An emulated processor has been seen to deliver one after that, once in some
+// hundred guests, while the daemon attached its programs. BPF programs have no breakpoints.
+func strayBreakpoint(log string) bool {
+	b, err := os.ReadFile(log)
+	return err == nil && bytes.Contains(b, []byte("] int3: 0000 [#1]")) && bytes.Contains(b, []byte("Kernel panic"))
 }
 
 // export makes variables (A=1 B=2) known to a script, "" if there are none.

@@ -18,8 +18,12 @@ import (
 
 // Status implements control.Handler.
 func (d *Daemon) Status(context.Context) (control.Status, error) {
+	d.mu.Lock() // first: who waits for it must not see what was in the way
+	armed := d.armed && len(d.later) == 0
+	d.mu.Unlock()
 	ps := d.pipe.Stats()
 	s := control.Status{
+		Armed:   armed,
 		Version: d.o.Version, Host: d.host, HostID: d.hostID, Boot: d.boot, PID: os.Getpid(), Started: event.TimeOf(d.started), State: d.cfg.State,
 		Tier: d.tier, TierWanted: d.cfg.Tier, Guard: d.guardStatus(), Rules: d.ruleStatus(), Pipeline: ps.Map(),
 	}
@@ -73,9 +77,6 @@ func (d *Daemon) Status(context.Context) (control.Status, error) {
 		s.Limits = append(s.Limits, control.Limit(l))
 	}
 	s.Windows = d.openWindowsShown()
-	d.mu.Lock()
-	s.Armed = d.armed && len(d.later) == 0
-	d.mu.Unlock()
 	s.DegradedReasons = append(append(append(d.reasons(), s.DegradedReasons...), d.troubles(&s)...), d.unblocked(held)...)
 	s.DegradedReasons = append(s.DegradedReasons, d.unenrolled()...)
 	s.Degraded = len(s.DegradedReasons) > 0
