@@ -198,7 +198,17 @@ func (x *walk) newest(ctx context.Context, c conditions, seen map[key]bool) (pag
 		return page{}, x.db.explain("ask", err)
 	}
 	table, limit := x.db.target.Database+".records", " LIMIT "+strconv.Itoa(x.size)
-	if lazy(v.Version) {
+	if lazy(v.Version) && !x.db.eager {
+		// By time alone the server needs no more than the newest times that it has found so far to pass over the rest. Where the
+		// last one and the next have the same, the order of these matters.
+		all, err := x.db.read(ctx, what+table+c.clause()+" ORDER BY time DESC LIMIT "+strconv.Itoa(x.size+1), c.args)
+		if err != nil {
+			return page{}, err
+		}
+		slices.SortFunc(all, func(a, b found) int { return b.compare(a.key) })
+		if len(all) <= x.size || all[x.size-1].time != all[x.size].time {
+			return x.db.decode(x.f, all[:min(len(all), x.size)], seen)
+		}
 		return x.db.rows(ctx, x.f, what+table+c.clause()+order+limit, c.args, seen)
 	}
 	var of conditions

@@ -52,6 +52,7 @@ type DB struct {
 	options *ch.Options
 	addr    string // for messages; without credentials
 	target  schemas.Target
+	eager   bool // in tests: the server is asked as one that is not lazy
 }
 
 // New prepares a connection to the server of c without touching the network: what

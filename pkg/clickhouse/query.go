@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -141,6 +142,11 @@ type key struct {
 	time   int64 // ns
 }
 
+// compare orders keys as questions of several hosts are answered.
+func (k key) compare(o key) int {
+	return cmp.Or(cmp.Compare(k.time, o.time), strings.Compare(k.hostID, o.hostID), cmp.Compare(k.seq, o.seq), strings.Compare(k.boot, o.boot))
+}
+
 // page is one answer: the records that the filter means, of so many rows.
 type page struct {
 	records []*event.Record
@@ -157,34 +163,57 @@ func (db *DB) page(ctx context.Context, f *query.Filter, c conditions, order str
 // rows reads the answer to one question. Where seen is not nil, records whose key is in it are left out, and those of the
 // answer are put into it.
 func (db *DB) rows(ctx context.Context, f *query.Filter, text string, args []any, seen map[key]bool) (page, error) {
-	var p page
+	all, err := db.read(ctx, text, args)
+	if err != nil {
+		return page{}, err
+	}
+	return db.decode(f, all, seen)
+}
+
+// found is one row of an answer.
+type found struct {
+	key
+	rec string
+}
+
+// read asks one question, for keys and bytes.
+func (db *DB) read(ctx context.Context, text string, args []any) (all []found, err error) {
 	rows, err := db.conn.Query(ctx, text, args...)
 	if err != nil {
-		return p, db.explain("ask", err)
+		return nil, db.explain("ask", err)
 	}
 	defer func() { _ = rows.Close() }() // its error is rows.Err's
 	for rows.Next() {
-		var rec string
-		if err := rows.Scan(&p.last.hostID, &p.last.seq, &p.last.boot, &p.last.time, &rec); err != nil {
-			return p, db.explain("ask", err)
+		var r found
+		if err := rows.Scan(&r.hostID, &r.seq, &r.boot, &r.time, &r.rec); err != nil {
+			return nil, db.explain("ask", err)
 		}
-		p.rows++
+		all = append(all, r)
+	}
+	return all, db.explain("ask", rows.Err())
+}
+
+// decode makes a page of rows.
+func (db *DB) decode(f *query.Filter, all []found, seen map[key]bool) (page, error) {
+	p := page{rows: len(all)}
+	for _, row := range all {
+		p.last = row.key
 		if seen != nil {
-			k := key{hostID: p.last.hostID, seq: p.last.seq, boot: p.last.boot}
+			k := key{hostID: row.hostID, seq: row.seq, boot: row.boot}
 			if seen[k] {
 				continue
 			}
 			seen[k] = true
 		}
-		r, err := journal.Decode([]byte(rec))
+		r, err := journal.Decode([]byte(row.rec))
 		if err != nil {
-			return p, db.explain("ask", fmt.Errorf("record %s/%s/%d: %w", p.last.hostID, p.last.boot, p.last.seq, err))
+			return p, db.explain("ask", fmt.Errorf("record %s/%s/%d: %w", row.hostID, row.boot, row.seq, err))
 		}
 		if f.Match(r) {
 			p.records = append(p.records, r)
 		}
 	}
-	return p, db.explain("ask", rows.Err())
+	return p, nil
 }
 
 // Lag implements query.Store. Over several hosts it tells of the one that was heard

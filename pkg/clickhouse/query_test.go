@@ -23,6 +23,7 @@ func TestStore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			querytest.Run(t, func(t *testing.T, records []*event.Record) query.Store {
 				db := open(t, url(newDatabase()))
+				db.eager = name == "http"
 				server.MustExec(t, "SYSTEM STOP MERGES "+db.target.Database+".records")
 				for i, part := range slices.Collect(slices.Chunk(records, 100)) {
 					var b [][]byte
@@ -50,6 +51,8 @@ func TestFleet(t *testing.T) {
 		}
 		send(t, db, fmt.Sprint(i), b...)
 	}
+	querytest.RunFleet(t, db, records)
+	db.eager = true
 	querytest.RunFleet(t, db, records)
 }
 
