@@ -113,15 +113,20 @@ func (s *Store) fsckLog(repair bool, report func(Problem)) error {
 	return nil
 }
 
+// anewMost is how often a writer may write the log anew while a reader opens it: it does so when something is pruned.
+const anewMost = 1000
+
 // readLog reads the log without opening it. Beside a writer the end may look torn
 // while it is written: then a moment later it does not.
 func (s *Store) readLog() (l *versionLog, bad []damage, torn int64, err error) {
-	for try := 0; ; try++ {
+	for try, anew := 0, 0; ; try++ {
 		l, bad, torn, err = openLog(filepath.Join(s.dir, "versions"), s.disk, true, newCatalog())
 		if l != nil {
 			err = errors.Join(err, l.close())
 		}
-		if errors.Is(err, fs.ErrNotExist) && l != nil && s.readOnly && try < 3 {
+		if errors.Is(err, fs.ErrNotExist) && l != nil && s.readOnly && anew < anewMost {
+			anew++
+			try--
 			continue // the writer has written the log anew, and taken the old one away
 		}
 		if err != nil || torn == 0 || !s.readOnly || try == 3 {

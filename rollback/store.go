@@ -157,7 +157,7 @@ func open(dir string, o Options) (_ *Store, err error) {
 		if err == nil {
 			break
 		}
-		if !readOnly || !errors.Is(err, fs.ErrNotExist) || s.log == nil || try == 9 {
+		if !readOnly || !errors.Is(err, fs.ErrNotExist) || s.log == nil || try == anewMost {
 			return nil, err
 		}
 		// the writer has written the log anew, and taken the old one away
